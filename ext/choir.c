@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Entry points. The list of rooms below is the table of contents of choir: a
+** room registers its functions and adds its part of a workspace, in this
+** order. Loading writes nothing, opens nothing, starts nothing.
+*/
+#include "choir.h"
+#include "core/core.h"
+#ifndef SQLITE_CORE
+#undef SQLITE_EXTENSION_INIT3
+SQLITE_EXTENSION_INIT1
+#endif
+
+typedef int (*ChoirRoom)(ChoirConn *, char **pzErr);
+
+static const ChoirRoom aChoirRoom[] = {
+    choirCoreRegister, /* config, help, choir_init and the reports */
+};
+
+static int choirLoad(sqlite3 *db, char **pzErr,
+                     const sqlite3_api_routines *pApi, int bReadonly) {
+  ChoirConn *pConn;
+  int i, rc = SQLITE_OK;
+#ifdef SQLITE_CORE
+  (void)pApi;
+#else
+  SQLITE_EXTENSION_INIT2(pApi);
+#endif
+  if (sqlite3_libversion_number() < 3040001) {
+    *pzErr = sqlite3_mprintf("choir: needs SQLite 3.40.1 or newer, this is %s",
+                             sqlite3_libversion());
+    return SQLITE_ERROR;
+  }
+  pConn = choirConnNew(db, bReadonly);
+  if (pConn == NULL) {
+    return SQLITE_NOMEM;
+  }
+  for (i = 0;
+       i < (int)(sizeof(aChoirRoom) / sizeof(aChoirRoom[0])) && rc == SQLITE_OK;
+       i++) {
+    rc = aChoirRoom[i](pConn, pzErr);
+  }
+  choirConnUnref(pConn); /* what was registered holds its own references */
+  if (rc != SQLITE_OK) {
+    return rc;
+  }
+#ifdef SQLITE_CORE
+  return SQLITE_OK;
+#else
+  return SQLITE_OK_LOAD_PERMANENTLY;
+#endif
+}
+
+int sqlite3_choir_init(sqlite3 *db, char **pzErr,
+                       const sqlite3_api_routines *pApi) {
+  return choirLoad(db, pzErr, pApi, 0);
+}
+
+int sqlite3_extension_init(sqlite3 *db, char **pzErr,
+                           const sqlite3_api_routines *pApi) {
+  return choirLoad(db, pzErr, pApi, 0);
+}
+
+int sqlite3_choir_readonly_init(sqlite3 *db, char **pzErr,
+                                const sqlite3_api_routines *pApi) {
+  return choirLoad(db, pzErr, pApi, 1);
+}

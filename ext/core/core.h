@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** core: what every room stands on. One section per file of this folder.
+**
+**   err       sticky errors                  core_err.c
+**   buf       growing buffers with a cap     core_buf.c
+**   hash      SHA-256, CRC-64                core_hash.c
+**   id        UUIDs, clock, randomness       core_id.c
+**   conn      what one connection owns       core_conn.c
+**   stmt      cached statements, savepoints  core_stmt.c
+**   registry  functions, risk classes        core_registry.c
+**   tvf       table-valued functions         core_tvf.c
+**   config    settings and their sources     core_config.c
+**   work      choir_init, parts, migrations  core_work.c
+**
+** Vocabulary as in SQLite: z text, p pointer, n count, a array, b flag,
+** e enum, m bit mask, pp out. Memory comes from sqlite3_malloc64 and nothing
+** else; whoever allocates says who frees.
+*/
+#ifndef CHOIR_CORE_H
+#define CHOIR_CORE_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef SQLITE_CORE
+#include "sqlite3.h"
+#else
+#include "sqlite3ext.h"
+SQLITE_EXTENSION_INIT3
+#endif
+
+typedef sqlite3_int64 i64;
+typedef sqlite3_uint64 u64;
+typedef uint32_t u32;
+typedef uint16_t u16;
+typedef uint8_t u8;
+
+/* Shared between files of the tree, invisible outside; static when merged. */
+#if defined(CHOIR_AMALGAMATION)
+#define CHOIR_PRIVATE static __attribute__((unused))
+#elif defined(__GNUC__)
+#define CHOIR_PRIVATE __attribute__((visibility("hidden")))
+#else
+#define CHOIR_PRIVATE
+#endif
+
+#if defined(__GNUC__)
+#define CHOIR_PRINTF(iFmt, iArg) /* sqlite3 formats (%w, %Q): unchecked */
+#define CHOIR_UNUSED __attribute__((unused))
+#else
+#define CHOIR_PRINTF(iFmt, iArg)
+#define CHOIR_UNUSED
+#endif
+
+typedef struct ChoirBuf ChoirBuf;
+typedef struct ChoirCall ChoirCall;
+typedef struct ChoirConn ChoirConn;
+typedef struct ChoirCursor ChoirCursor;
+typedef struct ChoirErr ChoirErr;
+typedef struct ChoirFunc ChoirFunc;
+typedef struct ChoirPart ChoirPart;
+typedef struct ChoirRows ChoirRows;
+typedef struct ChoirTvf ChoirTvf;
+typedef struct ChoirTxn ChoirTxn;
+
+/* ---------------------------------------------------------------- err ----
+** A sticky error. Every helper that takes a ChoirErr is a no-op once it is
+** set, so code runs in a straight line and reports once at the end. The first
+** error wins. Messages say `<problem with both values>[; <remedy>]`, lower
+** case, no full stop, no secret; the name of the SQL function in front is
+** added where the error is reported.
+*/
+struct ChoirErr {
+  int rc;     /* SQLITE_OK or the code to return */
+  char *zMsg; /* sqlite3_malloc'd, or NULL (out of memory has no text) */
+};
+
+CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...);
+CHOIR_PRIVATE void choirErrNomem(ChoirErr *pErr);
+/* What the connection says about rc; no-op when rc is OK, ROW or DONE. */
+CHOIR_PRIVATE void choirErrDb(ChoirErr *pErr, sqlite3 *db, int rc);
+CHOIR_PRIVATE void choirErrClear(ChoirErr *pErr);
+/* Report and clear: `zName: message` as the function's result. */
+CHOIR_PRIVATE void choirErrResult(ChoirErr *pErr, sqlite3_context *pCtx,
+                                  const char *zName);
+/* Report and clear: as the virtual table's error; returns the code. */
+CHOIR_PRIVATE int choirErrVtab(ChoirErr *pErr, sqlite3_vtab *pVtab,
+                               const char *zName);
+/* n zeroed bytes, caller frees by sqlite3_free; NULL and sticky on failure. */
+CHOIR_PRIVATE void *choirMalloc(ChoirErr *pErr, u64 n);
+CHOIR_PRIVATE void *choirRealloc(ChoirErr *pErr, void *p, u64 n);
+CHOIR_PRIVATE char *choirMprintf(ChoirErr *pErr, const char *zFmt, ...);
+
+/* ---------------------------------------------------------------- buf ----
+** A growing byte buffer. Its cap is declared when it is made; going over it
+** is an error that names the cap, never a truncation. Pointers into it die at
+** the next append. Always zero-terminated one byte past n.
+*/
+struct ChoirBuf {
+  char *a;        /* bytes; owned until choirBufTake */
+  u64 n;          /* bytes used */
+  u64 nAlloc;     /* bytes allocated */
+  u64 nMax;       /* cap */
+  ChoirErr *pErr; /* where failures stick */
+};
+
+#define CHOIR_BUF_SQL ((u64)1 << 20)  /* cap for SQL text */
+#define CHOIR_BUF_JSON ((u64)1 << 28) /* cap for JSON results */
+
+CHOIR_PRIVATE void choirBufInit(ChoirBuf *p, ChoirErr *pErr, u64 nMax);
+CHOIR_PRIVATE void choirBufAppend(ChoirBuf *p, const void *a, u64 n);
+CHOIR_PRIVATE void choirBufText(ChoirBuf *p, const char *z);
+CHOIR_PRIVATE void choirBufPrintf(ChoirBuf *p, const char *zFmt, ...);
+/* z as a JSON string with quotes; invalid UTF-8 becomes U+FFFD. */
+CHOIR_PRIVATE void choirBufJson(ChoirBuf *p, const char *z, i64 n);
+/* n bytes of room at the end, to be filled by the caller; NULL on failure. */
+CHOIR_PRIVATE char *choirBufSpace(ChoirBuf *p, u64 n);
+/* Hands the bytes to the caller (sqlite3_free) and empties the buffer. */
+CHOIR_PRIVATE char *choirBufTake(ChoirBuf *p);
+CHOIR_PRIVATE void choirBufFree(ChoirBuf *p);
+/* The buffer as a text result; the buffer is emptied. */
+CHOIR_PRIVATE void choirBufResult(ChoirBuf *p, sqlite3_context *pCtx);
+
+/* Length of valid UTF-8 at the front of z[0..n): n when all is valid. */
+CHOIR_PRIVATE i64 choirUtf8Valid(const char *z, i64 n);
+
+/* --------------------------------------------------------------- hash ---- */
+typedef struct ChoirSha256 {
+  u32 h[8];
+  u64 n;    /* bytes hashed */
+  u8 a[64]; /* the unfinished block */
+} ChoirSha256;
+
+/* FIPS 180-4. SHA-NI where the processor has it, portable C elsewhere. */
+CHOIR_PRIVATE void choirSha256Init(ChoirSha256 *p);
+CHOIR_PRIVATE void choirSha256Update(ChoirSha256 *p, const void *a, u64 n);
+CHOIR_PRIVATE void choirSha256Final(ChoirSha256 *p, u8 aOut[32]);
+CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]);
+/* 0: best available; 1: portable only (tests compare the two). */
+CHOIR_PRIVATE void choirSha256Force(int bPortable);
+/* CRC-64/GO-ISO (poly 0xD800000000000000 reflected), as LTX uses it. */
+CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *a, u64 n);
+/* Lower-case hexadecimal of n bytes into z[2n+1]. */
+CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z);
+
+/* ----------------------------------------------------------------- id ---- */
+CHOIR_PRIVATE i64 choirNow(void);       /* Unix milliseconds */
+CHOIR_PRIVATE i64 choirMonotonic(void); /* milliseconds, arbitrary start */
+CHOIR_PRIVATE void choirUuid4(char z[37]);
+/* RFC 9562 version 7: 48-bit milliseconds, then random; sorts by time. */
+CHOIR_PRIVATE void choirUuid7(char z[37]);
+
+/* --------------------------------------------------------------- conn ----
+** What one database connection owns. Referenced by every function and module
+** registered on it and freed with the last of them; cached statements are
+** finalized earlier, when the anchor table is disconnected, so that
+** sqlite3_close() finds nothing left open.
+*/
+typedef struct ChoirStateType {
+  const char *zName;
+  u64 nByte;              /* size of the zeroed state */
+  void (*xFree)(void *p); /* releases what it holds, not p itself */
+} ChoirStateType;
+
+typedef struct ChoirStmtSlot {
+  const char *zSql;    /* address of a static string: the key */
+  sqlite3_stmt *pStmt; /* NULL: free */
+  u8 bBusy;            /* handed out */
+} ChoirStmtSlot;
+
+#define CHOIR_STMT_MAX 512
+
+struct ChoirConn {
+  sqlite3 *db;
+  int nRef;
+  u8 bReadonly;     /* loaded by sqlite3_choir_readonly_init */
+  u8 bLocked;       /* choir_lock() was called */
+  u8 bAnchored;     /* the anchor table is connected: statements may be kept */
+  u8 bAnchorFailed; /* something shadows it: keep no statements */
+  ChoirStmtSlot *aStmt; /* CHOIR_STMT_MAX slots, allocated at first use */
+  int nStmt;            /* slots in use */
+  struct ChoirConfig *pConfig; /* core_config.c */
+  struct ChoirState *pState;   /* list of room states */
+  struct ChoirBind *pBind;     /* every registered function, list */
+  const ChoirPart *apPart[16]; /* parts of a workspace, in room order */
+  int nPart;
+  char *zKept; /* names another extension kept, comma separated, or NULL */
+};
+
+CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly);
+CHOIR_PRIVATE void choirConnRef(ChoirConn *pConn);
+CHOIR_PRIVATE void choirConnUnref(void *pConn);
+/* A room's own state on this connection, made zeroed at the first call. */
+CHOIR_PRIVATE void *choirState(ChoirConn *pConn, ChoirErr *pErr,
+                               const ChoirStateType *pType);
+/* The workspace's schema, unquoted ("main" unless configured). */
+CHOIR_PRIVATE const char *choirSchema(ChoirConn *pConn);
+/* 1 when the host interrupted the connection (steps a cached SELECT 1). */
+CHOIR_PRIVATE int choirInterrupted(ChoirConn *pConn);
+
+/* --------------------------------------------------------------- stmt ----
+** zSql is a string literal; `~.` in it stands for the workspace's schema
+** (`~.artifacts` becomes "main".artifacts). choirStmt() keeps the statement
+** for the next call; a recursive call gets one of its own. Always give it
+** back by choirStmtDone(), which resets and unbinds (NULL is fine).
+*/
+CHOIR_PRIVATE sqlite3_stmt *choirStmt(ChoirConn *pConn, ChoirErr *pErr,
+                                      const char *zSql);
+CHOIR_PRIVATE void choirStmtDone(ChoirConn *pConn, sqlite3_stmt *pStmt);
+CHOIR_PRIVATE void choirStmtFlush(ChoirConn *pConn);
+/* Not kept: for SQL built at run time. The caller finalizes. */
+CHOIR_PRIVATE sqlite3_stmt *choirPrepare(ChoirConn *pConn, ChoirErr *pErr,
+                                         const char *zSql);
+/* Runs every statement of formatted SQL (%w identifiers, %Q values, `~.`). */
+CHOIR_PRIVATE void choirExec(ChoirConn *pConn, ChoirErr *pErr, const char *zFmt,
+                             ...);
+/* The same for a given text of any length, not formatted. */
+CHOIR_PRIVATE void choirExecText(ChoirConn *pConn, ChoirErr *pErr,
+                                 const char *zSql);
+
+/* Step: 1 when there is a row, 0 when done or failed. */
+CHOIR_PRIVATE int choirStep(ChoirErr *pErr, sqlite3_stmt *pStmt);
+/* n < 0: up to the NUL. NULL z binds NULL. Bytes are not copied: they must
+** stay until choirStmtDone. */
+CHOIR_PRIVATE void choirBindText(ChoirErr *, sqlite3_stmt *, int i,
+                                 const char *z, i64 n);
+CHOIR_PRIVATE void choirBindBlob(ChoirErr *, sqlite3_stmt *, int i,
+                                 const void *a, i64 n);
+CHOIR_PRIVATE void choirBindInt(ChoirErr *, sqlite3_stmt *, int i, i64 v);
+CHOIR_PRIVATE void choirBindReal(ChoirErr *, sqlite3_stmt *, int i, double v);
+CHOIR_PRIVATE void choirBindValue(ChoirErr *, sqlite3_stmt *, int i,
+                                  sqlite3_value *v);
+/* One number from one row; iDefault when there is none. Cached. */
+CHOIR_PRIVATE i64 choirQueryInt(ChoirConn *, ChoirErr *, const char *zSql,
+                                i64 iDefault);
+/* Does schema.name exist in the workspace's schema (type table, view, index
+** or trigger, or NULL for any)? */
+CHOIR_PRIVATE int choirExists(ChoirConn *, ChoirErr *, const char *zType,
+                              const char *zName);
+
+/* A savepoint around the writes of one call. The end releases it, or rolls
+** back when pErr is set, and restores the host's last_insert_rowid(). */
+struct ChoirTxn {
+  ChoirConn *pConn;
+  i64 iRowid;
+  u8 bOpen;
+};
+CHOIR_PRIVATE void choirTxnBegin(ChoirTxn *pTxn, ChoirConn *pConn,
+                                 ChoirErr *pErr);
+CHOIR_PRIVATE void choirTxnEnd(ChoirTxn *pTxn, ChoirErr *pErr);
+
+/* ----------------------------------------------------------- registry ----
+** Every SQL function is a row of a room's table and has one signature in C:
+** a ChoirCall. The registry adds what its class demands: the flags, the lock
+** check, the savepoint, the error's name.
+**
+**   CHOIR_PURE      deterministic, touches nothing: DETERMINISTIC|INNOCUOUS
+**   CHOIR_VOLATILE  clock or randomness: INNOCUOUS
+**   CHOIR_READ      reads this database: DIRECTONLY
+**   CHOIR_WRITE     writes this database, inside a savepoint that the
+**                   registry opens: DIRECTONLY|DETERMINISTIC
+**   CHOIR_SETTING   changes this connection's configuration: the same flags,
+**                   no savepoint
+**   CHOIR_EFFECT    network, files, process: the same flags, refused after
+**                   choir_lock()
+**
+** DIRECTONLY alone does not hold: before SQLite 3.50.2 a CHECK constraint of a
+** foreign file may call a DIRECTONLY function unless it is DETERMINISTIC too.
+*/
+enum {
+  CHOIR_PURE = 1,
+  CHOIR_VOLATILE,
+  CHOIR_READ,
+  CHOIR_WRITE,
+  CHOIR_SETTING,
+  CHOIR_EFFECT
+};
+
+enum {
+  CHOIR_LOCAL = 1,   /* EFFECT that stays local when the connection is
+                     ** read-only: registered there too, checks bReadonly */
+  CHOIR_SUBTYPE = 2, /* reads or sets value subtypes */
+  CHOIR_ALIAS = 4,   /* registered only where the name is still free */
+  CHOIR_SHARED = 8   /* another extension may hold the name: keep theirs when
+                     ** SQLite refuses (BUSY), and report it in the doctor */
+};
+
+struct ChoirCall {
+  ChoirConn *pConn;
+  const ChoirFunc *pFunc;
+  sqlite3_context *pCtx;
+  int nArg;
+  sqlite3_value **apArg;
+  ChoirErr err; /* set: the call fails, its savepoint is rolled back */
+};
+
+struct ChoirFunc {
+  const char *zName;
+  int nMin, nMax; /* numbers of arguments accepted; nMax -1: any */
+  int eClass;
+  int mFlags;
+  void (*xCall)(ChoirCall *);  /* scalar, or the aggregate's step */
+  void (*xFinal)(ChoirCall *); /* aggregates only (nArg is 0) */
+};
+
+CHOIR_PRIVATE int choirRegisterFuncs(ChoirConn *, const ChoirFunc *, int n,
+                                     char **pzErr);
+
+/* Arguments. zArg is the argument's name in messages. All sticky; text is
+** valid UTF-8 without NUL, and belongs to the value. */
+CHOIR_PRIVATE const char *choirArgText(ChoirErr *, sqlite3_value *,
+                                       const char *zArg);
+/* NULL value or NULL pointer gives NULL. */
+CHOIR_PRIVATE const char *choirArgTextOrNull(ChoirErr *, sqlite3_value *,
+                                             const char *zArg);
+CHOIR_PRIVATE i64 choirArgInt(ChoirErr *, sqlite3_value *, const char *zArg,
+                              i64 iMin, i64 iMax);
+CHOIR_PRIVATE double choirArgReal(ChoirErr *, sqlite3_value *, const char *zArg,
+                                  double rMin, double rMax);
+/* Valid JSON text, checked by SQLite's own json_valid. */
+CHOIR_PRIVATE const char *choirArgJson(ChoirConn *, ChoirErr *, sqlite3_value *,
+                                       const char *zArg);
+CHOIR_PRIVATE const char *choirTypeName(sqlite3_value *);
+/* Text result, copied. */
+CHOIR_PRIVATE void choirResultText(ChoirCall *, const char *z);
+/* "did you mean": the nearest of azName to z, or NULL. */
+CHOIR_PRIVATE const char *choirNearest(const char *z, const char *const *azName,
+                                       int nName);
+
+/* ---------------------------------------------------------------- tvf ----
+** An eponymous table-valued function. The room gives the declaration and
+** xFilter; rows come from one of three places:
+**   - cur->pStmt set by xFilter (choirStmt or choirPrepare): stepped, its
+**     columns are the function's, given back at the end;
+**   - rows added to cur->rows by choirRow…();
+**   - the room's own xNext and xColumn (xFilter leaves the cursor on the first
+**     row or sets bEof).
+** A table-valued function never writes to a local database.
+*/
+struct ChoirRows {
+  struct ChoirCell *aCell; /* nCol cells per row */
+  int nCell, nAlloc;
+};
+
+struct ChoirCursor {
+  sqlite3_vtab_cursor base;
+  ChoirConn *pConn;
+  const ChoirTvf *pTvf;
+  ChoirErr err;
+  sqlite3_value *apArg[8]; /* copies of the arguments; NULL where absent */
+  sqlite3_stmt *pStmt;     /* rows from SQL, or NULL */
+  u8 bOwnStmt;             /* pStmt came from choirPrepare: finalize it */
+  u8 bEof;
+  ChoirRows rows; /* rows from memory */
+  i64 iRow;       /* 0-based */
+};
+
+struct ChoirTvf {
+  const char *zName;
+  const char *zColumns; /* "path, name, dir HIDDEN, recursive HIDDEN" */
+  int nCol;             /* visible columns; arguments follow them */
+  int nMin, nMax;       /* arguments required, accepted (at most 8) */
+  int eClass;           /* READ or EFFECT or PURE */
+  int mFlags;
+  int nCursor; /* sizeof the cursor, ChoirCursor first; 0: just that */
+  void (*xFilter)(ChoirCursor *);
+  void (*xNext)(ChoirCursor *);                           /* or NULL */
+  void (*xColumn)(ChoirCursor *, sqlite3_context *, int); /* or NULL */
+  void (*xReset)(ChoirCursor *); /* before xFilter and at close, or NULL */
+};
+
+CHOIR_PRIVATE int choirRegisterTvfs(ChoirConn *, const ChoirTvf *, int n,
+                                    char **pzErr);
+CHOIR_PRIVATE void choirRowText(ChoirCursor *, const char *z); /* NULL: null */
+CHOIR_PRIVATE void choirRowInt(ChoirCursor *, i64 v);
+CHOIR_PRIVATE void choirRowReal(ChoirCursor *, double v);
+/* The rows as a JSON array of objects with these nCol keys. */
+CHOIR_PRIVATE void choirRowsJson(const ChoirCursor *, ChoirBuf *,
+                                 const char *const *azKey, int nCol);
+CHOIR_PRIVATE void choirRowsFree(ChoirCursor *);
+
+/* ------------------------------------------------------------- config ----
+** One table of every key in core_config.c: its default, environment names and
+** meaning. Order: choir_config(), environment, config file, default.
+*/
+CHOIR_PRIVATE const char *choirConfig(ChoirConn *, const char *zKey);
+/* zKey as a number; the default when unset or not one. */
+CHOIR_PRIVATE i64 choirConfigInt(ChoirConn *, const char *zKey, i64 iDefault);
+/* Called with the new value (NULL: back to the default) before it is kept. */
+CHOIR_PRIVATE void choirConfigHook(ChoirConn *, const char *zKey,
+                                   void (*x)(ChoirConn *, ChoirErr *,
+                                             const char *zValue));
+/* $XDG_STATE_HOME/choir or ~/.local/state/choir; caller frees. */
+CHOIR_PRIVATE char *choirStateDir(ChoirErr *);
+
+/* --------------------------------------------------------------- work ----
+** A workspace is made of parts, one per room that owns something in the file.
+** choir_init() runs every xInstall in room order inside one savepoint after
+** the migrations; the others report. Every method may be NULL.
+*/
+struct ChoirPart {
+  const char *zName;
+  void (*xInstall)(ChoirConn *, ChoirErr *);   /* idempotent: make or repair */
+  void (*xUninstall)(ChoirConn *, ChoirErr *); /* keep the user's own tables */
+  /* A row per problem found: choirRowText(cur, what is wrong). */
+  void (*xCheck)(ChoirConn *, ChoirErr *, ChoirCursor *);
+  /* Rows of check, status (ok|warn|fail), detail, remedy. */
+  void (*xDoctor)(ChoirConn *, ChoirErr *, ChoirCursor *);
+  /* Rows of name, value, unit. */
+  void (*xMetrics)(ChoirConn *, ChoirErr *, ChoirCursor *);
+};
+
+typedef struct ChoirMigration {
+  int iVersion;                /* 1, 2, …: NNNN of sql/NNNN_name.sql */
+  const char *zName;           /* "store" */
+  const char *zSha256;         /* of the file, hexadecimal */
+  const char *const *azSql;    /* statements with `~.`, NULL at the end */
+  const char *const *azObject; /* names it creates, NULL at the end */
+} ChoirMigration;
+
+CHOIR_PRIVATE void choirPartAdd(ChoirConn *, const ChoirPart *);
+/* Fails with `no workspace in schema main; run select choir_init()`. */
+CHOIR_PRIVATE void choirNeedWorkspace(ChoirConn *, ChoirErr *);
+/* 1 when the workspace exists in the configured schema. */
+CHOIR_PRIVATE int choirHasWorkspace(ChoirConn *, ChoirErr *);
+/* A value of _choir_meta (caller frees), NULL when absent. */
+CHOIR_PRIVATE char *choirMetaGet(ChoirConn *, ChoirErr *, const char *zKey);
+CHOIR_PRIVATE void choirMetaSet(ChoirConn *, ChoirErr *, const char *zKey,
+                                const char *zValue);
+
+/* Generated at build: sql/ and the doc blocks. */
+extern const ChoirMigration choirMigrations[];
+extern const int choirMigrationCount;
+typedef struct ChoirHelp {
+  const char *zName, *zKind, *zRoom, *zRisk, *zSignature, *zSummary, *zExample;
+} ChoirHelp;
+extern const ChoirHelp choirHelp[];
+extern const int choirHelpCount;
+
+CHOIR_PRIVATE int choirCoreRegister(ChoirConn *, char **pzErr);
+
+#endif /* CHOIR_CORE_H */

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Growing buffers with a declared cap, JSON string quoting, UTF-8 checking.
+*/
+#include "core.h"
+
+CHOIR_PRIVATE void choirBufInit(ChoirBuf *p, ChoirErr *pErr, u64 nMax) {
+  memset(p, 0, sizeof(*p));
+  p->pErr = pErr;
+  p->nMax = nMax;
+}
+
+CHOIR_PRIVATE char *choirBufSpace(ChoirBuf *p, u64 n) {
+  char *a;
+  if (p->pErr->rc != SQLITE_OK) {
+    return NULL;
+  }
+  if (n > p->nMax || p->n > p->nMax - n) {
+    choirErrSet(p->pErr, SQLITE_TOOBIG,
+                "%llu bytes are more than the limit of %llu", p->n + n,
+                p->nMax);
+    return NULL;
+  }
+  if (p->n + n + 1 > p->nAlloc) {
+    u64 nNew = (p->n + n + 1) * 2;
+    nNew = nNew < 64 ? 64 : nNew;
+    nNew = nNew > p->nMax + 1 ? p->nMax + 1 : nNew;
+    a = choirRealloc(p->pErr, p->a, nNew);
+    if (a == NULL) {
+      return NULL;
+    }
+    p->a = a;
+    p->nAlloc = nNew;
+  }
+  a = p->a + p->n;
+  p->n += n;
+  p->a[p->n] = 0;
+  return a;
+}
+
+CHOIR_PRIVATE void choirBufAppend(ChoirBuf *p, const void *a, u64 n) {
+  char *aTo = choirBufSpace(p, n);
+  if (aTo && n) {
+    memcpy(aTo, a, (size_t)n);
+  }
+}
+
+CHOIR_PRIVATE void choirBufText(ChoirBuf *p, const char *z) {
+  choirBufAppend(p, z, strlen(z));
+}
+
+CHOIR_PRIVATE void choirBufPrintf(ChoirBuf *p, const char *zFmt, ...) {
+  va_list ap;
+  char *z;
+  if (p->pErr->rc != SQLITE_OK) {
+    return;
+  }
+  va_start(ap, zFmt);
+  z = sqlite3_vmprintf(zFmt, ap);
+  va_end(ap);
+  if (z == NULL) {
+    choirErrNomem(p->pErr);
+  } else {
+    choirBufText(p, z);
+  }
+  sqlite3_free(z);
+}
+
+/* Bytes of the UTF-8 character at z (n > 0 left), or 0 when it is not one. */
+static int bufUtf8Char(const u8 *z, i64 n) {
+  int nByte, i;
+  if (z[0] < 0x80) {
+    return 1;
+  }
+  if (z[0] < 0xc2 || z[0] > 0xf4) {
+    return 0;
+  }
+  nByte = z[0] < 0xe0 ? 2 : z[0] < 0xf0 ? 3 : 4;
+  if (n < nByte) {
+    return 0;
+  }
+  for (i = 1; i < nByte; i++) {
+    if ((z[i] & 0xc0) != 0x80) {
+      return 0;
+    }
+  }
+  if ((z[0] == 0xe0 && z[1] < 0xa0) || (z[0] == 0xed && z[1] > 0x9f) ||
+      (z[0] == 0xf0 && z[1] < 0x90) || (z[0] == 0xf4 && z[1] > 0x8f)) {
+    return 0; /* overlong, surrogate, beyond U+10FFFF */
+  }
+  return nByte;
+}
+
+CHOIR_PRIVATE i64 choirUtf8Valid(const char *z, i64 n) {
+  i64 i = 0;
+  while (i < n) {
+    int nByte = bufUtf8Char((const u8 *)z + i, n - i);
+    if (nByte == 0) {
+      break;
+    }
+    i += nByte;
+  }
+  return i;
+}
+
+CHOIR_PRIVATE void choirBufJson(ChoirBuf *p, const char *z, i64 n) {
+  static const char aHex[] = "0123456789abcdef";
+  i64 i, iFrom = 0;
+  n = n < 0 ? (i64)strlen(z) : n;
+  choirBufText(p, "\"");
+  for (i = 0; i < n && p->pErr->rc == SQLITE_OK;) {
+    u8 c = (u8)z[i];
+    int nByte = bufUtf8Char((const u8 *)z + i, n - i);
+    if (nByte && c >= 0x20 && c != '"' && c != '\\') {
+      i += nByte;
+      continue;
+    }
+    choirBufAppend(p, z + iFrom, (u64)(i - iFrom));
+    if (nByte == 0) {
+      choirBufText(p, "\xef\xbf\xbd");
+    } else if (c == '"' || c == '\\') {
+      char a[2] = {'\\', (char)c};
+      choirBufAppend(p, a, 2);
+    } else if (c == '\n') {
+      choirBufText(p, "\\n");
+    } else {
+      char a[6] = {'\\', 'u', '0', '0', aHex[c >> 4], aHex[c & 15]};
+      choirBufAppend(p, a, 6);
+    }
+    iFrom = ++i;
+  }
+  choirBufAppend(p, z + iFrom, (u64)(n - iFrom));
+  choirBufText(p, "\"");
+}
+
+CHOIR_PRIVATE char *choirBufTake(ChoirBuf *p) {
+  char *a;
+  if (p->a == NULL) {
+    choirBufSpace(p, 0); /* an empty result is still a string */
+  }
+  a = p->pErr->rc == SQLITE_OK ? p->a : NULL;
+  if (a == NULL) {
+    sqlite3_free(p->a);
+  }
+  p->a = NULL;
+  p->n = p->nAlloc = 0;
+  return a;
+}
+
+CHOIR_PRIVATE void choirBufFree(ChoirBuf *p) {
+  sqlite3_free(p->a);
+  p->a = NULL;
+  p->n = p->nAlloc = 0;
+}
+
+CHOIR_PRIVATE void choirBufResult(ChoirBuf *p, sqlite3_context *pCtx) {
+  u64 n = p->n;
+  char *z = choirBufTake(p);
+  if (z) {
+    sqlite3_result_text64(pCtx, z, n, sqlite3_free, SQLITE_UTF8);
+  }
+}

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Configuration of one connection. A value comes from, in this order:
+** choir_config(key, value) · the environment · $XDG_CONFIG_HOME/choir/config
+** (`key = value` lines, refused unless only its owner may read it) · the
+** default. Nothing is read from the database file.
+**
+** choir_config() and choir_settings are the SQL surface; docs/reference/
+** config.md is generated from aConfigKey.
+*/
+#include "core.h"
+#include <stdlib.h>
+#include <sys/stat.h>
+#if !defined(_WIN32)
+#include <fcntl.h>
+#include <unistd.h>
+#endif
+
+enum { CONFIG_SECRET = 1 };
+
+static const struct {
+  const char *zKey;
+  const char *zEnv;     /* comma separated, the first that is set counts */
+  const char *zDefault; /* NULL: unset */
+  int mFlags;
+  const char *zDoc;
+} aConfigKey[] = {
+    {"embed.provider", "CHOIR_EMBED_PROVIDER", "hash-384", 0,
+     "what turns text into vectors: hash-384 (built in, lexical)"},
+    {"remote", "CHOIR_REMOTE", NULL, 0,
+     "where sync_push() and sync_pull() go, e.g. file:///srv/ws.sqlite"},
+    {"schema", "CHOIR_SCHEMA", "main", 0,
+     "attached database that the workspace functions act on"},
+    {"user", "CHOIR_USER", NULL, 0,
+     "user id: letters, digits, '.', '_', '-'; part of remote keys"},
+    {"vec.kernel", "CHOIR_VEC_KERNEL", "auto", 0,
+     "distance kernels: auto or the name of a tier (see vec_kernel())"},
+};
+#define CONFIG_N ((int)(sizeof(aConfigKey) / sizeof(aConfigKey[0])))
+
+typedef struct ConfigHook {
+  const char *zKey;
+  void (*x)(ChoirConn *, ChoirErr *, const char *);
+  struct ConfigHook *pNext;
+} ConfigHook;
+
+struct ChoirConfig {
+  char *azSet[CONFIG_N];  /* by choir_config() */
+  char *azFile[CONFIG_N]; /* by the config file */
+  u8 bRead;               /* the file was looked for */
+  char *zRefused;         /* why it was not used, or NULL */
+  ConfigHook *pHook;
+};
+
+CHOIR_PRIVATE void choirConfigFree(ChoirConn *pConn) {
+  struct ChoirConfig *p = pConn->pConfig;
+  int i;
+  if (p == NULL) {
+    return;
+  }
+  for (i = 0; i < CONFIG_N; i++) {
+    sqlite3_free(p->azSet[i]);
+    sqlite3_free(p->azFile[i]);
+  }
+  while (p->pHook) {
+    ConfigHook *pHook = p->pHook;
+    p->pHook = pHook->pNext;
+    sqlite3_free(pHook);
+  }
+  sqlite3_free(p->zRefused);
+  sqlite3_free(p);
+  pConn->pConfig = NULL;
+}
+
+static int configKey(const char *zKey) {
+  int i;
+  for (i = 0; i < CONFIG_N; i++) {
+    if (strcmp(aConfigKey[i].zKey, zKey) == 0) {
+      return i;
+    }
+  }
+  return -1;
+}
+
+static struct ChoirConfig *configGet(ChoirConn *pConn) {
+  if (pConn->pConfig == NULL) {
+    pConn->pConfig = sqlite3_malloc64(sizeof(struct ChoirConfig));
+    if (pConn->pConfig) {
+      memset(pConn->pConfig, 0, sizeof(struct ChoirConfig));
+    }
+  }
+  return pConn->pConfig;
+}
+
+/* zVar's directory or ~/zHome, plus /choir; caller frees. */
+static char *configDir(const char *zVar, const char *zHome) {
+  const char *z = getenv(zVar);
+  if (z && z[0] == '/') {
+    return sqlite3_mprintf("%s/choir", z);
+  }
+  z = getenv("HOME");
+  return z && z[0] == '/' ? sqlite3_mprintf("%s/%s/choir", z, zHome) : NULL;
+}
+
+CHOIR_PRIVATE char *choirStateDir(ChoirErr *pErr) {
+  char *z = NULL;
+  if (pErr->rc == SQLITE_OK) {
+    z = configDir("XDG_STATE_HOME", ".local/state");
+    if (z == NULL) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "no place for state; set HOME or XDG_STATE_HOME to an"
+                  " absolute path");
+    }
+  }
+  return z;
+}
+
+static char *configTrim(char *z) {
+  size_t n;
+  while (*z == ' ' || *z == '\t') {
+    z++;
+  }
+  n = strlen(z);
+  while (n && (z[n - 1] == ' ' || z[n - 1] == '\t' || z[n - 1] == '\r')) {
+    z[--n] = 0;
+  }
+  return z;
+}
+
+/* `key = value` lines; '#' starts a comment line; unknown keys are kept for
+** rooms to come and ignored. */
+static void configParse(struct ChoirConfig *p, char *z) {
+  while (z) {
+    char *zNext = strchr(z, '\n');
+    char *zEq;
+    if (zNext) {
+      *zNext++ = 0;
+    }
+    z = configTrim(z);
+    zEq = strchr(z, '=');
+    if (*z != '#' && zEq) {
+      int i;
+      *zEq = 0;
+      i = configKey(configTrim(z));
+      if (i >= 0) {
+        sqlite3_free(p->azFile[i]);
+        p->azFile[i] = sqlite3_mprintf("%s", configTrim(zEq + 1));
+      }
+    }
+    z = zNext;
+  }
+}
+
+static void configRead(struct ChoirConfig *p) {
+  char *zDir = configDir("XDG_CONFIG_HOME", ".config");
+  char *zFile = zDir ? sqlite3_mprintf("%s/config", zDir) : NULL;
+  p->bRead = 1;
+#if !defined(_WIN32)
+  if (zFile) {
+    int fd = open(zFile, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+    if (fd >= 0 && fstat(fd, &st) == 0) {
+      char *z = NULL;
+      if (st.st_mode & 077) {
+        p->zRefused = sqlite3_mprintf(
+            "%s is readable by others (mode %03o); run chmod 600 on it", zFile,
+            (unsigned)(st.st_mode & 0777));
+      } else if (!S_ISREG(st.st_mode) || st.st_size > 1 << 20) {
+        p->zRefused =
+            sqlite3_mprintf("%s is not a file of at most 1 MiB", zFile);
+      } else if ((z = sqlite3_malloc64((u64)st.st_size + 1)) != NULL) {
+        ssize_t n = read(fd, z, (size_t)st.st_size);
+        z[n > 0 ? n : 0] = 0;
+        configParse(p, z);
+      }
+      sqlite3_free(z);
+    }
+    if (fd >= 0) {
+      close(fd);
+    }
+  }
+#endif
+  sqlite3_free(zFile);
+  sqlite3_free(zDir);
+}
+
+/* The value of key i and, when pzSource, where it comes from. */
+static const char *configValue(ChoirConn *pConn, int i, const char **pzSource) {
+  struct ChoirConfig *p = configGet(pConn);
+  const char *z = p ? p->azSet[i] : NULL;
+  const char *zEnv = aConfigKey[i].zEnv;
+  const char *zSource = "session";
+  char zName[64];
+  while (z == NULL && zEnv && *zEnv) {
+    size_t n = strcspn(zEnv, ",");
+    sqlite3_snprintf(sizeof(zName), zName, "%.*s", (int)n, zEnv);
+    z = getenv(zName);
+    z = z && z[0] ? z : NULL;
+    zSource = "environment";
+    zEnv += n + (zEnv[n] == ',');
+  }
+  if (z == NULL && p) {
+    if (!p->bRead) {
+      configRead(p);
+    }
+    z = p->azFile[i];
+    zSource = "file";
+  }
+  if (z == NULL) {
+    z = aConfigKey[i].zDefault;
+    zSource = z ? "default" : "unset";
+  }
+  if (pzSource) {
+    *pzSource = zSource;
+  }
+  return z;
+}
+
+CHOIR_PRIVATE const char *choirConfig(ChoirConn *pConn, const char *zKey) {
+  int i = configKey(zKey);
+  return i < 0 ? NULL : configValue(pConn, i, NULL);
+}
+
+CHOIR_PRIVATE i64 choirConfigInt(ChoirConn *pConn, const char *zKey,
+                                 i64 iDefault) {
+  const char *z = choirConfig(pConn, zKey);
+  char *zEnd = NULL;
+  i64 v = z ? strtoll(z, &zEnd, 10) : iDefault;
+  return z && *z && *zEnd == 0 ? v : iDefault;
+}
+
+CHOIR_PRIVATE void choirConfigHook(ChoirConn *pConn, const char *zKey,
+                                   void (*x)(ChoirConn *, ChoirErr *,
+                                             const char *zValue)) {
+  struct ChoirConfig *p = configGet(pConn);
+  ConfigHook *pHook = p ? sqlite3_malloc64(sizeof(*pHook)) : NULL;
+  if (pHook) {
+    pHook->zKey = zKey;
+    pHook->x = x;
+    pHook->pNext = p->pHook;
+    p->pHook = pHook;
+  }
+}
+
+/* schema: kept statements name the old one. */
+static void configSchema(ChoirConn *pConn, ChoirErr *pErr, const char *zValue) {
+  (void)pErr, (void)zValue;
+  choirStmtFlush(pConn);
+}
+
+static void configUser(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
+  size_t n = z ? strlen(z) : 1;
+  (void)pConn;
+  if (z && (n == 0 || n > 128 || z[0] == '.' ||
+            strspn(z, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                      "0123456789._-") != n)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "user must be 1 to 128 letters, digits, '.', '_' or '-' and"
+                " not start with '.', got '%s'",
+                z);
+  }
+}
+
+static const char *configMasked(int i, const char *z) {
+  return z && (aConfigKey[i].mFlags & CONFIG_SECRET) ? "********" : z;
+}
+
+static int configArgKey(ChoirErr *pErr, const char *zKey) {
+  const char *azKey[CONFIG_N];
+  const char *zNear;
+  int i = zKey ? configKey(zKey) : -1;
+  if (i >= 0 || pErr->rc != SQLITE_OK || zKey == NULL) {
+    return i;
+  }
+  for (i = 0; i < CONFIG_N; i++) {
+    azKey[i] = aConfigKey[i].zKey;
+  }
+  zNear = choirNearest(zKey, azKey, CONFIG_N);
+  choirErrSet(pErr, SQLITE_ERROR, "no setting '%s'; %s%s%s", zKey,
+              zNear ? "did you mean '" : "see the table choir_settings",
+              zNear ? zNear : "", zNear ? "'?" : "");
+  return -1;
+}
+
+/*
+** SQL: choir_config(key[, value]) -> TEXT
+**
+** Reads a setting of this connection, or changes it and returns the new value.
+** A value of NULL goes back to the environment, the config file or the
+** default. choir_settings lists every key.
+**
+**   key    TEXT, a name from choir_settings
+**   value  TEXT, number or NULL
+**
+** NULL: a NULL key is an error.
+** Errors: an unknown key names the nearest one; a value that the setting does
+** not allow.
+**
+** > SELECT choir_config('user', 'ada')
+** = ada
+** > SELECT choir_config('usr')
+** ! choir_config: no setting 'usr'; did you mean 'user'?
+*/
+static void configFunc(ChoirCall *p) {
+  const char *zKey = choirArgText(&p->err, p->apArg[0], "key");
+  int i = configArgKey(&p->err, zKey);
+  struct ChoirConfig *pConfig = configGet(p->pConn);
+  const char *zValue = NULL;
+  char *zCopy = NULL;
+  ConfigHook *pHook;
+  if (pConfig == NULL) {
+    choirErrNomem(&p->err);
+  }
+  if (p->err.rc != SQLITE_OK) {
+    return;
+  }
+  if (p->nArg == 2) {
+    if (sqlite3_value_type(p->apArg[1]) != SQLITE_NULL) {
+      zValue = (const char *)sqlite3_value_text(p->apArg[1]);
+      zCopy = choirMprintf(&p->err, "%s", zValue ? zValue : "");
+    }
+    for (pHook = pConfig->pHook; pHook && p->err.rc == SQLITE_OK;
+         pHook = pHook->pNext) {
+      if (strcmp(pHook->zKey, aConfigKey[i].zKey) == 0) {
+        pHook->x(p->pConn, &p->err, zCopy);
+      }
+    }
+    if (p->err.rc != SQLITE_OK) {
+      sqlite3_free(zCopy);
+      return;
+    }
+    sqlite3_free(pConfig->azSet[i]);
+    pConfig->azSet[i] = zCopy;
+  }
+  choirResultText(p, configMasked(i, configValue(p->pConn, i, NULL)));
+}
+
+/*
+** SQL: choir_settings -> TABLE(key, value, source, env, default, description)
+**
+** Every setting: its value on this connection (secrets masked), where that
+** comes from (session, environment, file, default, unset), the environment
+** names that set it, its default and its meaning.
+**
+** > SELECT value, source FROM choir_settings WHERE key = 'schema'
+** = main|default
+*/
+static void configSettings(ChoirCursor *p) {
+  int i;
+  for (i = 0; i < CONFIG_N; i++) {
+    const char *zSource;
+    const char *z = configValue(p->pConn, i, &zSource);
+    choirRowText(p, aConfigKey[i].zKey);
+    choirRowText(p, configMasked(i, z));
+    choirRowText(p, zSource);
+    choirRowText(p, aConfigKey[i].zEnv);
+    choirRowText(p, aConfigKey[i].zDefault);
+    choirRowText(p, aConfigKey[i].zDoc);
+  }
+}
+
+static void configDoctor(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
+  struct ChoirConfig *p = configGet(pConn);
+  (void)pErr;
+  configValue(pConn, 0, NULL);
+  if (p && !p->bRead) {
+    configRead(p);
+  }
+  choirRowText(pCur, "config file");
+  choirRowText(pCur, p && p->zRefused ? "fail" : "ok");
+  choirRowText(pCur, p && p->zRefused ? p->zRefused : "readable or absent");
+  choirRowText(pCur, p && p->zRefused ? "chmod 600 the file" : NULL);
+}
+
+static const ChoirPart configPart = {.zName = "config",
+                                     .xDoctor = configDoctor};
+
+static const ChoirFunc aConfigFunc[] = {
+    {"choir_config", 1, 2, CHOIR_SETTING, 0, configFunc, NULL},
+};
+
+static const ChoirTvf aConfigTvf[] = {
+    {"choir_settings", "key, value, source, env, \"default\", description", 6,
+     0, 0, CHOIR_READ, 0, 0, configSettings, NULL, NULL, NULL},
+};
+
+CHOIR_PRIVATE int choirConfigRegister(ChoirConn *pConn, char **pzErr) {
+  int rc;
+  choirConfigHook(pConn, "schema", configSchema);
+  choirConfigHook(pConn, "user", configUser);
+  choirPartAdd(pConn, &configPart);
+  rc = choirRegisterFuncs(pConn, aConfigFunc, 1, pzErr);
+  if (rc == SQLITE_OK) {
+    rc = choirRegisterTvfs(pConn, aConfigTvf, 1, pzErr);
+  }
+  return rc;
+}

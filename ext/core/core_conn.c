@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** What one connection owns, and the anchor that lets it go in time.
+**
+** A prepared statement that choir keeps on the host's connection would make
+** the host's sqlite3_close() return SQLITE_BUSY. SQLite disconnects every
+** virtual table before it looks for open statements, so the kept statements
+** belong to an eponymous table, choir_anchor: its xDisconnect finalizes them.
+** A connection that goes on after a failed close anchors again at the next
+** statement.
+*/
+#include "core.h"
+
+struct ChoirState {
+  const ChoirStateType *pType;
+  void *p;
+  struct ChoirState *pNext;
+};
+
+struct ChoirConfig;
+CHOIR_PRIVATE void choirConfigFree(ChoirConn *pConn);
+CHOIR_PRIVATE void choirBindFree(ChoirConn *pConn);
+
+CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly) {
+  ChoirConn *p = sqlite3_malloc64(sizeof(*p));
+  if (p) {
+    memset(p, 0, sizeof(*p));
+    p->db = db;
+    p->nRef = 1;
+    p->bReadonly = (u8)bReadonly;
+  }
+  return p;
+}
+
+CHOIR_PRIVATE void choirConnRef(ChoirConn *pConn) { pConn->nRef++; }
+
+CHOIR_PRIVATE void choirConnUnref(void *pArg) {
+  ChoirConn *p = pArg;
+  if (--p->nRef > 0) {
+    return;
+  }
+  choirStmtFlush(p);
+  while (p->pState) {
+    struct ChoirState *pState = p->pState;
+    p->pState = pState->pNext;
+    if (pState->pType->xFree) {
+      pState->pType->xFree(pState->p);
+    }
+    sqlite3_free(pState->p);
+    sqlite3_free(pState);
+  }
+  choirConfigFree(p);
+  choirBindFree(p);
+  sqlite3_free(p->aStmt);
+  sqlite3_free(p->zKept);
+  sqlite3_free(p);
+}
+
+CHOIR_PRIVATE void *choirState(ChoirConn *pConn, ChoirErr *pErr,
+                               const ChoirStateType *pType) {
+  struct ChoirState *p;
+  for (p = pConn->pState; p; p = p->pNext) {
+    if (p->pType == pType) {
+      return p->p;
+    }
+  }
+  p = choirMalloc(pErr, sizeof(*p));
+  if (p == NULL) {
+    return NULL;
+  }
+  p->pType = pType;
+  p->p = choirMalloc(pErr, pType->nByte);
+  if (p->p == NULL) {
+    sqlite3_free(p);
+    return NULL;
+  }
+  p->pNext = pConn->pState;
+  pConn->pState = p;
+  return p->p;
+}
+
+CHOIR_PRIVATE const char *choirSchema(ChoirConn *pConn) {
+  return choirConfig(pConn, "schema");
+}
+
+CHOIR_PRIVATE int choirInterrupted(ChoirConn *pConn) {
+  ChoirErr err = {0, NULL};
+  sqlite3_stmt *p = choirStmt(pConn, &err, "SELECT 1");
+  int bRow = choirStep(&err, p);
+  choirStmtDone(pConn, p);
+  choirErrClear(&err);
+  return !bRow;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Functions of the whole extension: choir_version, choir_debug, choir_help,
+** choir_lock, choir_uuid4, choir_uuid7, choir_sha256; and the order in which
+** the files of core register.
+*/
+#include "../choir.h"
+#include "core.h"
+
+CHOIR_PRIVATE int choirAnchorRegister(ChoirConn *pConn);
+CHOIR_PRIVATE int choirConfigRegister(ChoirConn *pConn, char **pzErr);
+CHOIR_PRIVATE int choirWorkRegister(ChoirConn *pConn, char **pzErr);
+
+/*
+** SQL: choir_version() -> TEXT
+**
+** The version of choir.
+**
+** > SELECT choir_version() GLOB '[0-9]*.[0-9]*.[0-9]*'
+** = 1
+*/
+static void coreVersion(ChoirCall *p) {
+  sqlite3_result_text(p->pCtx, CHOIR_VERSION, -1, SQLITE_STATIC);
+}
+
+#if defined(__clang__)
+#define CORE_COMPILER "clang " __clang_version__
+#elif defined(__GNUC__)
+#define CORE_COMPILER "gcc " __VERSION__
+#else
+#define CORE_COMPILER "unknown"
+#endif
+
+/*
+** SQL: choir_debug() -> TEXT
+**
+** How this choir was built and where it runs, as a JSON object: version,
+** compiler, the SQLite it was compiled against and the one it runs in.
+**
+** > SELECT json_extract(choir_debug(), '$.version') = choir_version()
+** = 1
+*/
+static void coreDebug(ChoirCall *p) {
+  ChoirBuf b;
+  choirBufInit(&b, &p->err, CHOIR_BUF_JSON);
+  choirBufText(&b, "{\"version\":\"" CHOIR_VERSION "\",\"compiler\":");
+  choirBufJson(&b, CORE_COMPILER, -1);
+  choirBufPrintf(&b,
+                 ",\"sqlite_compiled\":\"" SQLITE_VERSION
+                 "\",\"sqlite_running\":\"%s\",\"readonly\":%d,\"locked\":%d}",
+                 sqlite3_libversion(), p->pConn->bReadonly, p->pConn->bLocked);
+  choirBufResult(&b, p->pCtx);
+}
+
+/*
+** SQL: choir_lock() -> INTEGER
+**
+** Turns off every function of risk class effect (network, files, process) on
+** this connection until it is closed, and returns 1. There is no way back.
+**
+** > SELECT choir_lock()
+** = 1
+*/
+static void coreLock(ChoirCall *p) {
+  p->pConn->bLocked = 1;
+  sqlite3_result_int(p->pCtx, 1);
+}
+
+/*
+** SQL: choir_uuid4() -> TEXT
+**
+** A random UUID (RFC 9562 version 4).
+**
+** > SELECT length(choir_uuid4()), substr(choir_uuid4(), 15, 1)
+** = 36|4
+*/
+static void coreUuid4(ChoirCall *p) {
+  char z[37];
+  choirUuid4(z);
+  choirResultText(p, z);
+}
+
+/*
+** SQL: choir_uuid7() -> TEXT
+**
+** A UUID that sorts by its time of making (RFC 9562 version 7), the kind choir
+** uses for ids: neighbours in time are neighbours in the index.
+**
+** > SELECT length(choir_uuid7()), substr(choir_uuid7(), 15, 1)
+** = 36|7
+*/
+static void coreUuid7(ChoirCall *p) {
+  char z[37];
+  choirUuid7(z);
+  choirResultText(p, z);
+}
+
+/*
+** SQL: choir_sha256(x) -> TEXT
+**
+** SHA-256 of a value's bytes as 64 lower-case hexadecimal digits. Numbers are
+** hashed as their text.
+**
+**   x  TEXT or BLOB
+**
+** NULL: gives NULL.
+** Source: FIPS 180-4.
+**
+** > SELECT choir_sha256('abc')
+** = ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
+*/
+static void coreSha256(ChoirCall *p) {
+  sqlite3_value *v = p->apArg[0];
+  u8 a[32];
+  char z[65];
+  const void *pData;
+  if (sqlite3_value_type(v) == SQLITE_NULL) {
+    return;
+  }
+  pData = sqlite3_value_type(v) == SQLITE_BLOB ? sqlite3_value_blob(v)
+                                               : sqlite3_value_text(v);
+  if (pData == NULL && sqlite3_value_bytes(v) > 0) {
+    choirErrNomem(&p->err);
+    return;
+  }
+  choirSha256(pData ? pData : "", (u64)sqlite3_value_bytes(v), a);
+  choirHex(a, 32, z);
+  choirResultText(p, z);
+}
+
+/*
+** SQL: choir_help([topic]) -> TABLE(name, kind, signature, summary, example,
+*risk, room)
+**
+** Every function of choir, or those whose name, room or summary holds topic.
+** kind is scalar, aggregate or table; risk is pure, volatile, read, write or
+** effect.
+**
+** > SELECT name, kind FROM choir_help('choir_uuid7')
+** = choir_uuid7|scalar
+*/
+static void coreHelp(ChoirCursor *p) {
+  const char *zTopic = choirArgTextOrNull(&p->err, p->apArg[0], "topic");
+  char *zLike = zTopic ? choirMprintf(&p->err, "%%%s%%", zTopic) : NULL;
+  int i;
+  for (i = 0; i < choirHelpCount && p->err.rc == SQLITE_OK; i++) {
+    const ChoirHelp *h = &choirHelp[i];
+    if (zLike && sqlite3_strlike(zLike, h->zName, 0) != 0 &&
+        sqlite3_strlike(zLike, h->zRoom, 0) != 0 &&
+        sqlite3_strlike(zLike, h->zSummary, 0) != 0) {
+      continue;
+    }
+    choirRowText(p, h->zName);
+    choirRowText(p, h->zKind);
+    choirRowText(p, h->zSignature);
+    choirRowText(p, h->zSummary);
+    choirRowText(p, h->zExample);
+    choirRowText(p, h->zRisk);
+    choirRowText(p, h->zRoom);
+  }
+  sqlite3_free(zLike);
+}
+
+static const ChoirFunc aCoreFunc[] = {
+    {"choir_version", 0, 0, CHOIR_PURE, 0, coreVersion, NULL},
+    {"choir_debug", 0, 0, CHOIR_READ, 0, coreDebug, NULL},
+    {"choir_lock", 0, 0, CHOIR_SETTING, 0, coreLock, NULL},
+    {"choir_uuid4", 0, 0, CHOIR_VOLATILE, 0, coreUuid4, NULL},
+    {"choir_uuid7", 0, 0, CHOIR_VOLATILE, 0, coreUuid7, NULL},
+    {"choir_sha256", 1, 1, CHOIR_PURE, 0, coreSha256, NULL},
+};
+
+static const ChoirTvf aCoreTvf[] = {
+    {"choir_help",
+     "name, kind, signature, summary, example, risk, room,"
+     " topic HIDDEN",
+     7, 0, 1, CHOIR_PURE, 0, 0, coreHelp, NULL, NULL, NULL},
+};
+
+CHOIR_PRIVATE int choirCoreRegister(ChoirConn *pConn, char **pzErr) {
+  int rc = choirAnchorRegister(pConn);
+  if (rc == SQLITE_OK) {
+    rc = choirRegisterFuncs(pConn, aCoreFunc,
+                            (int)(sizeof(aCoreFunc) / sizeof(aCoreFunc[0])),
+                            pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirRegisterTvfs(
+        pConn, aCoreTvf, (int)(sizeof(aCoreTvf) / sizeof(aCoreTvf[0])), pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirConfigRegister(pConn, pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirWorkRegister(pConn, pzErr);
+  }
+  return rc;
+}

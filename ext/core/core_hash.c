@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** SHA-256 (FIPS 180-4) with the SHA-NI instructions where the processor has
+** them, and CRC-64 with the ISO polynomial (the checksum of LTX files).
+*/
+#include "core.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HASH_SHANI 1
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+static const u32 aSha256K[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1,
+    0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3,
+    0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
+    0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
+    0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13,
+    0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b,
+    0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a,
+    0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
+    0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+static u32 hashRotr(u32 x, int n) { return (x >> n) | (x << (32 - n)); }
+
+static void hashSha256Portable(u32 h[8], const u8 *a, u64 nBlock) {
+  for (; nBlock > 0; nBlock--, a += 64) {
+    u32 w[64], s[8];
+    int i;
+    for (i = 0; i < 16; i++) {
+      w[i] = (u32)a[i * 4] << 24 | (u32)a[i * 4 + 1] << 16 |
+             (u32)a[i * 4 + 2] << 8 | a[i * 4 + 3];
+    }
+    for (; i < 64; i++) {
+      u32 x = w[i - 15], y = w[i - 2];
+      w[i] = w[i - 16] + w[i - 7] +
+             (hashRotr(x, 7) ^ hashRotr(x, 18) ^ (x >> 3)) +
+             (hashRotr(y, 17) ^ hashRotr(y, 19) ^ (y >> 10));
+    }
+    memcpy(s, h, sizeof(s));
+    for (i = 0; i < 64; i++) {
+      u32 t1 = s[7] +
+               (hashRotr(s[4], 6) ^ hashRotr(s[4], 11) ^ hashRotr(s[4], 25)) +
+               ((s[4] & s[5]) ^ (~s[4] & s[6])) + aSha256K[i] + w[i];
+      u32 t2 = (hashRotr(s[0], 2) ^ hashRotr(s[0], 13) ^ hashRotr(s[0], 22)) +
+               ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+      memmove(s + 1, s, 7 * sizeof(u32));
+      s[4] += t1;
+      s[0] = t1 + t2;
+    }
+    for (i = 0; i < 8; i++) {
+      h[i] += s[i];
+    }
+  }
+}
+
+#ifdef HASH_SHANI
+/* Four rounds a step: m[0..3] hold the last sixteen schedule words. */
+__attribute__((target("sha,sse4.1,ssse3"))) static void
+hashSha256Ni(u32 h[8], const u8 *a, u64 nBlock) {
+  const __m128i mSwap =
+      _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
+  __m128i x = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)h), 0xb1);
+  __m128i y =
+      _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(h + 4)), 0x1b);
+  __m128i abef = _mm_alignr_epi8(x, y, 8);
+  __m128i cdgh = _mm_blend_epi16(y, x, 0xf0);
+  for (; nBlock > 0; nBlock--, a += 64) {
+    __m128i m[4], abef0 = abef, cdgh0 = cdgh;
+    int i;
+    for (i = 0; i < 16; i++) {
+      __m128i k, w;
+      if (i < 4) {
+        w = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(a + 16 * i)),
+                             mSwap);
+      } else {
+        w = _mm_sha256msg1_epu32(m[i & 3], m[(i + 1) & 3]);
+        w = _mm_add_epi32(w,
+                          _mm_alignr_epi8(m[(i + 3) & 3], m[(i + 2) & 3], 4));
+        w = _mm_sha256msg2_epu32(w, m[(i + 3) & 3]);
+      }
+      m[i & 3] = w;
+      k = _mm_add_epi32(w,
+                        _mm_loadu_si128((const __m128i *)(aSha256K + 4 * i)));
+      cdgh = _mm_sha256rnds2_epu32(cdgh, abef, k);
+      abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(k, 0x0e));
+    }
+    abef = _mm_add_epi32(abef, abef0);
+    cdgh = _mm_add_epi32(cdgh, cdgh0);
+  }
+  x = _mm_shuffle_epi32(abef, 0x1b);
+  y = _mm_shuffle_epi32(cdgh, 0xb1);
+  _mm_storeu_si128((__m128i *)h, _mm_blend_epi16(x, y, 0xf0));
+  _mm_storeu_si128((__m128i *)(h + 4), _mm_alignr_epi8(y, x, 8));
+}
+
+static int hashHasShaNi(void) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & (1u << 9)) ||
+      !(c & (1u << 19))) {
+    return 0; /* SSSE3, SSE4.1 */
+  }
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 29));
+}
+#endif
+
+typedef void (*HashBlocks)(u32 h[8], const u8 *a, u64 nBlock);
+
+/* Chosen at the first use; a race writes the same pointer twice. */
+static HashBlocks hashBlocks;
+
+CHOIR_PRIVATE void choirSha256Force(int bPortable) {
+  hashBlocks = hashSha256Portable;
+#ifdef HASH_SHANI
+  if (!bPortable && hashHasShaNi()) {
+    hashBlocks = hashSha256Ni;
+  }
+#else
+  (void)bPortable;
+#endif
+}
+
+CHOIR_PRIVATE void choirSha256Init(ChoirSha256 *p) {
+  static const u32 h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  memset(p, 0, sizeof(*p));
+  memcpy(p->h, h, sizeof(h));
+  if (hashBlocks == NULL) {
+    choirSha256Force(0);
+  }
+}
+
+CHOIR_PRIVATE void choirSha256Update(ChoirSha256 *p, const void *pData, u64 n) {
+  const u8 *a = pData;
+  u64 nHave = p->n % 64;
+  p->n += n;
+  if (nHave) {
+    u64 nTake = 64 - nHave < n ? 64 - nHave : n;
+    memcpy(p->a + nHave, a, (size_t)nTake);
+    a += nTake;
+    n -= nTake;
+    if (nHave + nTake < 64) {
+      return;
+    }
+    hashBlocks(p->h, p->a, 1);
+  }
+  hashBlocks(p->h, a, n / 64);
+  if (n % 64) {
+    memcpy(p->a, a + n / 64 * 64, (size_t)(n % 64));
+  }
+}
+
+CHOIR_PRIVATE void choirSha256Final(ChoirSha256 *p, u8 aOut[32]) {
+  u8 aPad[72] = {0x80};
+  u64 nBit = p->n * 8;
+  u64 nPad = (p->n % 64 < 56 ? 56 : 120) - p->n % 64;
+  int i;
+  for (i = 0; i < 8; i++) {
+    aPad[nPad + (u64)i] = (u8)(nBit >> (56 - 8 * i));
+  }
+  choirSha256Update(p, aPad, nPad + 8);
+  for (i = 0; i < 32; i++) {
+    aOut[i] = (u8)(p->h[i / 4] >> (24 - 8 * (i % 4)));
+  }
+}
+
+CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]) {
+  ChoirSha256 s;
+  choirSha256Init(&s);
+  choirSha256Update(&s, a, n);
+  choirSha256Final(&s, aOut);
+}
+
+/* Slicing by one: the table is built on the stack of the first caller once
+** per process; a race builds the same table twice. */
+static u64 aCrc64[256];
+static volatile int bCrc64;
+
+CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *pData, u64 n) {
+  const u8 *a = pData;
+  u64 i;
+  if (!bCrc64) {
+    int j, k;
+    for (j = 0; j < 256; j++) {
+      u64 v = (u64)j;
+      for (k = 0; k < 8; k++) {
+        v = (v >> 1) ^ ((v & 1) ? 0xd800000000000000ULL : 0);
+      }
+      aCrc64[j] = v;
+    }
+    bCrc64 = 1;
+  }
+  crc = ~crc;
+  for (i = 0; i < n; i++) {
+    crc = aCrc64[(u8)crc ^ a[i]] ^ (crc >> 8);
+  }
+  return ~crc;
+}
+
+CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z) {
+  static const char aHex[] = "0123456789abcdef";
+  int i;
+  for (i = 0; i < n; i++) {
+    *z++ = aHex[a[i] >> 4];
+    *z++ = aHex[a[i] & 15];
+  }
+  *z = 0;
+}

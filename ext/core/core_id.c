@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Clock and identifiers. Randomness is SQLite's own generator (seeded from the
+** operating system), which is what its randomblob() gives.
+*/
+#include "core.h"
+#include <time.h>
+
+CHOIR_PRIVATE i64 choirNow(void) {
+  struct timespec t;
+  timespec_get(&t, TIME_UTC);
+  return (i64)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+CHOIR_PRIVATE i64 choirMonotonic(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (i64)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void idFormat(u8 a[16], int iVersion, char z[37]) {
+  char zHex[33];
+  a[6] = (u8)((a[6] & 0x0f) | (iVersion << 4));
+  a[8] = (u8)((a[8] & 0x3f) | 0x80);
+  choirHex(a, 16, zHex);
+  sqlite3_snprintf(37, z, "%.8s-%.4s-%.4s-%.4s-%.12s", zHex, zHex + 8,
+                   zHex + 12, zHex + 16, zHex + 20);
+}
+
+CHOIR_PRIVATE void choirUuid4(char z[37]) {
+  u8 a[16];
+  sqlite3_randomness(16, a);
+  idFormat(a, 4, z);
+}
+
+CHOIR_PRIVATE void choirUuid7(char z[37]) {
+  u8 a[16];
+  i64 ms = choirNow();
+  int i;
+  sqlite3_randomness(16, a);
+  for (i = 0; i < 6; i++) {
+    a[i] = (u8)(ms >> (40 - 8 * i));
+  }
+  idFormat(a, 7, z);
+}
