@@ -150,7 +150,8 @@ CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z);
 CHOIR_PRIVATE i64 choirNow(void);       /* Unix milliseconds */
 CHOIR_PRIVATE i64 choirMonotonic(void); /* milliseconds, arbitrary start */
 CHOIR_PRIVATE void choirUuid4(char z[37]);
-/* RFC 9562 version 7: 48-bit milliseconds, then random; sorts by time. */
+/* RFC 9562 version 7 (method 3): 48-bit milliseconds, 12 bits of a fraction
+** of one, then random; sorts by time. */
 CHOIR_PRIVATE void choirUuid7(char z[37]);
 
 /* --------------------------------------------------------------- conn ----
@@ -389,6 +390,9 @@ CHOIR_PRIVATE void choirRowsFree(ChoirCursor *);
 CHOIR_PRIVATE const char *choirConfig(ChoirConn *, const char *zKey);
 /* zKey as a number; the default when unset or not one. */
 CHOIR_PRIVATE i64 choirConfigInt(ChoirConn *, const char *zKey, i64 iDefault);
+/* What choir_config(key, value) does; NULL: back to the default. */
+CHOIR_PRIVATE void choirConfigSet(ChoirConn *, ChoirErr *, const char *zKey,
+                                  const char *zValue);
 /* Called with the new value (NULL: back to the default) before it is kept. */
 CHOIR_PRIVATE void choirConfigHook(ChoirConn *, const char *zKey,
                                    void (*x)(ChoirConn *, ChoirErr *,

@@ -282,6 +282,29 @@ static int configArgKey(ChoirErr *pErr, const char *zKey) {
   return -1;
 }
 
+CHOIR_PRIVATE void choirConfigSet(ChoirConn *pConn, ChoirErr *pErr,
+                                  const char *zKey, const char *zValue) {
+  struct ChoirConfig *pConfig = configGet(pConn);
+  int i = configArgKey(pErr, zKey);
+  char *zCopy = zValue ? choirMprintf(pErr, "%s", zValue) : NULL;
+  ConfigHook *pHook;
+  if (pConfig == NULL) {
+    choirErrNomem(pErr);
+  }
+  for (pHook = pErr->rc == SQLITE_OK ? pConfig->pHook : NULL;
+       pHook && pErr->rc == SQLITE_OK; pHook = pHook->pNext) {
+    if (strcmp(pHook->zKey, zKey) == 0) {
+      pHook->x(pConn, pErr, zCopy);
+    }
+  }
+  if (pErr->rc == SQLITE_OK) {
+    sqlite3_free(pConfig->azSet[i]);
+    pConfig->azSet[i] = zCopy;
+  } else {
+    sqlite3_free(zCopy);
+  }
+}
+
 /*
 ** SQL: choir_config(key[, value]) -> TEXT
 **
@@ -304,35 +327,16 @@ static int configArgKey(ChoirErr *pErr, const char *zKey) {
 static void configFunc(ChoirCall *p) {
   const char *zKey = choirArgText(&p->err, p->apArg[0], "key");
   int i = configArgKey(&p->err, zKey);
-  struct ChoirConfig *pConfig = configGet(p->pConn);
-  const char *zValue = NULL;
-  char *zCopy = NULL;
-  ConfigHook *pHook;
-  if (pConfig == NULL) {
-    choirErrNomem(&p->err);
-  }
-  if (p->err.rc != SQLITE_OK) {
-    return;
-  }
-  if (p->nArg == 2) {
-    if (sqlite3_value_type(p->apArg[1]) != SQLITE_NULL) {
-      zValue = (const char *)sqlite3_value_text(p->apArg[1]);
-      zCopy = choirMprintf(&p->err, "%s", zValue ? zValue : "");
+  if (p->nArg == 2 && p->err.rc == SQLITE_OK) {
+    const char *zValue = (const char *)sqlite3_value_text(p->apArg[1]);
+    if (zValue == NULL && sqlite3_value_type(p->apArg[1]) != SQLITE_NULL) {
+      choirErrNomem(&p->err);
     }
-    for (pHook = pConfig->pHook; pHook && p->err.rc == SQLITE_OK;
-         pHook = pHook->pNext) {
-      if (strcmp(pHook->zKey, aConfigKey[i].zKey) == 0) {
-        pHook->x(p->pConn, &p->err, zCopy);
-      }
-    }
-    if (p->err.rc != SQLITE_OK) {
-      sqlite3_free(zCopy);
-      return;
-    }
-    sqlite3_free(pConfig->azSet[i]);
-    pConfig->azSet[i] = zCopy;
+    choirConfigSet(p->pConn, &p->err, zKey, zValue);
   }
-  choirResultText(p, configMasked(i, configValue(p->pConn, i, NULL)));
+  if (p->err.rc == SQLITE_OK) {
+    choirResultText(p, configMasked(i, configValue(p->pConn, i, NULL)));
+  }
 }
 
 /*
