@@ -1,35 +1,46 @@
-# choir: build, test, check. `make help` lists the targets.
+# choir: build, check, test. `make help` lists the targets.
+#
+#   CC OPT CFLAGS LDFLAGS   compiler and flags; WERROR= lets warnings pass
+#   BUILD SO                where objects and the extension go (per flavour)
+#   PREFIX DESTDIR          for install; T='pattern' for test
 SHELL := /bin/bash
 CC ?= gcc
 PYTHON ?= /usr/bin/python3
-OPT ?= -O2
+PREFIX ?= /usr/local
 BUILD ?= build
-
-WARN = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Werror
-HARDEN = -fstack-protector-strong -fvisibility=hidden -D_FORTIFY_SOURCE=2 \
-  -fcf-protection -fstack-clash-protection
-LDHARDEN = -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined
+SO ?= choir.so
+OPT ?= -O2
 CFLAGS ?= -g $(OPT)
-ALL_CFLAGS = -std=gnu11 -fPIC $(WARN) $(HARDEN) $(CFLAGS) $(EXTRA_CFLAGS)
+WERROR ?= -Werror
+
+WARN := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes $(WERROR)
+# Flags that this compiler or processor may lack are tried once.
+try = $(shell $(CC) -Werror $(1) -x c -c /dev/null -o /dev/null 2>/dev/null \
+  && echo "$(1)")
+HARDEN := -fstack-protector-strong $(call try,-fstack-clash-protection) \
+  $(call try,-fcf-protection) \
+  $(if $(filter -O0,$(OPT)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+LDHARDEN := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined
+ALL_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -Iext $(WARN) $(HARDEN) \
+  $(CFLAGS) $(EXTRA_CFLAGS)
 
 SRC := $(wildcard ext/*.c ext/*/*.c)
-GEN := $(BUILD)/gen_help.c $(BUILD)/gen_sql.c
-OBJ := $(SRC:%.c=$(BUILD)/%.o) $(GEN:.c=.o)
+GEN := gen_help.c gen_sql.c
+OBJ := $(SRC:%.c=$(BUILD)/%.o) $(GEN:%.c=$(BUILD)/%.o)
+vpath gen_%.c $(BUILD)
 
-all: choir.so
+all: $(SO)
 
-choir.so: $(OBJ)
+$(SO): $(OBJ)
 	@echo "  link $@"
-	@$(CC) -shared -o $@ $(OBJ) $(LDHARDEN) $(LDFLAGS) -lm
+	@$(CC) -shared -o $@ $(OBJ) -Wl,-soname,choir.so $(LDHARDEN) \
+	  $(EXTRA_CFLAGS) $(LDFLAGS) -lm
 
-$(BUILD)/%.o: %.c $(wildcard ext/*.h ext/*/*.h)
+$(BUILD)/%.o: %.c | $(BUILD)/headers
 	@mkdir -p $(@D)
 	@echo "  cc   $<"
-	@$(CC) $(ALL_CFLAGS) -c -o $@ $<
-
-$(BUILD)/gen_%.o: $(BUILD)/gen_%.c ext/core/core.h
-	@echo "  cc   $<"
-	@$(CC) $(ALL_CFLAGS) -Iext/core -c -o $@ $<
+	@$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+-include $(OBJ:.o=.d)
 
 $(BUILD)/gen_help.c: $(SRC) tools/docs.py
 	@mkdir -p $(@D)
@@ -39,10 +50,59 @@ $(BUILD)/gen_sql.c: $(wildcard sql/*.sql) tools/embed_sql.py
 	@mkdir -p $(@D)
 	@$(PYTHON) tools/embed_sql.py $@
 
-docs:
-	$(PYTHON) tools/docs.py reference docs/reference
+# A missing header is named together with the package that brings it.
+$(BUILD)/headers:
+	@mkdir -p $(@D)
+	@for want in sqlite3ext.h:libsqlite3-dev simde/x86/sse2.h:libsimde-dev; do \
+	  echo "#include <$${want%:*}>" | $(CC) -E -x c - >/dev/null 2>&1 || { \
+	    echo "choir: $${want%:*} is missing; run tools/setup.sh or" \
+	      "apt-get install $${want#*:}" >&2; exit 1; }; done; touch $@
 
-clean:
-	rm -rf $(BUILD) dist choir.so
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-.PHONY: all docs clean
+check: all ## format, layers, limits, warnings, docs, surface; about a minute
+	@tools/check.sh
+
+lint: ## the part of check that needs no build
+	@tools/check.sh lint
+
+test: ## the whole of the tests; T='name pattern' runs a part
+	@tools/test.sh $(if $(T),'$(T)')
+
+docs: ## docs/reference from the doc blocks
+	@$(PYTHON) tools/docs.py reference docs/reference
+
+amalgamation: dist/choir.c ## dist/choir.c and dist/choir.h, one file to compile in
+dist/choir.c: $(SRC) $(wildcard ext/*.h ext/*/*.h ext/*/*.inc) \
+    $(BUILD)/gen_help.c $(BUILD)/gen_sql.c tools/amalgamate.py
+	@$(PYTHON) tools/amalgamate.py $(BUILD) dist
+
+# Another flavour is the same build in its own folder: the entry point comes
+# from the file's name, so it stays choir.so.
+SAN := -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+asan: ## build/asan/choir.so with AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory BUILD=build/asan SO=build/asan/choir.so \
+	  OPT=-O1 EXTRA_CFLAGS="$(SAN) -fsanitize=address,undefined \
+	  -U_FORTIFY_SOURCE" LDHARDEN= all
+ubsan: ## build/ubsan/choir.so with UBSan alone: loads without a preload
+	@$(MAKE) --no-print-directory BUILD=build/ubsan SO=build/ubsan/choir.so \
+	  OPT=-O1 EXTRA_CFLAGS="$(SAN) -fsanitize=undefined -static-libubsan \
+	  -U_FORTIFY_SOURCE" LDHARDEN= all
+
+bench: all ## every bench/bench_*.py, ratios side by side
+	@for b in bench/bench_*.py; do echo "== $$b"; $(PYTHON) $$b || exit 1; done
+
+# `.load choir` asks the dynamic linker for choir.so: ldconfig only looks at
+# lib*.so*, and enters this one in its cache under its soname, choir.so.
+install: all ## into PREFIX/lib, so that `.load choir` works from any folder
+	@tools/install.sh '$(DESTDIR)' '$(PREFIX)' $(SO)
+
+uninstall: ## what install put there
+	@tools/install.sh --remove '$(DESTDIR)' '$(PREFIX)'
+
+clean: ## everything that make made
+	rm -rf build dist choir.so
+
+.PHONY: all help check lint test docs amalgamation asan ubsan bench install \
+  uninstall clean

@@ -41,6 +41,7 @@ typedef uint8_t u8;
 /* Shared between files of the tree, invisible outside; static when merged. */
 #if defined(CHOIR_AMALGAMATION)
 #define CHOIR_PRIVATE static __attribute__((unused))
+#define CHOIR_DATA static /* generated tables: defined before their users */
 #elif defined(__GNUC__)
 #define CHOIR_PRIVATE __attribute__((visibility("hidden")))
 #else
@@ -53,6 +54,9 @@ typedef uint8_t u8;
 #else
 #define CHOIR_PRINTF(iFmt, iArg)
 #define CHOIR_UNUSED
+#endif
+#ifndef CHOIR_DATA
+#define CHOIR_DATA CHOIR_PRIVATE
 #endif
 
 typedef struct ChoirBuf ChoirBuf;
@@ -436,13 +440,15 @@ CHOIR_PRIVATE void choirMetaSet(ChoirConn *, ChoirErr *, const char *zKey,
                                 const char *zValue);
 
 /* Generated at build: sql/ and the doc blocks. */
-extern const ChoirMigration choirMigrations[];
-extern const int choirMigrationCount;
 typedef struct ChoirHelp {
   const char *zName, *zKind, *zRoom, *zRisk, *zSignature, *zSummary, *zExample;
 } ChoirHelp;
-extern const ChoirHelp choirHelp[];
-extern const int choirHelpCount;
+#ifndef CHOIR_AMALGAMATION
+extern CHOIR_PRIVATE const ChoirMigration choirMigrations[];
+extern CHOIR_PRIVATE const int choirMigrationCount;
+extern CHOIR_PRIVATE const ChoirHelp choirHelp[];
+extern CHOIR_PRIVATE const int choirHelpCount;
+#endif
 
 CHOIR_PRIVATE int choirCoreRegister(ChoirConn *, char **pzErr);
 
