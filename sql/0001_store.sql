@@ -1,10 +1,15 @@
--- The tables of a workspace: the seeds' columns first, extra ones at the end.
+-- The tables of a workspace: the seeds' columns first, extra ones at the end,
+-- and the views that show them to people.
 --
 -- `~.` stands for the schema the workspace lives in, ~now for the time in Unix
--- milliseconds, ~uuid7 for a new UUIDv7: both are made by SQLite itself, so a
--- plain INSERT without choir gets them too. Triggers are not here: the rooms
--- install them (and choir_init() repairs them).
+-- milliseconds, ~uuid7 for a new UUIDv7, ~iso(x) for milliseconds x as ISO
+-- 8601 text: all made by SQLite itself, so a plain INSERT without choir gets
+-- them too. Triggers are not here: the rooms install them (and choir_init()
+-- repairs them). Tables whose rows are small have no rowid.
 
+-- A deleted artifact stays as a tombstone (deleted_at set, content NULL) for
+-- those who cite it. A live one without content and with an s3_key has its
+-- content in the object store.
 CREATE TABLE ~.artifacts(
   id TEXT PRIMARY KEY NOT NULL DEFAULT (~uuid7),
   path TEXT NOT NULL,
@@ -21,7 +26,12 @@ CREATE TABLE ~.artifacts(
 );
 CREATE UNIQUE INDEX ~.artifacts_path ON artifacts(path)
   WHERE deleted_at IS NULL;
-CREATE INDEX ~.artifacts_updated ON artifacts(updated_at);
+CREATE INDEX ~.artifacts_updated ON artifacts(updated_at)
+  WHERE deleted_at IS NULL;
+-- What a listing shows lies behind the content in the row: this index answers
+-- it without walking through every file, and finds the tombstones.
+CREATE INDEX ~.artifacts_list ON artifacts(deleted_at, path, size_bytes,
+  mime_type, s3_key, updated_at, id);
 
 CREATE TABLE ~.agent_tasks(
   id TEXT PRIMARY KEY NOT NULL DEFAULT (~uuid7),
@@ -47,7 +57,7 @@ CREATE TABLE ~.citations(
     AND weight BETWEEN 0 AND 1),
   reason TEXT,
   created_at INTEGER NOT NULL DEFAULT (~now)
-);
+) WITHOUT ROWID;
 CREATE INDEX ~.citations_source ON citations(source_artifact_id);
 
 CREATE TABLE ~.sync_state(
@@ -60,8 +70,9 @@ CREATE TABLE ~.conversation_history(
   title TEXT,
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now)
-);
+) WITHOUT ROWID;
 
+-- Messages of one millisecond keep the order they were added in: the rowid.
 CREATE TABLE ~.messages(
   id TEXT PRIMARY KEY NOT NULL DEFAULT (~uuid7),
   conversation_id TEXT NOT NULL REFERENCES conversation_history(id),
@@ -100,7 +111,7 @@ CREATE TABLE ~.state_storage(
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now),
   level INTEGER NOT NULL DEFAULT 3 CHECK(level IN (1, 2, 3))
-);
+) WITHOUT ROWID;
 
 CREATE TABLE ~.personas(
   id TEXT PRIMARY KEY NOT NULL DEFAULT (~uuid7),
@@ -109,7 +120,7 @@ CREATE TABLE ~.personas(
   is_active INTEGER NOT NULL DEFAULT 0 CHECK(is_active IN (0, 1)),
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now)
-);
+) WITHOUT ROWID;
 
 CREATE TABLE ~.memories(
   id TEXT PRIMARY KEY NOT NULL DEFAULT (~uuid7),
@@ -121,3 +132,58 @@ CREATE TABLE ~.memories(
   metadata JSON
 );
 CREATE INDEX ~.memories_persona ON memories(persona_id);
+
+-- ------------------------------------------------------------------ views
+
+CREATE VIEW ~.files(path, depth, size, size_bytes, mime_type, stored, updated,
+  id) AS
+SELECT path, length(path) - length(replace(path, '/', '')),
+  CASE
+    WHEN size_bytes IS NULL THEN NULL
+    WHEN size_bytes < 1000 THEN size_bytes || ' B'
+    WHEN size_bytes < 999950 THEN printf('%.1f kB', size_bytes / 1e3)
+    WHEN size_bytes < 999950000 THEN printf('%.1f MB', size_bytes / 1e6)
+    ELSE printf('%.1f GB', size_bytes / 1e9)
+  END,
+  size_bytes, mime_type, CASE WHEN s3_key IS NULL THEN 'here' ELSE s3_key END,
+  ~iso(updated_at), id
+FROM artifacts WHERE deleted_at IS NULL ORDER BY path;
+
+CREATE VIEW ~.conversations(id, title, messages, created, updated) AS
+SELECT id, title,
+  (SELECT count(*) FROM messages WHERE conversation_id = c.id),
+  ~iso(created_at), ~iso(updated_at)
+FROM conversation_history AS c ORDER BY updated_at DESC, id DESC;
+
+CREATE VIEW ~.chat(conversation_id, conversation, position, role, content,
+  time, message_id) AS
+SELECT m.conversation_id, c.title,
+  row_number() OVER (PARTITION BY m.conversation_id
+    ORDER BY m.timestamp, m.rowid),
+  m.role, m.content, ~iso(m.timestamp), m.id
+FROM messages AS m LEFT JOIN conversation_history AS c
+  ON c.id = m.conversation_id;
+
+CREATE VIEW ~.tasks_open(id, status, task_type, input, created, started,
+  lease_until) AS
+SELECT id, status, task_type, input, ~iso(created_at), ~iso(started_at),
+  ~iso(lease_until)
+FROM agent_tasks WHERE status IN ('PENDING', 'RUNNING') ORDER BY created_at, id;
+
+CREATE VIEW ~.citation_totals(artifact_id, path, deleted, citations, runs,
+  weight, last_cited) AS
+SELECT c.source_artifact_id, a.path, a.deleted_at IS NOT NULL, count(*),
+  count(DISTINCT c.citing_run_id), total(c.weight), ~iso(max(c.created_at))
+FROM citations AS c LEFT JOIN artifacts AS a ON a.id = c.source_artifact_id
+GROUP BY c.source_artifact_id ORDER BY 6 DESC, 1;
+
+CREATE VIEW ~.active_persona(id, name, personality, memories, updated) AS
+SELECT id, name, personality,
+  (SELECT count(*) FROM memories WHERE persona_id = p.id), ~iso(updated_at)
+FROM personas AS p WHERE is_active = 1;
+
+CREATE VIEW ~.persona_memories(persona_id, persona, memory_id, content,
+  importance, created, updated) AS
+SELECT m.persona_id, p.name, m.id, m.content, m.importance, ~iso(m.created_at),
+  ~iso(m.updated_at)
+FROM memories AS m LEFT JOIN personas AS p ON p.id = m.persona_id;

@@ -17,17 +17,17 @@ FROZEN = ROOT / "sql" / "CHECKSUMS"
 
 
 NOW = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
-UUID7 = ("substr(printf('%012x', {0}), 1, 8) || '-' || "
-         "substr(printf('%012x', {0}), 9) || '-7' || "
-         "lower(substr(hex(randomblob(2)), 2)) || '-' || "
-         "substr('89ab', 1 + (random() & 3), 1) || "
-         "lower(substr(hex(randomblob(2)), 2)) || '-' || "
-         "lower(hex(randomblob(6)))").format(NOW)
+# & | << >> have one precedence in SQLite and run from left to right.
+UUID7 = ("printf('%08x-%04x-7%03x-%04x-%012x', {0} >> 16, {0} & 65535, "
+         "random() & 4095, random() & 16383 | 32768, "
+         "random() >> 16 & 281474976710655)").format(NOW)
+ISO = r"strftime('%Y-%m-%dT%H:%M:%fZ', \1 / 1000.0, 'unixepoch')"
 
 
 def statements(text):
     text = re.sub(r"--[^\n]*", "", text)
     text = text.replace("~now", NOW).replace("~uuid7", UUID7)
+    text = re.sub(r"~iso\(([\w.]+(?:\([\w.]+\))?)\)", ISO, text)
     out, current = [], ""
     for part in re.split(r"(;)", text):
         current += part
