@@ -70,6 +70,9 @@ lint: ## the part of check that needs no build
 test: ## the whole of the tests; T='name pattern' runs a part
 	@tools/test.sh $(if $(T),'$(T)')
 
+hosts: all ## install and run every program that can load choir
+	@$(PYTHON) tests/hosts/run.py --install
+
 docs: ## docs/reference from the doc blocks
 	@$(PYTHON) tools/docs.py reference docs/reference
 
@@ -104,5 +107,5 @@ uninstall: ## what install put there
 clean: ## everything that make made
 	rm -rf build dist choir.so
 
-.PHONY: all help check lint test docs amalgamation asan ubsan bench install \
+.PHONY: all help check lint test hosts docs amalgamation asan ubsan bench install \
   uninstall clean
