@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 """One way to reach choir from tests: the Db class, whatever the driver.
 
-  CHOIR_SO      the extension to load (default: ./choir.so)
-  CHOIR_DRIVER  sqlite3 (Debian's Python and its SQLite) or apsw (the newest)
+  CHOIR_SO           the extension to load (default: ./choir.so)
+  CHOIR_DRIVER       sqlite3 (Debian's Python and its SQLite), apsw (the
+                     newest), shell (linked from the amalgamation: CHOIR_SHELL)
+  CHOIR_REQUIRE_ALL  1: a skipped test is a failed test
 
 Db.rows(sql, *params) -> list of tuples     Db.one(...) -> first value
 Db.run(script)        -> many statements    Db.error(...) -> error text
+
+A test that needs the connection itself (Db.con: threads, open cursors, the
+process's own memory) is marked `inprocess`; it has no meaning in the shell.
 """
 import os
 import pathlib
@@ -13,9 +18,12 @@ import sqlite3
 
 import pytest
 
+import shell_db
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SO = os.path.abspath(os.environ.get("CHOIR_SO", str(ROOT / "choir.so")))
 DRIVER = os.environ.get("CHOIR_DRIVER", "sqlite3")
+SHELL = os.environ.get("CHOIR_SHELL", str(ROOT / "build/shell/choir-shell"))
 
 
 class Db:
@@ -24,12 +32,17 @@ class Db:
     def __init__(self, path=":memory:", choir=True, init=False, uri=False,
                  entry=None, pragmas=()):
         self.path = str(path)
-        if DRIVER == "apsw":
+        if DRIVER == "shell":
+            self.con = shell_db.Shell(SHELL, self.path, "none" if not choir
+                                      else "readonly" if entry and
+                                      "readonly" in entry else "choir")
+            self.failure = shell_db.ShellError
+        elif DRIVER == "apsw":
             import apsw
             flags = (apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
                      | (apsw.SQLITE_OPEN_URI if uri else 0))
             self.con = apsw.Connection(self.path, flags=flags)
-            self.con.set_busy_timeout(5000)
+            self.con.setbusytimeout(5000)
             self.failure = apsw.Error
         else:
             self.con = sqlite3.connect(self.path, isolation_level=None,
@@ -37,16 +50,18 @@ class Db:
             self.failure = sqlite3.Error
         for p in pragmas:
             self.run("PRAGMA " + p)
-        if choir:
+        if choir and DRIVER != "shell":
             self.load(SO, entry)
         if init:
             self.one("SELECT choir_init()")
 
     def load(self, path, entry=None):
         path = str(path)
-        if DRIVER == "apsw":
-            self.con.enable_load_extension(True)
-            self.con.load_extension(path, entry)
+        if DRIVER == "shell":
+            self.con.load(path, entry)
+        elif DRIVER == "apsw":
+            self.con.enableloadextension(True)
+            self.con.loadextension(path, entry)
         elif entry:
             self.con.enable_load_extension(True)
             self.con.execute("SELECT load_extension(?, ?)", (path, entry))
@@ -55,6 +70,8 @@ class Db:
             self.con.load_extension(path)
 
     def rows(self, sql, *params):
+        if DRIVER == "shell":
+            return self.con.rows(sql, params)
         return [tuple(r) for r in self.con.execute(sql, params).fetchall()]
 
     def one(self, sql, *params):
@@ -62,7 +79,9 @@ class Db:
         return rows[0][0] if rows else None
 
     def run(self, script):
-        if DRIVER == "apsw":
+        if DRIVER == "shell":
+            self.con.rows(script)
+        elif DRIVER == "apsw":
             self.con.execute(script).fetchall()
         else:
             self.con.executescript(script)
@@ -78,6 +97,33 @@ class Db:
 
     def close(self):
         self.con.close()
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "inprocess: needs the connection inside this process")
+    config.addinivalue_line("markers", "slow: more than five seconds")
+
+
+def pytest_collection_modifyitems(config, items):
+    """In the shell, tests of the connection itself do not exist."""
+    if DRIVER == "shell":
+        out = [i for i in items if i.get_closest_marker("inprocess")]
+        items[:] = [i for i in items if not i.get_closest_marker("inprocess")]
+        config.hook.pytest_deselected(items=out)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """CHOIR_REQUIRE_ALL=1: what cannot be run has failed."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("CHOIR_REQUIRE_ALL") == "1" \
+            and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) \
+            else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"CHOIR_REQUIRE_ALL=1: {item.nodeid}: {reason}"
 
 
 @pytest.fixture
@@ -108,5 +154,6 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     for name in list(os.environ):
         if name.startswith(("CHOIR_", "XDG_", "AWS_")) and name not in (
-                "CHOIR_SO", "CHOIR_DRIVER", "CHOIR_REQUIRE_ALL"):
+                "CHOIR_SO", "CHOIR_DRIVER", "CHOIR_SHELL",
+                "CHOIR_REQUIRE_ALL", "CHOIR_SANITIZED"):
             monkeypatch.delenv(name)
