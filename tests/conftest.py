@@ -24,6 +24,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SO = os.path.abspath(os.environ.get("CHOIR_SO", str(ROOT / "choir.so")))
 DRIVER = os.environ.get("CHOIR_DRIVER", "sqlite3")
 SHELL = os.environ.get("CHOIR_SHELL", str(ROOT / "build/shell/choir-shell"))
+OMIT_NET = DRIVER == "shell" and SHELL.endswith("-nonet")
+NET = ("http", "qdrant", "nats", "libsql")  # folders of tests that it lacks
 
 
 class Db:
@@ -106,11 +108,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """In the shell, tests of the connection itself do not exist."""
-    if DRIVER == "shell":
-        out = [i for i in items if i.get_closest_marker("inprocess")]
-        items[:] = [i for i in items if not i.get_closest_marker("inprocess")]
-        config.hook.pytest_deselected(items=out)
+    """What has no meaning under this driver is not there to be skipped."""
+    def out(item):
+        return (DRIVER == "shell" and item.get_closest_marker("inprocess")
+                or OMIT_NET and item.path.parent.name in NET)
+    gone = [i for i in items if out(i)]
+    items[:] = [i for i in items if not out(i)]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -392,8 +392,8 @@ static void workDoctor(ChoirCursor *p) {
 **
 ** Counts of the workspace and of this connection, one a row.
 **
-** > SELECT value FROM choir_metrics WHERE name = 'artifacts'
-** = 0
+** > SELECT count(*) = count(DISTINCT name) FROM choir_metrics
+** = 1
 */
 static void workMetrics(ChoirCursor *p) {
   int i;
