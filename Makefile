@@ -93,6 +93,13 @@ ubsan: ## build/ubsan/choir.so with UBSan alone: loads without a preload
 	  OPT=-O1 EXTRA_CFLAGS="$(SAN) -fsanitize=undefined -static-libubsan \
 	  -U_FORTIFY_SOURCE" LDHARDEN= all
 
+kern: ## every kernel tier of this machine against its reference
+	@mkdir -p $(BUILD)
+	@$(CC) -O2 -o $(BUILD)/kern_test ext/kern/*.c tests/kern/kern_test.c -lm
+	@$(BUILD)/kern_test
+foreign: ## kernels this machine lacks: emulated AVX-512, NEON, WebAssembly
+	@BUILD=$(BUILD) CC="$(CC)" sh tests/kern/run_foreign.sh
+
 bench: all ## every bench/bench_*.py, ratios side by side
 	@for b in bench/bench_*.py; do echo "== $$b"; $(PYTHON) $$b || exit 1; done
 
@@ -107,5 +114,5 @@ uninstall: ## what install put there
 clean: ## everything that make made
 	rm -rf build dist choir.so
 
-.PHONY: all help check lint test hosts docs amalgamation asan ubsan bench install \
-  uninstall clean
+.PHONY: all help check lint test hosts docs amalgamation asan ubsan kern foreign \
+  bench install uninstall clean

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** kern: distance kernels, one set per instruction set, chosen at run time.
+**
+** One source (kern_tier.h and what it includes) is written over a small vector
+** abstraction and compiled once per tier, by inclusion, under a per-function
+** target attribute: no -m flag is needed and nothing above the baseline runs
+** before CPUID and XGETBV allow it.
+**
+**   scalar  plain C                              kern_scalar.c
+**   sse2, neon, wasm  128 bits, through simde    kern_base.c
+**   v2      SSSE3, SSE4.1, POPCNT                kern_v2.c
+**   v3      AVX2, FMA, F16C                      kern_v3.c
+**   v4      AVX-512 F, BW, DQ, VL                kern_v4.c
+**   vnni    v4 with VNNI and VPOPCNTDQ           kern_vnni.c
+**
+** Pointers need no alignment. Formulas, for n elements:
+**   dot  sum a*b     l2  sum (a-b)^2     l1  sum |a-b|
+**   cos  the pair (sum q*r, sum r*r): all of a cosine once |q| is known
+** f16 and bf16 are widened to f32. Float sums are kept in f32 lanes over at
+** most 32768 elements and added up in double; the error of a sum of terms t is
+** at most (n/lanes + 8) * 2^-23 * sum |t| (a scalar tier has one lane). int8
+** results are exact. NaN and infinity pass through.
+**
+** This room includes nothing of the tree.
+*/
+#ifndef CHOIR_KERN_H
+#define CHOIR_KERN_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef CHOIR_PRIVATE /* as in core.h */
+#if defined(CHOIR_AMALGAMATION)
+#define CHOIR_PRIVATE static __attribute__((unused))
+#elif defined(__GNUC__)
+#define CHOIR_PRIVATE __attribute__((visibility("hidden")))
+#else
+#define CHOIR_PRIVATE
+#endif
+#endif
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define CHOIR_KERN_X86 1
+#else
+#define CHOIR_KERN_X86 0
+#endif
+
+/* The 128-bit baseline: simde on every machine, or SSE2 without simde. */
+#if !defined(CHOIR_NO_SIMDE) || CHOIR_KERN_X86
+#define CHOIR_KERN_BASE 1
+#else
+#define CHOIR_KERN_BASE 0
+#endif
+
+/* Element types, in the order of ChoirKern.a. */
+enum { KERN_F32, KERN_F16, KERN_BF16, KERN_I8, KERN_NTYPE };
+
+typedef double (*ChoirKernPair)(const void *a, const void *b, size_t n);
+/* aOut: dot(q,r), dot(r,r). */
+typedef void (*ChoirKernCos)(const void *q, const void *r, size_t n,
+                             double aOut[2]);
+/* Four rows against one query: aOut[i] for row i. For cosine aOut[4+i] is the
+** row's squared norm. */
+typedef void (*ChoirKernRows)(const void *q, const void *const apRow[4],
+                              size_t n, double *aOut);
+
+typedef struct ChoirKernOps {
+  ChoirKernPair xDot, xL2, xL1;
+  ChoirKernCos xCos;
+  ChoirKernRows xDot4, xL24, xCos4;
+} ChoirKernOps;
+
+typedef struct ChoirKern {
+  const char *zName;
+  ChoirKernOps a[KERN_NTYPE];
+  /* Bits that differ in nByte bytes. */
+  uint64_t (*xHamming)(const void *a, const void *b, size_t nByte);
+} ChoirKern;
+
+/* ----------------------------------------------- kern_dispatch.c ---------
+** The best tier that this processor has and that agrees with the scalar tier
+** on a small self-test; found once per process, at the first call.
+*/
+CHOIR_PRIVATE const ChoirKern *choirKernAuto(void);
+/* A tier by name; NULL when it is unknown or not on this processor. */
+CHOIR_PRIVATE const ChoirKern *choirKernFind(const char *zName);
+/* Tier i of those this processor has, 0 is scalar; NULL past the last. */
+CHOIR_PRIVATE const ChoirKern *choirKernSupported(int i);
+/* A tier that failed its self-test, NULL past the last (for the doctor). */
+CHOIR_PRIVATE const ChoirKern *choirKernFailed(int i);
+/* 1 when the tier agrees with the scalar one. */
+CHOIR_PRIVATE int choirKernSelfTest(const ChoirKern *);
+/* Last of apTier[0..n) that passes; bit i of *pmFailed: tier i did not. */
+CHOIR_PRIVATE const ChoirKern *choirKernChoose(const ChoirKern *const *apTier,
+                                               int n, unsigned *pmFailed);
+
+/* ------------------------------------------------------- kern_half.c ----
+** IEEE 754 binary16 and bfloat16, rounded to nearest even.
+*/
+CHOIR_PRIVATE float choirF16ToF32(uint16_t h);
+CHOIR_PRIVATE uint16_t choirF32ToF16(float f);
+CHOIR_PRIVATE float choirBf16ToF32(uint16_t h);
+CHOIR_PRIVATE uint16_t choirF32ToBf16(float f);
+
+/* ---------------------------------------------------------- the tiers --- */
+/* kern_scalar.c: any processor. */
+CHOIR_PRIVATE uint64_t choirKernHamming(const void *a, const void *b,
+                                        size_t nByte);
+#ifdef CHOIR_AMALGAMATION
+#define KERN_EXTERN CHOIR_PRIVATE
+#else
+#define KERN_EXTERN extern CHOIR_PRIVATE
+#endif
+KERN_EXTERN const ChoirKern choirKernScalar;
+#if CHOIR_KERN_BASE
+KERN_EXTERN const ChoirKern choirKernBase;
+#endif
+#if CHOIR_KERN_X86
+KERN_EXTERN const ChoirKern choirKernV2;
+KERN_EXTERN const ChoirKern choirKernV3;
+KERN_EXTERN const ChoirKern choirKernV4;
+KERN_EXTERN const ChoirKern choirKernVnni;
+#endif
+
+#endif /* CHOIR_KERN_H */

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** What a cosine needs in one pass over the row: dot(q,r) and dot(r,r).
+** Included like kern_pair.h, with the same names set; KX_STEP multiplies.
+*/
+
+static KERN_TARGET void KERN_FN(KX_NAME, block)(const uint8_t *q,
+                                                const uint8_t *r, size_t n,
+                                                double aOut[2]) {
+  KX_ACC s0 = KX_ZERO(), s1 = KX_ZERO(), n0 = KX_ZERO(), n1 = KX_ZERO();
+  const size_t nStep = (size_t)KX_N * KX_BYTE;
+  size_t i = 0, nByte = n * KX_BYTE;
+  for (; i + 2 * nStep <= nByte; i += 2 * nStep) {
+    const KX_VEC v = KX_LOAD(r + i), w = KX_LOAD(r + i + nStep);
+    KX_STEP(s0, KX_LOAD(q + i), v);
+    KX_STEP(n0, v, v);
+    KX_STEP(s1, KX_LOAD(q + i + nStep), w);
+    KX_STEP(n1, w, w);
+  }
+  for (; i + nStep <= nByte; i += nStep) {
+    const KX_VEC v = KX_LOAD(r + i);
+    KX_STEP(s0, KX_LOAD(q + i), v);
+    KX_STEP(n0, v, v);
+  }
+  if (i < nByte) {
+    uint8_t aQ[KX_N * KX_BYTE] = {0}, aR[KX_N * KX_BYTE] = {0};
+    memcpy(aQ, q + i, nByte - i);
+    memcpy(aR, r + i, nByte - i);
+    KX_STEP(s1, KX_LOAD(aQ), KX_LOAD(aR));
+    KX_STEP(n1, KX_LOAD(aR), KX_LOAD(aR));
+  }
+  aOut[0] += (double)KX_SUM(KX_ADD(s0, s1));
+  aOut[1] += (double)KX_SUM(KX_ADD(n0, n1));
+}
+
+static KERN_TARGET void KERN_FN(KX_NAME, pair)(const void *pQ, const void *pR,
+                                               size_t n, double aOut[2]) {
+  const uint8_t *q = pQ, *r = pR;
+  aOut[0] = aOut[1] = 0.0;
+  for (; n > KERN_BLOCK; n -= KERN_BLOCK) {
+    KERN_FN(KX_NAME, block)(q, r, KERN_BLOCK, aOut);
+    q += KERN_BLOCK * KX_BYTE;
+    r += KERN_BLOCK * KX_BYTE;
+  }
+  KERN_FN(KX_NAME, block)(q, r, n, aOut);
+}
+
+static KERN_TARGET void KERN_FN(KX_NAME, rows)(const void *pQ,
+                                               const void *const apRow[4],
+                                               size_t n, double *aOut) {
+  const uint8_t *q = pQ, *r0 = apRow[0], *r1 = apRow[1], *r2 = apRow[2],
+                *r3 = apRow[3];
+  KX_ACC s0 = KX_ZERO(), s1 = KX_ZERO(), s2 = KX_ZERO(), s3 = KX_ZERO();
+  KX_ACC n0 = KX_ZERO(), n1 = KX_ZERO(), n2 = KX_ZERO(), n3 = KX_ZERO();
+  const size_t nStep = (size_t)KX_N * KX_BYTE;
+  /* Rows longer than a block are left to the end, whole. */
+  size_t i = 0, nByte = n * KX_BYTE, nHead = n > KERN_BLOCK ? 0 : nByte;
+  int k;
+  for (; i + nStep <= nHead; i += nStep) {
+    const KX_VEC v = KX_LOAD(q + i);
+    const KX_VEC w0 = KX_LOAD(r0 + i), w1 = KX_LOAD(r1 + i);
+    const KX_VEC w2 = KX_LOAD(r2 + i), w3 = KX_LOAD(r3 + i);
+    KX_STEP(s0, v, w0);
+    KX_STEP(s1, v, w1);
+    KX_STEP(s2, v, w2);
+    KX_STEP(s3, v, w3);
+    KX_STEP(n0, w0, w0);
+    KX_STEP(n1, w1, w1);
+    KX_STEP(n2, w2, w2);
+    KX_STEP(n3, w3, w3);
+  }
+  aOut[0] = (double)KX_SUM(s0), aOut[4] = (double)KX_SUM(n0);
+  aOut[1] = (double)KX_SUM(s1), aOut[5] = (double)KX_SUM(n1);
+  aOut[2] = (double)KX_SUM(s2), aOut[6] = (double)KX_SUM(n2);
+  aOut[3] = (double)KX_SUM(s3), aOut[7] = (double)KX_SUM(n3);
+  for (k = 0; k < 4 && i < nByte; k++) {
+    double aRest[2];
+    KERN_FN(KX_NAME, pair)
+    (q + i, (const uint8_t *)apRow[k] + i, (nByte - i) / KX_BYTE, aRest);
+    aOut[k] += aRest[0];
+    aOut[4 + k] += aRest[1];
+  }
+}
+
+#undef KX_NAME
+#undef KX_STEP

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** One tier: every kernel, then their table. Included once per tier (never
+** guarded) after these are set:
+**
+**   KERN_TIER    suffix of the functions: v3         KERN_TARGET  attribute
+**   KERN_TABLE   the table: choirKernV3              KERN_ZNAME   "v3"
+**
+**   KF           a vector of KF_N floats             KF_LOAD(p) KF_ZERO()
+**                KF_ADD KF_SUB KF_FMA(a,b,c)=a*b+c KF_ABS KF_SUM(v)
+**   KF_LOAD_F16(p), KF_LOAD_BF16(p)  KF_N halves as KF
+**   KI           KI_N int8 widened to int16          KI_LOAD(p)
+**                KI_SUB(a,b) KI_ABS(a)
+**   KA           an int32 accumulator                KA_ZERO() KA_ADD KA_SUM
+**                KA_MADD(acc,a,b)  acc + a*b, pairs  KA_ONES()  KI of ones
+**   KERN_HAMMING the tier's function for bits
+**   KERN_I8_OWN  set: i8_dot and i8_cos exist already
+**
+** All of them, and the tier's names, are undefined at the end.
+*/
+
+#define KERN_CAT3_(a, b, c) kern_##a##_##b##_##c
+#define KERN_CAT3(a, b, c) KERN_CAT3_(a, b, c)
+#define KERN_FN(name, form) KERN_CAT3(name, form, KERN_TIER)
+
+/* One block of int8 sums stays below 2^31: 32768 * 255^2. */
+#define KERN_BLOCK ((size_t)32768)
+
+/* -------------------------------------------------- f32, f16, bf16 ------ */
+#define KX_N KF_N
+#define KX_VEC KF
+#define KX_ACC KF
+#define KX_ZERO KF_ZERO
+#define KX_ADD KF_ADD
+#define KX_SUM KF_SUM
+#define KERN_STEP_DOT(acc, q, r) acc = KF_FMA(q, r, acc)
+#define KERN_STEP_L2(acc, q, r)                                                \
+  do {                                                                         \
+    const KF kernD = KF_SUB(q, r);                                             \
+    acc = KF_FMA(kernD, kernD, acc);                                           \
+  } while (0)
+#define KERN_STEP_L1(acc, q, r) acc = KF_ADD(acc, KF_ABS(KF_SUB(q, r)))
+
+#define KX_BYTE 4
+#define KX_LOAD KF_LOAD
+#define KX_ROWS
+#define KX_NAME f32_dot
+#define KX_STEP KERN_STEP_DOT
+#include "kern_pair.h"
+#define KX_NAME f32_l2
+#define KX_STEP KERN_STEP_L2
+#include "kern_pair.h"
+#undef KX_ROWS
+#define KX_NAME f32_l1
+#define KX_STEP KERN_STEP_L1
+#include "kern_pair.h"
+#define KX_NAME f32_cos
+#define KX_STEP KERN_STEP_DOT
+#include "kern_cos.h"
+#undef KX_BYTE
+#undef KX_LOAD
+
+#define KX_BYTE 2
+#define KX_LOAD KF_LOAD_F16
+#define KX_ROWS
+#define KX_NAME f16_dot
+#define KX_STEP KERN_STEP_DOT
+#include "kern_pair.h"
+#define KX_NAME f16_l2
+#define KX_STEP KERN_STEP_L2
+#include "kern_pair.h"
+#undef KX_ROWS
+#define KX_NAME f16_l1
+#define KX_STEP KERN_STEP_L1
+#include "kern_pair.h"
+#define KX_NAME f16_cos
+#define KX_STEP KERN_STEP_DOT
+#include "kern_cos.h"
+#undef KX_LOAD
+
+#define KX_LOAD KF_LOAD_BF16
+#define KX_ROWS
+#define KX_NAME bf16_dot
+#define KX_STEP KERN_STEP_DOT
+#include "kern_pair.h"
+#define KX_NAME bf16_l2
+#define KX_STEP KERN_STEP_L2
+#include "kern_pair.h"
+#undef KX_ROWS
+#define KX_NAME bf16_l1
+#define KX_STEP KERN_STEP_L1
+#include "kern_pair.h"
+#define KX_NAME bf16_cos
+#define KX_STEP KERN_STEP_DOT
+#include "kern_cos.h"
+#undef KX_BYTE
+#undef KX_LOAD
+
+#undef KX_N
+#undef KX_VEC
+#undef KX_ACC
+#undef KX_ZERO
+#undef KX_ADD
+#undef KX_SUM
+#undef KERN_STEP_DOT
+#undef KERN_STEP_L2
+#undef KERN_STEP_L1
+
+/* ------------------------------------------------------------- int8 ----- */
+#define KX_N KI_N
+#define KX_VEC KI
+#define KX_ACC KA
+#define KX_ZERO KA_ZERO
+#define KX_ADD KA_ADD
+#define KX_SUM KA_SUM
+#define KX_BYTE 1
+#define KX_LOAD KI_LOAD
+#define KERN_STEP_DOT(acc, q, r) acc = KA_MADD(acc, q, r)
+#define KERN_STEP_L2(acc, q, r)                                                \
+  do {                                                                         \
+    const KI kernD = KI_SUB(q, r);                                             \
+    acc = KA_MADD(acc, kernD, kernD);                                          \
+  } while (0)
+#define KERN_STEP_L1(acc, q, r)                                                \
+  acc = KA_MADD(acc, KI_ABS(KI_SUB(q, r)), KA_ONES())
+
+#define KX_ROWS
+#ifndef KERN_I8_OWN
+#define KX_NAME i8_dot
+#define KX_STEP KERN_STEP_DOT
+#include "kern_pair.h"
+#endif
+#define KX_NAME i8_l2
+#define KX_STEP KERN_STEP_L2
+#include "kern_pair.h"
+#undef KX_ROWS
+#define KX_NAME i8_l1
+#define KX_STEP KERN_STEP_L1
+#include "kern_pair.h"
+#ifndef KERN_I8_OWN
+#define KX_NAME i8_cos
+#define KX_STEP KERN_STEP_DOT
+#include "kern_cos.h"
+#endif
+
+#undef KX_N
+#undef KX_VEC
+#undef KX_ACC
+#undef KX_ZERO
+#undef KX_ADD
+#undef KX_SUM
+#undef KX_BYTE
+#undef KX_LOAD
+#undef KERN_STEP_DOT
+#undef KERN_STEP_L2
+#undef KERN_STEP_L1
+
+/* -------------------------------------------------------- the table ----- */
+#define KERN_OPS(t)                                                            \
+  {                                                                            \
+    .xDot = KERN_FN(t##_dot, pair), .xL2 = KERN_FN(t##_l2, pair),              \
+    .xL1 = KERN_FN(t##_l1, pair), .xCos = KERN_FN(t##_cos, pair),              \
+    .xDot4 = KERN_FN(t##_dot, rows), .xL24 = KERN_FN(t##_l2, rows),            \
+    .xCos4 = KERN_FN(t##_cos, rows)                                            \
+  }
+
+CHOIR_PRIVATE const ChoirKern KERN_TABLE = {
+    .zName = KERN_ZNAME,
+    .a = {[KERN_F32] = KERN_OPS(f32),
+          [KERN_F16] = KERN_OPS(f16),
+          [KERN_BF16] = KERN_OPS(bf16),
+          [KERN_I8] = KERN_OPS(i8)},
+    .xHamming = KERN_HAMMING,
+};
+
+#undef KERN_OPS
+#undef KERN_CAT3_
+#undef KERN_CAT3
+#undef KERN_FN
+#undef KERN_BLOCK
+#undef KERN_TIER
+#undef KERN_TARGET
+#undef KERN_TABLE
+#undef KERN_ZNAME
+#undef KERN_HAMMING
+#undef KERN_I8_OWN
+#undef KF
+#undef KF_N
+#undef KF_LOAD
+#undef KF_LOAD_F16
+#undef KF_LOAD_BF16
+#undef KF_ZERO
+#undef KF_ADD
+#undef KF_SUB
+#undef KF_FMA
+#undef KF_ABS
+#undef KF_SUM
+#undef KI
+#undef KI_N
+#undef KI_LOAD
+#undef KI_SUB
+#undef KI_ABS
+#undef KA
+#undef KA_ZERO
+#undef KA_ADD
+#undef KA_SUM
+#undef KA_MADD
+#undef KA_ONES
