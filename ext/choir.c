@@ -6,6 +6,7 @@
 */
 #include "choir.h"
 #include "core/core.h"
+#include "embed/embed.h"
 #ifndef SQLITE_CORE
 #undef SQLITE_EXTENSION_INIT3
 SQLITE_EXTENSION_INIT1
@@ -14,7 +15,8 @@ SQLITE_EXTENSION_INIT1
 typedef int (*ChoirRoom)(ChoirConn *, char **pzErr);
 
 static const ChoirRoom aChoirRoom[] = {
-    choirCoreRegister, /* config, help, choir_init and the reports */
+    choirCoreRegister,  /* config, help, choir_init and the reports */
+    choirEmbedRegister, /* words, chunks and vectors of a text */
 };
 
 static int choirLoad(sqlite3 *db, char **pzErr,

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Models and the SQL functions of embed: embed, embed_model, embed_chunks,
+** embed_each.
+**
+** A vector is a blob of little-endian 32-bit floats with subtype 223, so that
+** the vec_ functions take it for what it is. Nothing is stored here; rooms
+** that store vectors keep the model's name beside them.
+*/
+#include "embed.h"
+
+#define EMBED_SUBTYPE 223 /* f32, as sqlite-vec marks its vectors */
+
+typedef const ChoirEmbedModel *(*EmbedModel)(void);
+
+/* Every model, the default first. */
+static const EmbedModel aEmbedModel[] = {
+    choirHashModel,
+};
+#define EMBED_MODEL_N ((int)(sizeof(aEmbedModel) / sizeof(aEmbedModel[0])))
+
+static const ChoirEmbedModel *embedFind(const char *zName) {
+  int i;
+  for (i = 0; i < EMBED_MODEL_N; i++) {
+    if (strcmp(aEmbedModel[i]()->zName, zName) == 0) {
+      return aEmbedModel[i]();
+    }
+  }
+  return NULL;
+}
+
+static void embedUnknown(ChoirErr *pErr, const char *zName) {
+  ChoirErr err = {0, NULL};
+  ChoirBuf b;
+  int i;
+  choirBufInit(&b, &err, CHOIR_BUF_SQL);
+  for (i = 0; i < EMBED_MODEL_N; i++) {
+    choirBufPrintf(&b, "%s%s", i ? ", " : "", aEmbedModel[i]()->zName);
+  }
+  choirErrSet(pErr, SQLITE_ERROR,
+              "embed.provider is '%s' and choir knows %s; run select"
+              " choir_config('embed.provider', '%s')",
+              zName, b.a ? b.a : "", aEmbedModel[0]()->zName);
+  choirBufFree(&b);
+  choirErrClear(&err);
+}
+
+CHOIR_PRIVATE const ChoirEmbedModel *choirEmbedModel(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
+  const char *zName = choirConfig(pConn, "embed.provider");
+  const ChoirEmbedModel *p = zName ? embedFind(zName) : NULL;
+  if (pErr->rc != SQLITE_OK) {
+    return NULL;
+  }
+  if (p == NULL) {
+    embedUnknown(pErr, zName ? zName : "");
+  } else if (!p->bLocal && pConn->bReadonly) {
+    choirErrSet(pErr, SQLITE_AUTH,
+                "embed.provider %s reaches the network and this connection is"
+                " read-only; choose %s",
+                p->zName, aEmbedModel[0]()->zName);
+    p = NULL;
+  }
+  return p;
+}
+
+/* embed.provider is checked when it is set, not only when it is used. */
+static void embedConfig(ChoirConn *pConn, ChoirErr *pErr, const char *zValue) {
+  (void)pConn;
+  if (zValue && embedFind(zValue) == NULL) {
+    embedUnknown(pErr, zValue);
+  }
+}
+
+static int embedIsFinite(const float *a, i64 n) {
+  i64 i;
+  for (i = 0; i < n; i++) {
+    if (!(a[i] - a[i] == 0.0f)) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+CHOIR_PRIVATE void choirEmbedBatch(ChoirConn *pConn, ChoirErr *pErr,
+                                   const ChoirEmbedModel *pModel,
+                                   const char *const *azText, const i64 *anText,
+                                   int n, int eRole, float *aOut) {
+  int i;
+  for (i = 0; i < n && pErr->rc == SQLITE_OK; i += pModel->nBatch) {
+    int nNow = n - i < pModel->nBatch ? n - i : pModel->nBatch;
+    float *a = aOut + (i64)i * pModel->nDim;
+    pModel->xBatch(pConn, pErr, azText + i, anText + i, nNow, eRole, a);
+    if (pErr->rc == SQLITE_OK && !embedIsFinite(a, (i64)nNow * pModel->nDim)) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "%s gave a vector with NaN or an infinity", pModel->zName);
+    }
+  }
+}
+
+static void embedResult(sqlite3_context *pCtx, float *a, int nDim) {
+  sqlite3_result_blob64(pCtx, a, (u64)nDim * sizeof(float), sqlite3_free);
+  sqlite3_result_subtype(pCtx, EMBED_SUBTYPE);
+}
+
+static int embedRole(ChoirErr *pErr, sqlite3_value *v) {
+  const char *z = choirArgTextOrNull(pErr, v, "role");
+  if (z == NULL || strcmp(z, "document") == 0) {
+    return CHOIR_EMBED_DOCUMENT;
+  }
+  if (strcmp(z, "query") != 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "role must be document or query, got '%s'",
+                z);
+  }
+  return CHOIR_EMBED_QUERY;
+}
+
+/*
+** SQL: embed(text[, role]) -> BLOB
+**
+** The vector of a text by the configured model, as little-endian 32-bit floats
+** of length 1, ready for the vec_ functions. The built-in model hash-384 is
+** lexical: it brings together the same words, their other forms and their
+** misspellings, not meanings.
+**
+**   text  TEXT
+**   role  'document' (default) or 'query', for models that tell them apart
+**
+** NULL: a NULL text gives NULL. A text without letters or digits gives the
+** zero vector.
+** Errors: document is not text, not valid UTF-8 or has a NUL character; unknown
+** role; unknown embed.provider.
+**
+** > SELECT length(embed('patent licence')), embed_model()
+** = 1536|hash-384
+** > SELECT embed('patent', 'answer')
+** ! embed: role must be document or query, got 'answer'
+*/
+static void embedFunc(ChoirCall *p) {
+  const ChoirEmbedModel *pModel;
+  const char *z;
+  float *a;
+  i64 n;
+  int eRole = p->nArg > 1 ? embedRole(&p->err, p->apArg[1]) : 0;
+  if (sqlite3_value_type(p->apArg[0]) == SQLITE_NULL) {
+    return;
+  }
+  z = choirArgText(&p->err, p->apArg[0], "text");
+  pModel = choirEmbedModel(p->pConn, &p->err);
+  if (pModel == NULL) {
+    return;
+  }
+  n = sqlite3_value_bytes(p->apArg[0]);
+  a = choirMalloc(&p->err, (u64)pModel->nDim * sizeof(float));
+  if (a) {
+    choirEmbedBatch(p->pConn, &p->err, pModel, &z, &n, 1, eRole, a);
+    if (p->err.rc == SQLITE_OK) {
+      embedResult(p->pCtx, a, pModel->nDim);
+      return;
+    }
+  }
+  sqlite3_free(a);
+}
+
+/*
+** SQL: embed_model() -> TEXT
+**
+** The name of the configured embedding model; stored beside the vectors it
+** makes, because vectors of two models cannot be compared.
+**
+** Errors: unknown embed.provider.
+**
+** > SELECT embed_model()
+** = hash-384
+*/
+static void embedModelFunc(ChoirCall *p) {
+  const ChoirEmbedModel *pModel = choirEmbedModel(p->pConn, &p->err);
+  if (pModel) {
+    choirResultText(p, pModel->zName);
+  }
+}
+
+/* ---------------------------------------------------------- embed_chunks */
+
+typedef struct EmbedChunks {
+  ChoirCursor base;
+  ChoirChunker chunker;
+  i64 iChar;    /* characters before byte iByte */
+  i64 iByte;    /* at most the start of the current piece */
+  i64 iCharEnd; /* characters before its end */
+} EmbedChunks;
+
+/* The options max and overlap; a NULL or absent one keeps its default. */
+static void embedOptions(ChoirCursor *p, i64 *pnMax, i64 *pnOverlap) {
+  ChoirErr *pErr = &p->err;
+  const char *z;
+  sqlite3_stmt *pStmt;
+  if (p->apArg[1] == NULL || sqlite3_value_type(p->apArg[1]) == SQLITE_NULL) {
+    return;
+  }
+  z = choirArgJson(p->pConn, pErr, p->apArg[1], "options");
+  pStmt = choirStmt(p->pConn, pErr,
+                    "SELECT json_type(?1), json_extract(?1, '$.max'),"
+                    " json_extract(?1, '$.overlap'),"
+                    " json_remove(?1, '$.max', '$.overlap')");
+  choirBindText(pErr, pStmt, 1, z, -1);
+  if (choirStep(pErr, pStmt)) {
+    const char *zType = (const char *)sqlite3_column_text(pStmt, 0);
+    const char *zRest = (const char *)sqlite3_column_text(pStmt, 3);
+    if (zType == NULL || strcmp(zType, "object") != 0) {
+      choirErrSet(pErr, SQLITE_ERROR, "options must be a JSON object, got %s",
+                  zType ? zType : "null");
+    } else if (zRest && strcmp(zRest, "{}") != 0) {
+      choirErrSet(pErr, SQLITE_ERROR, "options are max and overlap, not %.100s",
+                  zRest);
+    }
+    if (sqlite3_column_type(pStmt, 1) != SQLITE_NULL) {
+      *pnMax = choirArgInt(pErr, sqlite3_column_value(pStmt, 1), "max",
+                           CHOIR_CHUNK_MIN, CHOIR_CHUNK_MAX);
+    }
+    if (sqlite3_column_type(pStmt, 2) != SQLITE_NULL) {
+      *pnOverlap = choirArgInt(pErr, sqlite3_column_value(pStmt, 2), "overlap",
+                               0, *pnMax / 2);
+    }
+  }
+  choirStmtDone(p->pConn, pStmt);
+}
+
+/* Characters among the bytes [iFrom, iTo). */
+static i64 embedChars(const char *z, i64 iFrom, i64 iTo) {
+  i64 n = 0;
+  for (; iFrom < iTo; iFrom++) {
+    n += ((u8)z[iFrom] & 0xc0) != 0x80;
+  }
+  return n;
+}
+
+static void embedChunksNext(ChoirCursor *pCur) {
+  EmbedChunks *p = (EmbedChunks *)pCur;
+  pCur->bEof = (u8)!choirChunkNext(&p->chunker);
+  if (!pCur->bEof) {
+    p->iChar += embedChars(p->chunker.z, p->iByte, p->chunker.iStart);
+    p->iByte = p->chunker.iStart;
+    p->iCharEnd =
+        p->iChar + embedChars(p->chunker.z, p->iByte, p->chunker.iEnd);
+  }
+}
+
+/*
+** SQL: embed_chunks(document[, options]) -> TABLE(ord, start, "end", text,
+**   char_start, char_end)
+**
+** A text cut at its own seams into pieces that a model can embed: before
+** Markdown headings, else at blank lines, sentence ends, line ends, white
+** space, and only then inside a word, never inside a character. Pieces do not
+** start or end with white space; every other byte is in one. Offsets count
+** from 0, the end is the first one after: start and "end" in bytes of the
+** UTF-8 text, char_start and char_end in characters, so that
+** substr(document, char_start + 1, char_end - char_start) is the piece.
+**
+**   document TEXT
+**   options  JSON object: max, bytes in a piece, 64 to 1048576, default 1000;
+**            overlap, bytes to repeat from the piece before, 0 (default) to
+**            max/2, moved to the next word
+**
+** NULL: a NULL document has no pieces.
+** Errors: document is not text, not valid UTF-8 or has a NUL character; unknown
+** options.
+**
+** > SELECT ord, start, "end", replace(text, char(10), '/')
+** > FROM embed_chunks(replace('# One/apple//# Two/pear', '/', char(10)))
+** = 0|0|11|# One/apple
+** = 1|13|23|# Two/pear
+** > SELECT * FROM embed_chunks('x', '{"size":9}')
+** ! embed_chunks: options are max and overlap, not {"size":9}
+*/
+static void embedChunksFilter(ChoirCursor *pCur) {
+  EmbedChunks *p = (EmbedChunks *)pCur;
+  i64 nMax = CHOIR_CHUNK_BYTES, nOverlap = 0, n = 0;
+  const char *z = "";
+  p->iChar = p->iByte = 0;
+  if (pCur->apArg[0] && sqlite3_value_type(pCur->apArg[0]) != SQLITE_NULL) {
+    z = choirArgText(&pCur->err, pCur->apArg[0], "document");
+    n = sqlite3_value_bytes(pCur->apArg[0]);
+  }
+  embedOptions(pCur, &nMax, &nOverlap);
+  if (pCur->err.rc == SQLITE_OK) {
+    choirChunkInit(&p->chunker, z, n, nMax, nOverlap);
+    embedChunksNext(pCur);
+  }
+}
+
+static void embedChunksColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
+  EmbedChunks *p = (EmbedChunks *)pCur;
+  const ChoirChunker *c = &p->chunker;
+  switch (i) {
+  case 0:
+    sqlite3_result_int64(pCtx, c->iOrd);
+    break;
+  case 1:
+    sqlite3_result_int64(pCtx, c->iStart);
+    break;
+  case 2:
+    sqlite3_result_int64(pCtx, c->iEnd);
+    break;
+  case 3:
+    sqlite3_result_text64(pCtx, c->z + c->iStart, (u64)(c->iEnd - c->iStart),
+                          SQLITE_TRANSIENT, SQLITE_UTF8);
+    break;
+  case 4:
+    sqlite3_result_int64(pCtx, p->iChar);
+    break;
+  default:
+    sqlite3_result_int64(pCtx, p->iCharEnd);
+    break;
+  }
+}
+
+static const ChoirFunc aEmbedFunc[] = {
+    /* EFFECT because a model may be remote; hash-384 never is. */
+    {"embed", 1, 2, CHOIR_EFFECT, CHOIR_LOCAL | CHOIR_SUBTYPE, embedFunc, NULL},
+    {"embed_model", 0, 0, CHOIR_READ, 0, embedModelFunc, NULL},
+};
+
+static const ChoirTvf aEmbedTvf[] = {
+    {"embed_chunks",
+     "ord, start, \"end\", text, char_start, char_end, document HIDDEN,"
+     " options HIDDEN",
+     6, 1, 2, CHOIR_PURE, 0, (int)sizeof(EmbedChunks), embedChunksFilter,
+     embedChunksNext, embedChunksColumn, NULL},
+};
+
+CHOIR_PRIVATE int choirEmbedRegister(ChoirConn *pConn, char **pzErr) {
+  int rc;
+  choirConfigHook(pConn, "embed.provider", embedConfig);
+  rc = choirRegisterFuncs(pConn, aEmbedFunc,
+                          (int)(sizeof(aEmbedFunc) / sizeof(aEmbedFunc[0])),
+                          pzErr);
+  if (rc == SQLITE_OK) {
+    rc = choirRegisterTvfs(pConn, aEmbedTvf,
+                           (int)(sizeof(aEmbedTvf) / sizeof(aEmbedTvf[0])),
+                           pzErr);
+  }
+  return rc;
+}
