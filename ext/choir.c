@@ -7,6 +7,7 @@
 #include "choir.h"
 #include "core/core.h"
 #include "embed/embed.h"
+#include "store/store.h"
 #ifndef SQLITE_CORE
 #undef SQLITE_EXTENSION_INIT3
 SQLITE_EXTENSION_INIT1
@@ -16,6 +17,7 @@ typedef int (*ChoirRoom)(ChoirConn *, char **pzErr);
 
 static const ChoirRoom aChoirRoom[] = {
     choirCoreRegister,  /* config, help, choir_init and the reports */
+    choirStoreRegister, /* artifacts, conversations, settings */
     choirEmbedRegister, /* words, chunks and vectors of a text */
 };
 

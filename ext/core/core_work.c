@@ -46,20 +46,6 @@ CHOIR_PRIVATE int choirHasWorkspace(ChoirConn *pConn, ChoirErr *pErr) {
 }
 
 CHOIR_PRIVATE void choirNeedWorkspace(ChoirConn *pConn, ChoirErr *pErr) {
-  ChoirErr err = {0, NULL};
-  sqlite3_stmt *p;
-  if (pErr->rc != SQLITE_OK) {
-    return;
-  }
-  /* The kept statement knows the answer; reading sqlite_schema at every call
-  ** would cost more than a small write. */
-  p = choirStmt(pConn, &err, "SELECT 1 FROM ~._choir_meta LIMIT 0");
-  choirStep(&err, p);
-  choirStmtDone(pConn, p);
-  if (err.rc == SQLITE_OK) {
-    return;
-  }
-  choirErrClear(&err);
   if (!choirHasWorkspace(pConn, pErr)) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "no workspace in schema %s; run select choir_init()",

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** store: the tables of a workspace and the functions on them. One section per
+** file of this folder.
+**
+**   store     triggers, checks, registration        store.c
+**   path      path rules, kinds of files            store_path.c
+**   artifact  artifact_put, get, delete, move, ls   store_artifact.c
+**   file      reading real files safely             store_file.c
+**   tree      artifact_import, artifact_export      store_tree.c
+**   chat      conversations, messages, settings     store_chat.c
+*/
+#ifndef CHOIR_STORE_H
+#define CHOIR_STORE_H
+
+#include "../core/core.h"
+
+#define CHOIR_STORE_PATH_MAX 4096 /* bytes of a path */
+
+/* --------------------------------------------------------------- path ----
+** A path is absolute and says where a file is, '/docs/notes.md'; a directory
+** is what paths have in common and ends in '/', '/docs/'. A missing first '/'
+** is added and '//' becomes '/'; parts '.' and '..', control characters, more
+** than 4,096 bytes and an empty path are errors.
+*/
+enum {
+  CHOIR_STORE_FILE = 0,   /* a trailing '/' is an error */
+  CHOIR_STORE_DIR = 1,    /* a trailing '/' is added */
+  CHOIR_STORE_EITHER = 2, /* kept as it is */
+};
+/* zArg names the argument in messages; caller frees. */
+CHOIR_PRIVATE char *choirStorePath(ChoirErr *, const char *zPath,
+                                   const char *zArg, int eKind);
+/* The part after the last '/', in zPath. */
+CHOIR_PRIVATE const char *choirStoreName(const char *zPath);
+/* zDir ends in '/'; paths below it are >= zDir and < this. Caller frees. */
+CHOIR_PRIVATE char *choirStoreEnd(ChoirErr *, const char *zDir);
+/* MIME type by the name's ending, else by the content. Static text. */
+CHOIR_PRIVATE const char *choirStoreMime(const char *zPath, const void *a,
+                                         i64 n);
+/* Is this content to be read and searched as text: a textual MIME type (or
+** none) and valid UTF-8 without NUL? */
+CHOIR_PRIVATE int choirStoreIsText(const char *zMime, const void *a, i64 n);
+
+/* ----------------------------------------------------------- artifact ---- */
+enum { CHOIR_STORE_SAME = 0, CHOIR_STORE_NEW, CHOIR_STORE_CHANGED };
+
+typedef struct ChoirStorePut {
+  const char *zPath; /* from choirStorePath */
+  const void *a;     /* content; NULL: n zero bytes, written later */
+  i64 n;
+  int bText;         /* keep as TEXT, else as a BLOB */
+  char zHash[65];    /* SHA-256 of the content, hexadecimal */
+  const char *zMime; /* NULL: keep the one there, or guess */
+  const char *zMeta; /* NULL: keep what is there, or {} */
+  /* results */
+  char *zId;   /* caller frees */
+  int eChange; /* CHOIR_STORE_SAME, _NEW or _CHANGED */
+  int bStored; /* the content was stored, not only found to be there */
+} ChoirStorePut;
+
+/* A `mime` argument: NULL when it is, checked to look like one. */
+CHOIR_PRIVATE const char *choirStoreArgMime(ChoirErr *, sqlite3_value *);
+/* Makes or updates the live artifact at a path; the caller has a savepoint. */
+CHOIR_PRIVATE void choirStorePutRow(ChoirConn *, ChoirErr *, ChoirStorePut *);
+/* A statement on the live artifact that z (id or path) names, standing on its
+** row, or NULL where there is none: columns id, path, content, s3_key,
+** size_bytes, hash, rowid. Give it back by choirStmtDone. */
+CHOIR_PRIVATE sqlite3_stmt *choirStoreFind(ChoirConn *, ChoirErr *,
+                                           const char *z);
+
+/* --------------------------------------------------------------- file ----
+** The files of every database on this connection (file, -wal, -shm, -journal)
+** must never be opened beside SQLite: closing them would drop its locks. They
+** are known by device and inode, and by folder and name where they do not
+** exist yet. POSIX systems only.
+*/
+struct stat;
+typedef struct ChoirStoreOwn {
+  struct StoreOwnFile *a;
+  int n;
+} ChoirStoreOwn;
+
+CHOIR_PRIVATE void choirStoreOwnInit(ChoirStoreOwn *, ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreOwnFree(ChoirStoreOwn *);
+/* Is pStat one of them; is zName in the folder pDir one of them? */
+CHOIR_PRIVATE int choirStoreIsOwn(const ChoirStoreOwn *, const struct stat *);
+CHOIR_PRIVATE int choirStoreIsOwnName(const ChoirStoreOwn *,
+                                      const struct stat *pDir,
+                                      const char *zName);
+/* Opens the regular file zName of folder fdDir for reading (mFlags: O_NOFOLLOW
+** or 0); -1 and sticky, naming zShow, when it is not one or one of ours. */
+CHOIR_PRIVATE int choirStoreOpen(ChoirErr *, const ChoirStoreOwn *, int fdDir,
+                                 const char *zName, int mFlags,
+                                 const char *zShow, struct stat *pStat);
+/* Puts the n bytes of the open file fd at pPut->zPath. */
+CHOIR_PRIVATE void choirStorePutFd(ChoirConn *, ChoirErr *, ChoirStorePut *,
+                                   int fd, i64 n);
+
+CHOIR_PRIVATE int choirStoreArtifactRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE int choirStoreTreeRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE int choirStoreChatRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE int choirStoreRegister(ChoirConn *, char **pzErr);
+
+#endif /* CHOIR_STORE_H */

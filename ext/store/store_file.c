@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Reading real files into artifacts: artifact_put_file, and what the import
+** uses. A file of at most 16 MiB is read once into memory and kept as TEXT
+** when it is text; a larger one is read twice (hash, then content) through a
+** buffer of 1 MiB and kept as a BLOB.
+**
+** Never opens a file of a database of this connection (see store.h). What may
+** fail: the file system, a file that changes while it is read.
+*/
+#include "store.h"
+#if !defined(_WIN32)
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_WHOLE ((i64)16 << 20) /* read in one piece up to here */
+#define FILE_CHUNK ((i64)1 << 20)
+
+/* ------------------------------------------------------- files of our own */
+
+struct StoreOwnFile {
+  int bThere;        /* dev and ino are valid */
+  dev_t dev, dirDev; /* of the file, of its folder */
+  ino_t ino, dirIno;
+  char *zName; /* in its folder */
+};
+
+static void fileOwnAdd(ChoirStoreOwn *p, ChoirErr *pErr, const char *zFile) {
+  static const char *const azEnd[] = {"", "-wal", "-shm", "-journal"};
+  const char *zName = choirStoreName(zFile);
+  char *zDir = choirMprintf(pErr, "%.*s", (int)(zName - zFile), zFile);
+  struct stat st;
+  int i;
+  struct StoreOwnFile *a =
+      choirRealloc(pErr, p->a, ((u64)p->n + 4) * sizeof(*p->a));
+  if (a) {
+    p->a = a;
+  }
+  for (i = 0; i < 4 && a && pErr->rc == SQLITE_OK; i++) {
+    struct StoreOwnFile *pNew = &a[p->n];
+    char *z = choirMprintf(pErr, "%s%s", zFile, azEnd[i]);
+    memset(pNew, 0, sizeof(*pNew));
+    pNew->zName = choirMprintf(pErr, "%s%s", zName, azEnd[i]);
+    p->n++;
+    if (z && stat(z, &st) == 0) {
+      pNew->bThere = 1;
+      pNew->dev = st.st_dev;
+      pNew->ino = st.st_ino;
+    }
+    if (zDir && stat(zDir[0] ? zDir : ".", &st) == 0) {
+      pNew->dirDev = st.st_dev;
+      pNew->dirIno = st.st_ino;
+    }
+    sqlite3_free(z);
+  }
+  sqlite3_free(zDir);
+}
+
+CHOIR_PRIVATE void choirStoreOwnInit(ChoirStoreOwn *p, ChoirConn *pConn,
+                                     ChoirErr *pErr) {
+  const char *zDb;
+  int i;
+  memset(p, 0, sizeof(*p));
+  for (i = 0; (zDb = sqlite3_db_name(pConn->db, i)) != NULL; i++) {
+    const char *zFile = sqlite3_db_filename(pConn->db, zDb);
+    if (zFile && zFile[0] && pErr->rc == SQLITE_OK) {
+      fileOwnAdd(p, pErr, zFile);
+    }
+  }
+}
+
+CHOIR_PRIVATE void choirStoreOwnFree(ChoirStoreOwn *p) {
+  int i;
+  for (i = 0; i < p->n; i++) {
+    sqlite3_free(p->a[i].zName);
+  }
+  sqlite3_free(p->a);
+  memset(p, 0, sizeof(*p));
+}
+
+CHOIR_PRIVATE int choirStoreIsOwn(const ChoirStoreOwn *p,
+                                  const struct stat *pStat) {
+  int i;
+  for (i = 0; i < p->n; i++) {
+    if (p->a[i].bThere && p->a[i].dev == pStat->st_dev &&
+        p->a[i].ino == pStat->st_ino) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+CHOIR_PRIVATE int choirStoreIsOwnName(const ChoirStoreOwn *p,
+                                      const struct stat *pDir,
+                                      const char *zName) {
+  int i;
+  for (i = 0; i < p->n; i++) {
+    if (p->a[i].zName && p->a[i].dirDev == pDir->st_dev &&
+        p->a[i].dirIno == pDir->st_ino && strcmp(p->a[i].zName, zName) == 0) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* --------------------------------------------------------------- reading */
+
+static const char *fileKind(const struct stat *p) {
+  return S_ISDIR(p->st_mode)    ? "a directory"
+         : S_ISLNK(p->st_mode)  ? "a symbolic link"
+         : S_ISFIFO(p->st_mode) ? "a pipe"
+         : S_ISSOCK(p->st_mode) ? "a socket"
+                                : "a device";
+}
+
+static void fileCheck(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
+                      const struct stat *pStat, const char *zShow) {
+  if (!S_ISREG(pStat->st_mode)) {
+    choirErrSet(pErr, SQLITE_ERROR, "%s is %s, not a file", zShow,
+                fileKind(pStat));
+  } else if (choirStoreIsOwn(pOwn, pStat)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s belongs to a database that is open on this connection",
+                zShow);
+  }
+}
+
+CHOIR_PRIVATE int choirStoreOpen(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
+                                 int fdDir, const char *zName, int mFlags,
+                                 const char *zShow, struct stat *pStat) {
+  int fd = -1;
+  if (pErr->rc != SQLITE_OK) {
+    return -1;
+  }
+  if (fstatat(fdDir, zName, pStat, mFlags ? AT_SYMLINK_NOFOLLOW : 0) != 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "cannot read %s: %s", zShow,
+                strerror(errno));
+  } else {
+    fileCheck(pErr, pOwn, pStat, zShow);
+  }
+  if (pErr->rc != SQLITE_OK) {
+    return -1;
+  }
+  fd = openat(fdDir, zName,
+              O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | mFlags);
+  if (fd < 0 || fstat(fd, pStat) != 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "cannot read %s: %s", zShow,
+                strerror(errno));
+  } else { /* somebody may have put another file there in between */
+    fileCheck(pErr, pOwn, pStat, zShow);
+  }
+  if (pErr->rc != SQLITE_OK && fd >= 0) {
+    if (!choirStoreIsOwn(pOwn, pStat)) {
+      close(fd);
+    } /* else left open: closing it would drop SQLite's locks */
+    fd = -1;
+  }
+  return fd;
+}
+
+/* Up to n bytes at a, fewer only at the end of the file; -1 on error. */
+static i64 fileRead(int fd, char *a, i64 n) {
+  i64 nRead = 0;
+  while (nRead < n) {
+    ssize_t i = read(fd, a + nRead, (size_t)(n - nRead));
+    if (i < 0 && errno == EINTR) {
+      continue;
+    }
+    if (i < 0) {
+      return -1;
+    }
+    if (i == 0) {
+      break;
+    }
+    nRead += i;
+  }
+  return nRead;
+}
+
+static void fileChanged(ChoirErr *pErr, i64 nRead) {
+  if (nRead < 0) {
+    choirErrSet(pErr, SQLITE_IOERR, "cannot read the file: %s",
+                strerror(errno));
+  } else {
+    choirErrSet(pErr, SQLITE_ERROR, "the file changed while it was read");
+  }
+}
+
+static void filePutWhole(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
+                         int fd, i64 n) {
+  char *a = choirRealloc(pErr, NULL, (u64)n + 1);
+  i64 nRead = a ? fileRead(fd, a, n + 1) : 0;
+  u8 aHash[32];
+  if (a && nRead != n) {
+    fileChanged(pErr, nRead);
+  } else if (a) {
+    const char *zMime =
+        pPut->zMime ? pPut->zMime : choirStoreMime(pPut->zPath, a, n);
+    pPut->a = a;
+    pPut->n = n;
+    pPut->bText = choirStoreIsText(zMime, a, n);
+    choirSha256(a, (u64)n, aHash);
+    choirHex(aHash, 32, pPut->zHash);
+    choirStorePutRow(pConn, pErr, pPut);
+    pPut->a = NULL;
+  }
+  sqlite3_free(a);
+}
+
+/* One pass over the file: hash it and, when pBlob, write it there. */
+static void filePass(ChoirConn *pConn, ChoirErr *pErr, int fd, i64 n, char *a,
+                     sqlite3_blob *pBlob, char zHash[65]) {
+  ChoirSha256 sha;
+  u8 aHash[32];
+  i64 i = 0, nRead = 0;
+  choirSha256Init(&sha);
+  if (lseek(fd, 0, SEEK_SET) != 0) {
+    fileChanged(pErr, -1);
+  }
+  for (; i < n && pErr->rc == SQLITE_OK; i += nRead) {
+    i64 nWant = n - i < FILE_CHUNK ? n - i : FILE_CHUNK;
+    nRead = fileRead(fd, a, nWant);
+    if (nRead != nWant) {
+      fileChanged(pErr, nRead);
+    } else if (choirInterrupted(pConn)) {
+      choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
+    } else {
+      choirSha256Update(&sha, a, (u64)nRead);
+      if (pBlob) {
+        choirErrDb(pErr, pConn->db,
+                   sqlite3_blob_write(pBlob, a, (int)nRead, (int)i));
+      }
+    }
+  }
+  choirSha256Final(&sha, aHash);
+  choirHex(aHash, 32, zHash);
+}
+
+static void filePutLarge(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
+                         int fd, i64 n) {
+  char *a = choirRealloc(pErr, NULL, (u64)FILE_CHUNK);
+  sqlite3_blob *pBlob = NULL;
+  char zHash[65];
+  if (a) {
+    filePass(pConn, pErr, fd, n, a, NULL, pPut->zHash);
+  }
+  if (pErr->rc == SQLITE_OK) {
+    pPut->a = NULL;
+    pPut->n = n;
+    pPut->bText = 0;
+    choirStorePutRow(pConn, pErr, pPut);
+  }
+  if (pErr->rc == SQLITE_OK && pPut->bStored) {
+    sqlite3_stmt *p =
+        choirStmt(pConn, pErr, "SELECT rowid FROM ~.artifacts WHERE id=?1");
+    i64 iRow;
+    choirBindText(pErr, p, 1, pPut->zId, -1);
+    iRow = choirStep(pErr, p) ? sqlite3_column_int64(p, 0) : 0;
+    choirStmtDone(pConn, p);
+    choirErrDb(pErr, pConn->db,
+               sqlite3_blob_open(pConn->db, choirSchema(pConn), "artifacts",
+                                 "content", iRow, 1, &pBlob));
+    if (pErr->rc == SQLITE_OK) {
+      filePass(pConn, pErr, fd, n, a, pBlob, zHash);
+    }
+    sqlite3_blob_close(pBlob);
+    if (pErr->rc == SQLITE_OK && strcmp(zHash, pPut->zHash) != 0) {
+      fileChanged(pErr, 0);
+    }
+  }
+  sqlite3_free(a);
+}
+
+CHOIR_PRIVATE void choirStorePutFd(ChoirConn *pConn, ChoirErr *pErr,
+                                   ChoirStorePut *pPut, int fd, i64 n) {
+  i64 nMax = sqlite3_limit(pConn->db, SQLITE_LIMIT_LENGTH, -1);
+  if (n >= nMax - 65536) { /* room for the rest of the row */
+    choirErrSet(pErr, SQLITE_TOOBIG,
+                "the file has %lld bytes, a row holds at most %lld", n, nMax);
+  } else if (n <= FILE_WHOLE) {
+    filePutWhole(pConn, pErr, pPut, fd, n);
+  } else {
+    filePutLarge(pConn, pErr, pPut, fd, n);
+  }
+}
+
+/*
+** SQL: artifact_put_file(path, file[, mime]) -> TEXT
+**
+** Puts a file of this machine under a path, as artifact_put would, and returns
+** the artifact's id. Text is kept as TEXT; anything else, and whatever is
+** larger than 16 MiB, as a BLOB that is streamed.
+**
+**   path  TEXT, as for artifact_put; ending in '/', the file's name is added
+**   file  TEXT, absolute or relative to the process; symbolic links are
+**         followed
+**   mime  TEXT, as for artifact_put
+**
+** NULL: path and file must be given; a NULL mime means the default.
+** Errors: no such file, not a regular file, larger than SQLite's limit for a
+** row (1 GB by default), changed while it was read; a file of a database that
+** is open on this connection (it is not touched).
+**
+** > SELECT artifact_put_file('/a', '/no/such/file')
+** ! artifact_put_file: cannot read /no/such/file: No such file or directory
+** > SELECT artifact_put_file('/a', '/')
+** ! artifact_put_file: / is a directory, not a file
+*/
+static void filePut(ChoirCall *p) {
+  ChoirErr *pErr = &p->err;
+  ChoirStorePut put;
+  ChoirStoreOwn own;
+  ChoirTxn txn;
+  struct stat st;
+  const char *zFile = choirArgText(pErr, p->apArg[1], "file");
+  const char *zArg = choirArgText(pErr, p->apArg[0], "path");
+  int bInto = zArg && zArg[0] && zArg[strlen(zArg) - 1] == '/';
+  char *z = zFile && bInto
+                ? choirMprintf(pErr, "%s%s", zArg, choirStoreName(zFile))
+                : NULL;
+  char *zPath =
+      choirStorePath(pErr, bInto ? z : zArg, "path", CHOIR_STORE_FILE);
+  int fd;
+  memset(&put, 0, sizeof(put));
+  put.zPath = zPath;
+  put.zMime = p->nArg > 2 ? choirStoreArgMime(pErr, p->apArg[2]) : NULL;
+  choirNeedWorkspace(p->pConn, pErr);
+  choirStoreOwnInit(&own, p->pConn, pErr);
+  fd = choirStoreOpen(pErr, &own, AT_FDCWD, zFile, 0, zFile, &st);
+  choirTxnBegin(&txn, p->pConn, pErr);
+  if (pErr->rc == SQLITE_OK) {
+    choirStorePutFd(p->pConn, pErr, &put, fd, st.st_size);
+  }
+  choirTxnEnd(&txn, pErr);
+  choirResultText(p, put.zId);
+  if (fd >= 0) {
+    close(fd);
+  }
+  choirStoreOwnFree(&own);
+  sqlite3_free(put.zId);
+  sqlite3_free(zPath);
+  sqlite3_free(z);
+}
+
+static const ChoirFunc aFileFunc[] = {
+    {"artifact_put_file", 2, 3, CHOIR_EFFECT, 0, filePut, NULL},
+};
+
+CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *pConn, char **pzErr) {
+  return choirRegisterFuncs(pConn, aFileFunc, 1, pzErr);
+}
+
+#else
+CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *pConn, char **pzErr) {
+  (void)pConn, (void)pzErr;
+  return SQLITE_OK;
+}
+#endif
