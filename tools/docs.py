@@ -202,6 +202,10 @@ def check(directory):
         bad.append(f"{name}: registered but has no doc block")
     for name in sorted(documented - set(rows)):
         bad.append(f"{name}: has a doc block but is not registered")
+    for path, text in sources():
+        for m in re.finditer(r"/\*\n(\*\* SQL:.*?)\n\*/", text, re.S):
+            bad += [f"{path.relative_to(ROOT)}: not part of its doc block: {x}"
+                    for x in m.group(1).split("\n") if not x.startswith("**")]
     for b in blocks():
         if not b.examples:
             bad.append(f"{b.where}: {', '.join(b.names())}: no example")

@@ -244,7 +244,9 @@ CHOIR_PRIVATE void choirConfigHook(ChoirConn *pConn, const char *zKey,
 
 /* schema: kept statements name the old one. */
 static void configSchema(ChoirConn *pConn, ChoirErr *pErr, const char *zValue) {
-  (void)pErr, (void)zValue;
+  if (zValue && sqlite3_db_readonly(pConn->db, zValue) < 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "no attached database '%s'", zValue);
+  }
   choirStmtFlush(pConn);
 }
 
@@ -328,8 +330,12 @@ static void configFunc(ChoirCall *p) {
   const char *zKey = choirArgText(&p->err, p->apArg[0], "key");
   int i = configArgKey(&p->err, zKey);
   if (p->nArg == 2 && p->err.rc == SQLITE_OK) {
-    const char *zValue = (const char *)sqlite3_value_text(p->apArg[1]);
-    if (zValue == NULL && sqlite3_value_type(p->apArg[1]) != SQLITE_NULL) {
+    int eType = sqlite3_value_type(p->apArg[1]);
+    const char *zValue =
+        eType == SQLITE_TEXT || eType == SQLITE_BLOB
+            ? choirArgText(&p->err, p->apArg[1], "value")
+            : (const char *)sqlite3_value_text(p->apArg[1]);
+    if (zValue == NULL && eType != SQLITE_NULL) {
       choirErrNomem(&p->err);
     }
     choirConfigSet(p->pConn, &p->err, zKey, zValue);

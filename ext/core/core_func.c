@@ -129,8 +129,8 @@ static void coreSha256(ChoirCall *p) {
 }
 
 /*
-** SQL: choir_help([topic]) -> TABLE(name, kind, signature, summary, example,
-*risk, room)
+** SQL: choir_help([topic]) -> TABLE(name, kind, signature, summary,
+**   example, risk, room)
 **
 ** Every function of choir, or those whose name, room or summary holds topic.
 ** kind is scalar, aggregate or table; risk is pure, volatile, read, write or

@@ -34,3 +34,15 @@ def test_functions_say_when_there_is_no_workspace(tmp_path, open_db):
     d = open_db(tmp_path / "host.db")
     assert d.error("SELECT choir_check()") == (
         "choir_check: no workspace in schema main; run select choir_init()")
+
+
+def test_a_schema_that_is_not_attached_is_refused_and_nothing_changes(db):
+    for call in ("choir_init('nope')", "choir_config('schema', 'nope')"):
+        name = call.split("(")[0]
+        assert db.error(f"SELECT {call}") == (
+            f"{name}: no attached database 'nope'")
+        assert db.one("SELECT choir_config('schema')") == "main"
+    assert db.error("SELECT choir_config('schema', '')") == (
+        "choir_config: no attached database ''")
+    assert db.error("SELECT choir_config('schema', x'6d')") == (
+        "choir_config: value must be text, got blob")

@@ -54,15 +54,7 @@ def run(command, **kw):
 
 
 def apt(*packages):
-    """Debian packages, fetched only where dpkg does not know them."""
-    absent = [p for p in packages
-              if subprocess.run(["dpkg", "-s", p], stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL).returncode]
-    if absent:
-        sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        run(sudo + ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get",
-                    "-o", "DPkg::Lock::Timeout=300", "install", "-y",
-                    "--no-install-recommends", *absent])
+    run([ROOT / "tools" / "setup.sh", "only", *packages])
 
 
 def program(name):
