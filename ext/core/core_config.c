@@ -331,10 +331,9 @@ static void configFunc(ChoirCall *p) {
   int i = configArgKey(&p->err, zKey);
   if (p->nArg == 2 && p->err.rc == SQLITE_OK) {
     int eType = sqlite3_value_type(p->apArg[1]);
-    const char *zValue =
-        eType == SQLITE_TEXT || eType == SQLITE_BLOB
-            ? choirArgText(&p->err, p->apArg[1], "value")
-            : (const char *)sqlite3_value_text(p->apArg[1]);
+    const char *zValue = eType == SQLITE_TEXT || eType == SQLITE_BLOB
+                             ? choirArgText(&p->err, p->apArg[1], "value")
+                             : (const char *)sqlite3_value_text(p->apArg[1]);
     if (zValue == NULL && eType != SQLITE_NULL) {
       choirErrNomem(&p->err);
     }
