@@ -133,7 +133,14 @@ def php(path, script, so):
                 HERE / "smoke_php.php", path, script, so])
 
 
-def node(path=None):
+def sqljs(path, script, so):
+    """Cannot load extensions: the shell makes the file, sql.js uses it."""
+    if so:
+        return shell(path, script, so)
+    return run([node(), BUILD / "npm" / "smoke_sqljs.cjs", path, script])
+
+
+def node():
     return one_of(NPM / "node-linux-*" / "bin" / "node")
 
 
@@ -168,6 +175,7 @@ HOSTS = [
     ("Deno", False, npm,
      simple(lambda: one_of(NPM / "@deno" / "linux-*" / "deno"), "run",
             "--no-lock", "-A", BUILD / "npm" / "smoke_node.mjs")),
+    ("sql.js (without)", False, npm, sqljs),
     ("Go go-sqlite3", False, go,
      simple(lambda: one_of(BUILD / "go" / "smoke"))),
     ("Rust rusqlite", False, cargo,
