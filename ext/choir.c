@@ -8,6 +8,7 @@
 #include "core/core.h"
 #include "embed/embed.h"
 #include "store/store.h"
+#include "sync/sync.h"
 #ifndef SQLITE_CORE
 #undef SQLITE_EXTENSION_INIT3
 SQLITE_EXTENSION_INIT1
@@ -19,6 +20,7 @@ static const ChoirRoom aChoirRoom[] = {
     choirCoreRegister,  /* config, help, choir_init and the reports */
     choirStoreRegister, /* artifacts, conversations, settings */
     choirEmbedRegister, /* words, chunks and vectors of a text */
+    choirSyncRegister,  /* push, pull, snapshots and backups */
 };
 
 static int choirLoad(sqlite3 *db, char **pzErr,

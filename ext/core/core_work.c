@@ -139,13 +139,22 @@ static int workIsNew(ChoirConn *pConn, ChoirErr *pErr) {
 }
 
 /* A new file becomes a WAL database. The pragma is refused while a statement
-** of its own connection runs (ours does), so a second connection sets it. */
-static void workSetWal(ChoirConn *pConn) {
+** of its own connection runs (ours does), so a second connection sets it, with
+** the page size that the host chose on its own. */
+static void workSetWal(ChoirConn *pConn, ChoirErr *pErr) {
   const char *zFile = sqlite3_db_filename(pConn->db, choirSchema(pConn));
+  sqlite3_stmt *p = choirPrepare(pConn, pErr, "PRAGMA ~.page_size");
+  int szPage = choirStep(pErr, p) ? sqlite3_column_int(p, 0) : 4096;
   sqlite3 *db = NULL;
+  sqlite3_finalize(p);
   if (zFile && zFile[0] && sqlite3_get_autocommit(pConn->db) &&
       sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK) {
-    sqlite3_exec(db, "PRAGMA journal_mode=WAL", NULL, NULL, NULL);
+    char z[80];
+    sqlite3_snprintf(sizeof(z), z,
+                     "PRAGMA page_size=%d;"
+                     "PRAGMA journal_mode=WAL",
+                     szPage);
+    sqlite3_exec(db, z, NULL, NULL, NULL);
   }
   sqlite3_close(db);
 }
@@ -192,7 +201,7 @@ static void workInstall(ChoirConn *pConn, ChoirErr *pErr, int bNew) {
 ** workspace was made by a newer choir; the database is read-only.
 **
 ** > SELECT choir_init()
-** = 2
+** = 4
 */
 static void workInit(ChoirCall *p) {
   ChoirTxn txn;
@@ -210,7 +219,7 @@ static void workInit(ChoirCall *p) {
   }
   bNew = workIsNew(p->pConn, &p->err);
   if (bNew && p->err.rc == SQLITE_OK) {
-    workSetWal(p->pConn);
+    workSetWal(p->pConn, &p->err);
   }
   choirTxnBegin(&txn, p->pConn, &p->err);
   workInstall(p->pConn, &p->err, bNew);

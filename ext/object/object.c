@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** The one way to an object store: looks at the URL's scheme, hands everything
+** on to the backend, and checks what must hold for every backend (keys, sticky
+** errors).
+*/
+#include "object.h"
+
+static const struct {
+  const char *zScheme;
+  ChoirObject *(*xOpen)(ChoirConn *, ChoirErr *, const char *zUrl);
+} aObjectBackend[] = {
+    {"file:", choirFileOpen},
+};
+
+CHOIR_PRIVATE ChoirObject *choirObjectOpen(ChoirConn *pConn, ChoirErr *pErr,
+                                           const char *zUrl) {
+  int i;
+  if (pErr->rc != SQLITE_OK) {
+    return NULL;
+  }
+  for (i = 0; i < (int)(sizeof(aObjectBackend) / sizeof(*aObjectBackend));
+       i++) {
+    const char *zScheme = aObjectBackend[i].zScheme;
+    if (sqlite3_strnicmp(zUrl, zScheme, (int)strlen(zScheme)) == 0) {
+      return aObjectBackend[i].xOpen(pConn, pErr, zUrl);
+    }
+  }
+  if (strchr(zUrl, ':')) {
+    /* The scheme only: what follows may hold a password. */
+    choirErrSet(pErr, SQLITE_ERROR,
+                "not supported yet: %.*s URLs; use file:///folder/name.sqlite",
+                (int)strcspn(zUrl, ":"), zUrl);
+  } else {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "'%s' is not a URL; write file:///folder/name.sqlite", zUrl);
+  }
+  return NULL;
+}
+
+CHOIR_PRIVATE void choirObjectClose(ChoirObject *p) {
+  if (p) {
+    p->pMethods->xClose(p);
+  }
+}
+
+CHOIR_PRIVATE void choirObjectKeyCheck(ChoirErr *pErr, const char *zKey) {
+  const char *z = zKey;
+  for (;;) {
+    size_t n = strcspn(z, "/");
+    if (n == 0) {
+      choirErrSet(pErr, SQLITE_ERROR, "the name '%s' has an empty part", zKey);
+    } else if (z[0] == '.' && (n == 1 || (n == 2 && z[1] == '.'))) {
+      choirErrSet(pErr, SQLITE_ERROR, "the name '%s' has a part '%.*s'", zKey,
+                  (int)n, z);
+    } else if (n >= 7 && strncmp(z, ".choir-", 7) == 0) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "the name '%s' begins with '.choir-', which choir keeps for"
+                  " itself",
+                  zKey);
+    } else if (n > 255) {
+      choirErrSet(pErr, SQLITE_ERROR, "the name '%.40s…' is longer than 255",
+                  zKey);
+    }
+    if (z[n] == 0 || pErr->rc != SQLITE_OK) {
+      return;
+    }
+    z += n + 1;
+  }
+}
+
+/* What a call came to, once the error is known. */
+static int objectOutcome(ChoirErr *pErr, int eOutcome) {
+  return pErr->rc == SQLITE_OK ? eOutcome : CHOIR_OBJECT_FAILED;
+}
+
+CHOIR_PRIVATE int choirObjectHead(ChoirObject *p, ChoirErr *pErr,
+                                  const char *zKey, ChoirObjectMeta *pMeta) {
+  int e = CHOIR_OBJECT_FAILED;
+  memset(pMeta, 0, sizeof(*pMeta));
+  if (p && pErr->rc == SQLITE_OK) {
+    choirObjectKeyCheck(pErr, zKey);
+    e = pErr->rc ? e : p->pMethods->xHead(p, pErr, zKey, pMeta);
+  }
+  return objectOutcome(pErr, e);
+}
+
+CHOIR_PRIVATE int choirObjectGet(ChoirObject *p, ChoirErr *pErr,
+                                 const char *zKey, i64 iOff, i64 nByte,
+                                 ChoirObjectMeta *pMeta, ChoirObjectWrite x,
+                                 void *pArg) {
+  int e = CHOIR_OBJECT_FAILED;
+  memset(pMeta, 0, sizeof(*pMeta));
+  if (p && pErr->rc == SQLITE_OK) {
+    choirObjectKeyCheck(pErr, zKey);
+    e = pErr->rc
+            ? e
+            : p->pMethods->xGet(p, pErr, zKey, iOff, nByte, pMeta, x, pArg);
+  }
+  return objectOutcome(pErr, e);
+}
+
+CHOIR_PRIVATE int choirObjectPut(ChoirObject *p, ChoirErr *pErr,
+                                 const char *zKey,
+                                 const ChoirObjectSource *pSource, int eIf,
+                                 const char *zEtag, ChoirObjectMeta *pNew) {
+  int e = CHOIR_OBJECT_FAILED;
+  memset(pNew, 0, sizeof(*pNew));
+  if (p && pErr->rc == SQLITE_OK) {
+    choirObjectKeyCheck(pErr, zKey);
+    e = pErr->rc ? e
+                 : p->pMethods->xPut(p, pErr, zKey, pSource, eIf, zEtag, pNew);
+  }
+  return objectOutcome(pErr, e);
+}
+
+CHOIR_PRIVATE int choirObjectDelete(ChoirObject *p, ChoirErr *pErr,
+                                    const char *zKey, const char *zEtag) {
+  int e = CHOIR_OBJECT_FAILED;
+  if (p && pErr->rc == SQLITE_OK) {
+    choirObjectKeyCheck(pErr, zKey);
+    e = pErr->rc ? e : p->pMethods->xDelete(p, pErr, zKey, zEtag);
+  }
+  return objectOutcome(pErr, e);
+}
+
+CHOIR_PRIVATE int choirObjectList(ChoirObject *p, ChoirErr *pErr,
+                                  const char *zPrefix, ChoirObjectEach x,
+                                  void *pArg) {
+  int e = CHOIR_OBJECT_FAILED;
+  if (p && pErr->rc == SQLITE_OK) {
+    e = p->pMethods->xList(p, pErr, zPrefix, x, pArg);
+  }
+  return objectOutcome(pErr, e);
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** object: named byte strings somewhere else, behind one interface.
+**
+**   store     open, head, get, put, delete, list   object.c
+**   file      the file:// backend, private files   object_file.c
+**
+** A store is opened by URL: everything up to the last '/' is its root, what
+** follows is zKey (empty when the URL ends in '/'). Keys are relative to the
+** root, parts separated by '/', already percent-decoded; a part may not be
+** empty, "." or "..", nor begin with ".choir-" (the backend's own files).
+**
+** What may fail: every function takes the sticky ChoirErr; "not there" and
+** "somebody was faster" are not errors but outcomes.
+*/
+#ifndef CHOIR_OBJECT_H
+#define CHOIR_OBJECT_H
+
+#include "../core/core.h"
+
+/* --------------------------------------------------------------- store ---- */
+
+/* Outcomes. */
+enum {
+  CHOIR_OBJECT_OK = 0,
+  CHOIR_OBJECT_ABSENT,  /* no such object */
+  CHOIR_OBJECT_CHANGED, /* the condition of a put or delete does not hold */
+  CHOIR_OBJECT_FAILED   /* the ChoirErr is set */
+};
+
+/* Conditions of a put. */
+enum { CHOIR_IF_ANY = 0, CHOIR_IF_ABSENT, CHOIR_IF_MATCH };
+
+typedef struct ChoirObject ChoirObject;
+
+typedef struct ChoirObjectMeta {
+  u64 nByte;
+  i64 iModified;  /* Unix milliseconds */
+  char zEtag[96]; /* opaque: equal while the object is the same write */
+} ChoirObjectMeta;
+
+/* Receives the bytes of a get, in order. */
+typedef void (*ChoirObjectWrite)(void *pArg, ChoirErr *, const void *a, u64 n);
+/* Receives one listed object. */
+typedef void (*ChoirObjectEach)(void *pArg, ChoirErr *, const char *zKey,
+                                const ChoirObjectMeta *);
+
+/* The bytes of a put: any range of them, at any time, more than once. */
+typedef struct ChoirObjectSource {
+  u64 nByte;
+  void (*xRead)(void *pArg, ChoirErr *, u64 iOff, void *a, u64 n);
+  void *pArg;
+} ChoirObjectSource;
+
+typedef struct ChoirObjectMethods {
+  int (*xHead)(ChoirObject *, ChoirErr *, const char *zKey, ChoirObjectMeta *);
+  /* Bytes [iOff, iOff+nByte) as far as they exist; nByte < 0: to the end. */
+  int (*xGet)(ChoirObject *, ChoirErr *, const char *zKey, i64 iOff, i64 nByte,
+              ChoirObjectMeta *, ChoirObjectWrite, void *pArg);
+  /* All or nothing, durable on return; pNew describes what was written. */
+  int (*xPut)(ChoirObject *, ChoirErr *, const char *zKey,
+              const ChoirObjectSource *, int eIf, const char *zEtag,
+              ChoirObjectMeta *pNew);
+  /* zEtag NULL: whatever it is. */
+  int (*xDelete)(ChoirObject *, ChoirErr *, const char *zKey,
+                 const char *zEtag);
+  /* Every key that begins with zPrefix, in byte order. */
+  int (*xList)(ChoirObject *, ChoirErr *, const char *zPrefix, ChoirObjectEach,
+               void *pArg);
+  void (*xClose)(ChoirObject *);
+} ChoirObjectMethods;
+
+struct ChoirObject {
+  const ChoirObjectMethods *pMethods;
+  ChoirConn *pConn;
+  char *zUrl; /* as given, for messages */
+  char *zKey; /* the URL's last part, decoded; "" when it ends in '/' */
+};
+
+/* NULL and sticky when the URL is not one a backend knows. */
+CHOIR_PRIVATE ChoirObject *choirObjectOpen(ChoirConn *, ChoirErr *,
+                                           const char *zUrl);
+CHOIR_PRIVATE void choirObjectClose(ChoirObject *);
+CHOIR_PRIVATE int choirObjectHead(ChoirObject *, ChoirErr *, const char *zKey,
+                                  ChoirObjectMeta *);
+CHOIR_PRIVATE int choirObjectGet(ChoirObject *, ChoirErr *, const char *zKey,
+                                 i64 iOff, i64 nByte, ChoirObjectMeta *,
+                                 ChoirObjectWrite, void *pArg);
+CHOIR_PRIVATE int choirObjectPut(ChoirObject *, ChoirErr *, const char *zKey,
+                                 const ChoirObjectSource *, int eIf,
+                                 const char *zEtag, ChoirObjectMeta *pNew);
+CHOIR_PRIVATE int choirObjectDelete(ChoirObject *, ChoirErr *, const char *zKey,
+                                    const char *zEtag);
+CHOIR_PRIVATE int choirObjectList(ChoirObject *, ChoirErr *,
+                                  const char *zPrefix, ChoirObjectEach,
+                                  void *pArg);
+/* Sticky error unless zKey is a key as described above. */
+CHOIR_PRIVATE void choirObjectKeyCheck(ChoirErr *, const char *zKey);
+
+/* ---------------------------------------------------------------- file ---- */
+
+/* Opens the folder of a file:// URL; object.c calls it. */
+CHOIR_PRIVATE ChoirObject *choirFileOpen(ChoirConn *, ChoirErr *,
+                                         const char *zUrl);
+
+/* A file that appears under its name complete or not at all: written to a
+** private name (O_EXCL, 0600) in the folder it is for, then published. */
+typedef struct ChoirTemp {
+  int fdDir; /* the folder; borrowed */
+  int fd;    /* open for reading and writing, -1: none */
+  char zName[40];
+} ChoirTemp;
+
+/* zFor is the file's name in messages. */
+CHOIR_PRIVATE void choirTempOpen(ChoirTemp *, ChoirErr *, int fdDir,
+                                 const char *zFor);
+/* fsync, then give it its name: by link (OK or CHANGED when the name is
+** taken) or by rename over whatever has it; then fsync the folder. */
+CHOIR_PRIVATE int choirTempPublish(ChoirTemp *, ChoirErr *, const char *zName,
+                                   int bReplace);
+/* Close, and remove what was not published. */
+CHOIR_PRIVATE void choirTempClose(ChoirTemp *);
+/* A file without a name in the folder for temporary files, 0600; gone when
+** closed. -1 and sticky on failure. */
+CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *);
+/* Writes all of it at iOff; reads exactly n bytes from iOff. */
+CHOIR_PRIVATE void choirFdWrite(ChoirErr *, int fd, u64 iOff, const void *a,
+                                u64 n);
+CHOIR_PRIVATE void choirFdRead(ChoirErr *, int fd, u64 iOff, void *a, u64 n);
+/* `cannot <zDo> '<zWhat>': <reason>` with the code that errno stands for. */
+CHOIR_PRIVATE void choirErrno(ChoirErr *, int iErrno, const char *zDo,
+                              const char *zWhat);
+
+#endif /* CHOIR_OBJECT_H */

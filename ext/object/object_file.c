@@ -1,0 +1,740 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** The file:// backend: a folder as an object store, and the private files that
+** choir writes anywhere.
+**
+**   file:///srv/backup/ws.sqlite    root /srv/backup, key ws.sqlite
+**   file:///srv/backup/             root /srv/backup
+**
+** The root is named by the user and must exist: a folder made silently where a
+** disk should have been mounted would be a backup in the wrong place. Folders
+** below it that a key needs are made (0700). Below the root no symbolic link
+** is followed (O_NOFOLLOW for every part), so no key leads out of it.
+**
+** A put writes `.choir-tmp-<random>` (O_EXCL, 0600) beside its target, fsyncs
+** it, then links it (if absent) or renames it (otherwise) and fsyncs the
+** folder. Compare-and-swap compares and renames under flock on `.choir-lock`
+** in the target's folder. That file is empty and stays: the lock is the
+** kernel's and dies with its holder, never the file's existence. Writers hold
+** flock on their temporary file, so one left by a crash is recognised by being
+** lockable, and removed by the next put.
+**
+** The etag is inode, size and modification time in nanoseconds: every write
+** makes a new inode.
+*/
+#include "object.h"
+
+#if !defined(_WIN32)
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_TMP ".choir-tmp-"
+#define FILE_LOCK ".choir-lock"
+#define FILE_CHUNK ((u64)1 << 18)
+#define FILE_DIR (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+#define FILE_WAIT 10000 /* milliseconds to wait for the lock */
+#define FILE_DEPTH 64   /* folders below the root that a listing enters */
+
+typedef struct FileStore {
+  ChoirObject base;
+  int fdRoot;
+  u8 bSwept; /* looked for leftovers */
+} FileStore;
+
+CHOIR_PRIVATE void choirErrno(ChoirErr *pErr, int iErrno, const char *zDo,
+                              const char *zWhat) {
+  int rc = SQLITE_IOERR;
+  switch (iErrno) {
+  case ENOMEM:
+    choirErrNomem(pErr);
+    return;
+  case ENOSPC:
+  case EDQUOT:
+  case EFBIG:
+    rc = SQLITE_FULL;
+    break;
+  case EACCES:
+  case EPERM:
+  case EROFS:
+    rc = SQLITE_READONLY;
+    break;
+  case ENOENT:
+  case ENOTDIR:
+  case ELOOP:
+  case EISDIR:
+    rc = SQLITE_CANTOPEN;
+    break;
+  default:
+    break;
+  }
+  choirErrSet(pErr, rc, "cannot %s '%s': %s", zDo, zWhat,
+              iErrno == ELOOP ? "a symbolic link is not followed here"
+                              : strerror(iErrno));
+}
+
+/* --------------------------------------------------------- bytes of a fd */
+
+CHOIR_PRIVATE void choirFdWrite(ChoirErr *pErr, int fd, u64 iOff, const void *a,
+                                u64 n) {
+  const char *z = a;
+  while (n > 0 && pErr->rc == SQLITE_OK) {
+    ssize_t m = pwrite(fd, z, (size_t)n, (off_t)iOff);
+    if (m < 0 && errno != EINTR) {
+      choirErrno(pErr, errno, "write", "a temporary file");
+    } else if (m > 0) {
+      z += m;
+      n -= (u64)m;
+      iOff += (u64)m;
+    }
+  }
+}
+
+CHOIR_PRIVATE void choirFdRead(ChoirErr *pErr, int fd, u64 iOff, void *a,
+                               u64 n) {
+  char *z = a;
+  while (n > 0 && pErr->rc == SQLITE_OK) {
+    ssize_t m = pread(fd, z, (size_t)n, (off_t)iOff);
+    if (m < 0 && errno != EINTR) {
+      choirErrno(pErr, errno, "read", "a file");
+    } else if (m == 0) {
+      choirErrSet(pErr, SQLITE_IOERR,
+                  "a file became shorter while it was read");
+    } else if (m > 0) {
+      z += m;
+      n -= (u64)m;
+      iOff += (u64)m;
+    }
+  }
+}
+
+/* --------------------------------------------------------- private files */
+
+CHOIR_PRIVATE void choirTempOpen(ChoirTemp *p, ChoirErr *pErr, int fdDir,
+                                 const char *zFor) {
+  int nTry;
+  p->fdDir = fdDir;
+  p->fd = -1;
+  for (nTry = 0; nTry < 8 && p->fd < 0 && pErr->rc == SQLITE_OK; nTry++) {
+    struct stat st;
+    u64 iRandom;
+    sqlite3_randomness(sizeof(iRandom), &iRandom);
+    sqlite3_snprintf(sizeof(p->zName), p->zName, FILE_TMP "%016llx", iRandom);
+    p->fd = openat(fdDir, p->zName,
+                   O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (p->fd < 0) {
+      if (errno != EEXIST) {
+        choirErrno(pErr, errno, "write", zFor);
+      }
+      continue;
+    }
+    /* The lock says that somebody is writing. A sweep that came in between
+    ** holds it or has removed the name: then another name is taken. */
+    (void)fchmod(p->fd, 0600);
+    if ((flock(p->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) ||
+        fstat(p->fd, &st) != 0 || st.st_nlink == 0) {
+      close(p->fd);
+      p->fd = -1;
+    }
+  }
+  if (p->fd < 0) {
+    choirErrSet(pErr, SQLITE_IOERR, "cannot write '%s'", zFor);
+  }
+}
+
+CHOIR_PRIVATE void choirTempClose(ChoirTemp *p) {
+  if (p->fd >= 0) {
+    if (p->zName[0]) {
+      (void)unlinkat(p->fdDir, p->zName, 0);
+    }
+    close(p->fd);
+    p->fd = -1;
+  }
+}
+
+static void fileSyncDir(ChoirErr *pErr, int fdDir) {
+  /* Some file systems cannot sync a folder and say EINVAL. */
+  if (fsync(fdDir) != 0 && errno != EINVAL) {
+    choirErrno(pErr, errno, "sync", "a folder");
+  }
+}
+
+CHOIR_PRIVATE int choirTempPublish(ChoirTemp *p, ChoirErr *pErr,
+                                   const char *zName, int bReplace) {
+  if (pErr->rc == SQLITE_OK && fsync(p->fd) != 0) {
+    choirErrno(pErr, errno, "sync", zName);
+  }
+  if (pErr->rc != SQLITE_OK) {
+    return CHOIR_OBJECT_FAILED;
+  }
+  if (bReplace) {
+    if (renameat(p->fdDir, p->zName, p->fdDir, zName) != 0) {
+      choirErrno(pErr, errno, "replace", zName);
+    } else {
+      p->zName[0] = 0;
+    }
+  } else if (linkat(p->fdDir, p->zName, p->fdDir, zName, 0) != 0) {
+    if (errno == EEXIST) {
+      return CHOIR_OBJECT_CHANGED;
+    }
+    choirErrno(pErr, errno, "create", zName);
+  } else {
+    (void)unlinkat(p->fdDir, p->zName, 0);
+    p->zName[0] = 0;
+  }
+  fileSyncDir(pErr, p->fdDir);
+  return pErr->rc == SQLITE_OK ? CHOIR_OBJECT_OK : CHOIR_OBJECT_FAILED;
+}
+
+CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *pErr) {
+  const char *azDir[4];
+  int i, iErrno = 0;
+  azDir[0] = getenv("SQLITE_TMPDIR");
+  azDir[1] = getenv("TMPDIR");
+  azDir[2] = "/var/tmp";
+  azDir[3] = "/tmp";
+  for (i = 0; i < 4 && pErr->rc == SQLITE_OK; i++) {
+    ChoirErr err = {0, NULL};
+    ChoirTemp tmp;
+    int fdDir, fd = -1;
+    if (azDir[i] == NULL || azDir[i][0] != '/') {
+      continue;
+    }
+    fdDir = open(azDir[i], FILE_DIR);
+    if (fdDir < 0) {
+      iErrno = errno;
+      continue;
+    }
+    choirTempOpen(&tmp, &err, fdDir, azDir[i]);
+    if (err.rc == SQLITE_OK) {
+      (void)unlinkat(fdDir, tmp.zName, 0);
+      fd = tmp.fd;
+    }
+    close(fdDir);
+    choirErrClear(&err);
+    if (fd >= 0) {
+      return fd;
+    }
+  }
+  choirErrSet(pErr, SQLITE_CANTOPEN,
+              "no folder for temporary files%s%s; set TMPDIR",
+              iErrno ? ": " : "", iErrno ? strerror(iErrno) : "");
+  return -1;
+}
+
+/* Removes temporary files that nobody writes any more. */
+static void fileSweep(int fdDir) {
+  int fd = openat(fdDir, ".", FILE_DIR);
+  DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
+  struct dirent *pEnt;
+  if (pDir == NULL) {
+    if (fd >= 0) {
+      close(fd);
+    }
+    return;
+  }
+  while ((pEnt = readdir(pDir)) != NULL) {
+    struct stat st;
+    if (strncmp(pEnt->d_name, FILE_TMP, sizeof(FILE_TMP) - 1) != 0) {
+      continue;
+    }
+    fd = openat(fdDir, pEnt->d_name,
+                O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) {
+      continue;
+    }
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+        flock(fd, LOCK_EX | LOCK_NB) == 0) {
+      (void)unlinkat(fdDir, pEnt->d_name, 0);
+    }
+    close(fd);
+  }
+  closedir(pDir);
+}
+
+/* ------------------------------------------------------------------ paths */
+
+/* The folder of zKey below the root, opened, and the key's last part. -1 when
+** it does not exist (not an error) or on failure. */
+static int fileParent(FileStore *p, ChoirErr *pErr, const char *zKey,
+                      int bCreate, const char **pzLast) {
+  int fd = fcntl(p->fdRoot, F_DUPFD_CLOEXEC, 0);
+  const char *zSlash;
+  char zPart[256];
+  if (fd < 0) {
+    choirErrno(pErr, errno, "open", p->base.zUrl);
+  }
+  while (fd >= 0 && (zSlash = strchr(zKey, '/')) != NULL) {
+    int fdNext;
+    sqlite3_snprintf(sizeof(zPart), zPart, "%.*s", (int)(zSlash - zKey), zKey);
+    if (bCreate && mkdirat(fd, zPart, 0700) == 0) {
+      fileSyncDir(pErr, fd);
+    }
+    fdNext = openat(fd, zPart, FILE_DIR | O_NOFOLLOW);
+    if (fdNext < 0 && (errno != ENOENT || bCreate)) {
+      /* A link that O_DIRECTORY sees first is reported as ENOTDIR. */
+      choirErrno(pErr, errno, "enter", zPart);
+    }
+    close(fd);
+    fd = fdNext;
+    zKey = zSlash + 1;
+  }
+  *pzLast = zKey;
+  return fd;
+}
+
+static i64 fileNanos(const struct stat *p) {
+#if defined(__APPLE__)
+  return (i64)p->st_mtimespec.tv_sec * 1000000000 + p->st_mtimespec.tv_nsec;
+#else
+  return (i64)p->st_mtim.tv_sec * 1000000000 + p->st_mtim.tv_nsec;
+#endif
+}
+
+static void fileMeta(const struct stat *pStat, ChoirObjectMeta *pMeta) {
+  pMeta->nByte = (u64)pStat->st_size;
+  pMeta->iModified = fileNanos(pStat) / 1000000;
+  sqlite3_snprintf(sizeof(pMeta->zEtag), pMeta->zEtag, "%llx-%llx-%llx",
+                   (u64)pStat->st_ino, (u64)pStat->st_size,
+                   (u64)fileNanos(pStat));
+}
+
+static int fileStat(ChoirErr *pErr, int fdDir, const char *zName,
+                    ChoirObjectMeta *pMeta) {
+  struct stat st;
+  if (fstatat(fdDir, zName, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) {
+      return CHOIR_OBJECT_ABSENT;
+    }
+    choirErrno(pErr, errno, "look at", zName);
+  } else if (S_ISLNK(st.st_mode)) {
+    choirErrno(pErr, ELOOP, "use", zName);
+  } else if (!S_ISREG(st.st_mode)) {
+    choirErrSet(pErr, SQLITE_CANTOPEN, "'%s' is not a file", zName);
+  } else {
+    fileMeta(&st, pMeta);
+  }
+  return CHOIR_OBJECT_OK;
+}
+
+/* ---------------------------------------------------------------- methods */
+
+static int fileHead(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                    ChoirObjectMeta *pMeta) {
+  const char *zLast;
+  int fdDir = fileParent((FileStore *)pObj, pErr, zKey, 0, &zLast);
+  int e = CHOIR_OBJECT_ABSENT;
+  if (fdDir >= 0) {
+    e = fileStat(pErr, fdDir, zLast, pMeta);
+    close(fdDir);
+  }
+  return e;
+}
+
+static void fileSend(ChoirErr *pErr, ChoirConn *pConn, int fd, u64 iOff, u64 n,
+                     ChoirObjectWrite x, void *pArg) {
+  char *a = choirMalloc(pErr, FILE_CHUNK);
+  while (a && n > 0 && pErr->rc == SQLITE_OK) {
+    u64 m = n < FILE_CHUNK ? n : FILE_CHUNK;
+    choirFdRead(pErr, fd, iOff, a, m);
+    if (pErr->rc == SQLITE_OK) {
+      x(pArg, pErr, a, m);
+    }
+    iOff += m;
+    n -= m;
+    if (choirInterrupted(pConn)) {
+      choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
+    }
+  }
+  sqlite3_free(a);
+}
+
+static int fileGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                   i64 iOff, i64 nByte, ChoirObjectMeta *pMeta,
+                   ChoirObjectWrite x, void *pArg) {
+  const char *zLast;
+  int fdDir = fileParent((FileStore *)pObj, pErr, zKey, 0, &zLast);
+  int e = CHOIR_OBJECT_ABSENT;
+  if (fdDir >= 0) {
+    e = fileStat(pErr, fdDir, zLast, pMeta);
+  }
+  if (fdDir >= 0 && e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK) {
+    struct stat st;
+    int fd =
+        openat(fdDir, zLast, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT) {
+      e = CHOIR_OBJECT_ABSENT;
+    } else if (fd < 0 || fstat(fd, &st) != 0) {
+      choirErrno(pErr, errno, "open", zLast);
+    } else {
+      u64 n, iFrom = iOff < 0 ? 0 : (u64)iOff;
+      fileMeta(&st, pMeta); /* of the bytes that are read */
+      iFrom = iFrom < pMeta->nByte ? iFrom : pMeta->nByte;
+      n = pMeta->nByte - iFrom;
+      n = nByte >= 0 && (u64)nByte < n ? (u64)nByte : n;
+      fileSend(pErr, pObj->pConn, fd, iFrom, n, x, pArg);
+    }
+    if (fd >= 0) {
+      close(fd);
+    }
+  }
+  if (fdDir >= 0) {
+    close(fdDir);
+  }
+  return e;
+}
+
+/* The folder's lock; -1 and sticky when it cannot be had in time. */
+static int fileLock(ChoirConn *pConn, ChoirErr *pErr, int fdDir) {
+  i64 iEnd = choirMonotonic() + FILE_WAIT;
+  int fd = pErr->rc ? -1
+                    : openat(fdDir, FILE_LOCK,
+                             O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0) {
+    choirErrno(pErr, errno, "open the lock file", FILE_LOCK);
+    return -1;
+  }
+  while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR) {
+      choirErrno(pErr, errno, "lock", FILE_LOCK);
+    } else if (choirInterrupted(pConn)) {
+      choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
+    } else if (choirMonotonic() > iEnd) {
+      choirErrSet(pErr, SQLITE_BUSY,
+                  "somebody else has held the lock %s for %d seconds; try"
+                  " again",
+                  FILE_LOCK, FILE_WAIT / 1000);
+    }
+    if (pErr->rc != SQLITE_OK) {
+      close(fd);
+      return -1;
+    }
+    sqlite3_sleep(5);
+  }
+  return fd;
+}
+
+static void fileFill(ChoirErr *pErr, ChoirConn *pConn, int fd,
+                     const ChoirObjectSource *pSource) {
+  char *a = choirMalloc(pErr, FILE_CHUNK);
+  u64 iOff = 0;
+  while (a && iOff < pSource->nByte && pErr->rc == SQLITE_OK) {
+    u64 n = pSource->nByte - iOff;
+    n = n < FILE_CHUNK ? n : FILE_CHUNK;
+    pSource->xRead(pSource->pArg, pErr, iOff, a, n);
+    choirFdWrite(pErr, fd, iOff, a, n);
+    iOff += n;
+    if (choirInterrupted(pConn)) {
+      choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
+    }
+  }
+  sqlite3_free(a);
+}
+
+/* Compare and rename, under the folder's lock. */
+static int fileSwap(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
+                    const char *zName, const char *zEtag) {
+  ChoirObjectMeta now;
+  int fdLock = fileLock(pConn, pErr, pTmp->fdDir);
+  int e = CHOIR_OBJECT_FAILED;
+  if (fdLock < 0) {
+    return e;
+  }
+  e = fileStat(pErr, pTmp->fdDir, zName, &now);
+  if (pErr->rc == SQLITE_OK && zEtag &&
+      (e == CHOIR_OBJECT_ABSENT || strcmp(now.zEtag, zEtag) != 0)) {
+    e = CHOIR_OBJECT_CHANGED;
+  } else {
+    e = choirTempPublish(pTmp, pErr, zName, 1);
+  }
+  close(fdLock);
+  return e;
+}
+
+static int filePut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                   const ChoirObjectSource *pSource, int eIf, const char *zEtag,
+                   ChoirObjectMeta *pNew) {
+  FileStore *p = (FileStore *)pObj;
+  const char *zLast;
+  ChoirTemp tmp;
+  struct stat st;
+  int e = CHOIR_OBJECT_FAILED;
+  int fdDir = fileParent(p, pErr, zKey, 1, &zLast);
+  if (fdDir < 0) {
+    return e;
+  }
+  if (!p->bSwept) {
+    p->bSwept = 1;
+    fileSweep(fdDir);
+  }
+  choirTempOpen(&tmp, pErr, fdDir, zLast);
+  if (tmp.fd >= 0) {
+    fileFill(pErr, pObj->pConn, tmp.fd, pSource);
+    if (pErr->rc == SQLITE_OK && fsync(tmp.fd) != 0) {
+      choirErrno(pErr, errno, "sync", zLast); /* before the lock is taken */
+    }
+    if (pErr->rc == SQLITE_OK && fstat(tmp.fd, &st) == 0) {
+      fileMeta(&st, pNew);
+    }
+    if (pErr->rc == SQLITE_OK) {
+      e = eIf == CHOIR_IF_ABSENT
+              ? choirTempPublish(&tmp, pErr, zLast, 0)
+              : fileSwap(pObj->pConn, pErr, &tmp, zLast,
+                         eIf == CHOIR_IF_MATCH ? zEtag : NULL);
+    }
+    choirTempClose(&tmp);
+  }
+  close(fdDir);
+  return e;
+}
+
+static int fileDelete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                      const char *zEtag) {
+  const char *zLast;
+  int fdDir = fileParent((FileStore *)pObj, pErr, zKey, 0, &zLast);
+  int e = CHOIR_OBJECT_ABSENT;
+  int fdLock = -1;
+  ChoirObjectMeta now;
+  if (fdDir < 0) {
+    return e;
+  }
+  fdLock = fileLock(pObj->pConn, pErr, fdDir);
+  if (fdLock >= 0) {
+    e = fileStat(pErr, fdDir, zLast, &now);
+    if (e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK && zEtag &&
+        strcmp(now.zEtag, zEtag) != 0) {
+      e = CHOIR_OBJECT_CHANGED;
+    } else if (e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK) {
+      if (unlinkat(fdDir, zLast, 0) != 0) {
+        choirErrno(pErr, errno, "delete", zLast);
+      }
+      fileSyncDir(pErr, fdDir);
+    }
+    close(fdLock);
+  }
+  close(fdDir);
+  return e;
+}
+
+/* ---------------------------------------------------------------- listing */
+
+typedef struct FileList {
+  FileStore *pStore;
+  const char *zPrefix;
+  ChoirObjectEach xEach;
+  void *pArg;
+} FileList;
+
+static int fileNameCmp(const void *pA, const void *pB) {
+  return strcmp(*(char *const *)pA, *(char *const *)pB);
+}
+
+/* The names in a folder, folders with a '/' behind: then the order of names
+** is the order of keys. Count, or -1; the caller frees names and array. */
+static int fileNames(ChoirErr *pErr, int fdDir, char ***pazName) {
+  int fd = openat(fdDir, ".", FILE_DIR);
+  DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
+  struct dirent *pEnt;
+  char **az = NULL;
+  int n = 0, nAlloc = 0;
+  if (pDir == NULL) {
+    choirErrno(pErr, errno, "list", "a folder");
+    if (fd >= 0) {
+      close(fd);
+    }
+    return 0;
+  }
+  while (pErr->rc == SQLITE_OK && (pEnt = readdir(pDir)) != NULL) {
+    const char *z = pEnt->d_name;
+    struct stat st;
+    if (strcmp(z, ".") == 0 || strcmp(z, "..") == 0 ||
+        strncmp(z, ".choir-", 7) == 0 ||
+        fstatat(fdDir, z, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) {
+      continue;
+    }
+    if (n == nAlloc) {
+      char **azNew;
+      nAlloc = nAlloc ? nAlloc * 2 : 64;
+      azNew = choirRealloc(pErr, az, (u64)nAlloc * sizeof(char *));
+      if (azNew == NULL) {
+        break;
+      }
+      az = azNew;
+    }
+    az[n] = choirMprintf(pErr, "%s%s", z, S_ISDIR(st.st_mode) ? "/" : "");
+    n += az[n] != NULL;
+  }
+  closedir(pDir);
+  if (n) {
+    qsort(az, (size_t)n, sizeof(char *), fileNameCmp);
+  }
+  *pazName = az;
+  return n;
+}
+
+/* Could a key that begins with zKey begin with the prefix, or the reverse? */
+static int fileMeets(const char *zKey, const char *zPrefix) {
+  size_t nKey = strlen(zKey), nPrefix = strlen(zPrefix);
+  return strncmp(zKey, zPrefix, nKey < nPrefix ? nKey : nPrefix) == 0;
+}
+
+static void fileWalk(FileList *p, ChoirErr *pErr, int fdDir, const char *zDir,
+                     int iDepth) {
+  char **azName = NULL;
+  int i, n = fileNames(pErr, fdDir, &azName);
+  for (i = 0; i < n; i++) {
+    size_t nName = strlen(azName[i]);
+    int bDir = azName[i][nName - 1] == '/';
+    char *zKey = choirMprintf(pErr, "%s%s", zDir, azName[i]);
+    ChoirObjectMeta meta;
+    if (zKey == NULL || !fileMeets(zKey, p->zPrefix)) {
+      /* not asked for */
+    } else if (bDir) {
+      int fd;
+      azName[i][nName - 1] = 0;
+      fd = iDepth < FILE_DEPTH ? openat(fdDir, azName[i], FILE_DIR | O_NOFOLLOW)
+                               : -1;
+      if (fd >= 0) {
+        fileWalk(p, pErr, fd, zKey, iDepth + 1);
+        close(fd);
+      }
+    } else if (strlen(zKey) >= strlen(p->zPrefix) &&
+               fileStat(pErr, fdDir, azName[i], &meta) == CHOIR_OBJECT_OK &&
+               pErr->rc == SQLITE_OK) {
+      p->xEach(p->pArg, pErr, zKey, &meta);
+    }
+    sqlite3_free(zKey);
+    sqlite3_free(azName[i]);
+  }
+  sqlite3_free(azName);
+}
+
+static int fileList(ChoirObject *pObj, ChoirErr *pErr, const char *zPrefix,
+                    ChoirObjectEach x, void *pArg) {
+  FileList list;
+  list.pStore = (FileStore *)pObj;
+  list.zPrefix = zPrefix;
+  list.xEach = x;
+  list.pArg = pArg;
+  fileWalk(&list, pErr, list.pStore->fdRoot, "", 0);
+  return CHOIR_OBJECT_OK;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+static void fileClose(ChoirObject *pObj) {
+  FileStore *p = (FileStore *)pObj;
+  if (p->fdRoot >= 0) {
+    close(p->fdRoot);
+  }
+  sqlite3_free(pObj->zUrl);
+  sqlite3_free(pObj->zKey);
+  sqlite3_free(pObj);
+}
+
+static const ChoirObjectMethods fileMethods = {
+    fileHead, fileGet, filePut, fileDelete, fileList, fileClose,
+};
+
+static int fileHexDigit(char c) {
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                : -1;
+}
+
+/* The path of a file: URL, percent-decoded once; caller frees. */
+static char *filePath(ChoirErr *pErr, const char *zUrl) {
+  const char *z = zUrl + 5;
+  char *zPath, *zOut;
+  if (strncmp(z, "//", 2) == 0) {
+    z += 2;
+    if (strncmp(z, "localhost/", 10) == 0) {
+      z += 9;
+    }
+  }
+  if (z[0] != '/') {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "'%s' does not name an absolute path on this machine; write"
+                " file:///folder/name",
+                zUrl);
+  }
+  zPath = zOut = choirMalloc(pErr, strlen(z) + 1);
+  for (; zOut && *z && pErr->rc == SQLITE_OK; z++) {
+    char c = *z;
+    if (c == '?' || c == '#') {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "'%s' has a '%c'; a name with that character is written %s",
+                  zUrl, c, c == '?' ? "%3F" : "%23");
+    } else if (c == '%') {
+      int iHi = fileHexDigit(z[1]);
+      int iLo = iHi < 0 ? -1 : fileHexDigit(z[2]);
+      c = (char)(iHi * 16 + iLo);
+      if (iLo < 0 || c == 0 || c == '/') {
+        choirErrSet(pErr, SQLITE_ERROR,
+                    "'%s' has '%.3s', which does not stand for a character of"
+                    " a name",
+                    zUrl, z);
+      }
+      z += 2;
+    }
+    *zOut++ = c;
+  }
+  if (pErr->rc != SQLITE_OK) {
+    sqlite3_free(zPath);
+    zPath = NULL;
+  }
+  return zPath;
+}
+
+CHOIR_PRIVATE ChoirObject *choirFileOpen(ChoirConn *pConn, ChoirErr *pErr,
+                                         const char *zUrl) {
+  char *zPath = filePath(pErr, zUrl);
+  char *zSlash = zPath ? strrchr(zPath, '/') : NULL;
+  FileStore *p = zSlash ? choirMalloc(pErr, sizeof(*p)) : NULL;
+  const char *zRoot;
+  if (p == NULL) {
+    sqlite3_free(zPath);
+    return NULL;
+  }
+  p->base.pMethods = &fileMethods;
+  p->base.pConn = pConn;
+  p->fdRoot = -1;
+  p->base.zUrl = choirMprintf(pErr, "%s", zUrl);
+  p->base.zKey = choirMprintf(pErr, "%s", zSlash + 1);
+  *zSlash = 0;
+  zRoot = zPath[0] ? zPath : "/";
+  if (strstr(zPath, "/../") ||
+      (zSlash - zPath >= 3 && strcmp(zSlash - 3, "/..") == 0)) {
+    choirErrSet(pErr, SQLITE_ERROR, "'%s' has a part '..'", zUrl);
+  }
+  if (pErr->rc == SQLITE_OK) {
+    p->fdRoot = open(zRoot, FILE_DIR);
+    if (p->fdRoot < 0 && errno == ENOENT) {
+      choirErrSet(pErr, SQLITE_CANTOPEN,
+                  "the folder %s does not exist; create it first (or mount its"
+                  " disk)",
+                  zRoot);
+    } else if (p->fdRoot < 0) {
+      choirErrno(pErr, errno, "open the folder", zRoot);
+    }
+  }
+  if (p->base.zKey && p->base.zKey[0]) {
+    choirObjectKeyCheck(pErr, p->base.zKey);
+  }
+  sqlite3_free(zPath);
+  if (pErr->rc != SQLITE_OK) {
+    fileClose(&p->base);
+    return NULL;
+  }
+  return &p->base;
+}
+
+#endif /* !_WIN32 */

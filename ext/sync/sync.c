@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** What every sync call begins with, sync_status and sync_verify, and sync's
+** part of a workspace.
+**
+** Owns in the file: _choir_sync, _choir_sync_history, _choir_sync_seal
+** (sql/0004_sync.sql), and writes the three keys of sync_state.
+*/
+#include "sync.h"
+#include <time.h>
+
+/* -------------------------------------------------------------------- run */
+
+/* A snapshot is taken, and a pulled file put in place, by statements that are
+** refused while this connection reads or writes. */
+static void syncPlace(ChoirConn *pConn, ChoirErr *pErr) {
+  if (!sqlite3_get_autocommit(pConn->db)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "this connection is inside a transaction; commit or roll back"
+                " first");
+  } else if (sqlite3_txn_state(pConn->db, choirSchema(pConn)) !=
+             SQLITE_TXN_NONE) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "a statement of this connection is reading the database; call"
+                " it alone, as SELECT f(…) with no FROM");
+  }
+}
+
+CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
+                                  const char *zMode) {
+  const char *zUrl = NULL;
+  memset(p, 0, sizeof(*p));
+  p->pConn = pCall->pConn;
+  p->pErr = &pCall->err;
+  p->iStart = choirMonotonic();
+  p->there.fd = -1;
+  if (pCall->nArg > 0) {
+    zUrl = choirArgTextOrNull(p->pErr, pCall->apArg[0], "remote");
+  }
+  if (pCall->nArg > 1) {
+    p->zMode = choirArgTextOrNull(p->pErr, pCall->apArg[1], "mode");
+  }
+  if (p->zMode && strcmp(p->zMode, zMode) != 0) {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "mode must be '%s' or left out, got '%s'", zMode, p->zMode);
+  }
+  syncPlace(p->pConn, p->pErr);
+  if (p->pErr->rc == SQLITE_OK) {
+    choirPositionRead(p->pErr, p->pConn->db, choirSchema(p->pConn), &p->here);
+  }
+  if (p->pErr->rc == SQLITE_OK &&
+      sqlite3_db_readonly(p->pConn->db, choirSchema(p->pConn)) == 1) {
+    choirErrSet(p->pErr, SQLITE_READONLY,
+                "the database is read-only and a sync writes its position into"
+                " it");
+  }
+  choirRemoteOpen(p->pConn, p->pErr, &p->there, zUrl);
+  choirRemoteLook(p->pErr, &p->there);
+}
+
+CHOIR_PRIVATE void choirSyncIdentify(ChoirSyncRun *p, int bForeign) {
+  const u8 *aKnown = NULL;
+  if (p->pErr->rc != SQLITE_OK || p->there.eHead == CHOIR_OBJECT_ABSENT) {
+    return;
+  }
+  if (p->here.bWorkspace && !bForeign) {
+    aKnown = choirSealKnown(p->here.aSeal, p->there.zUrl, p->there.meta.zEtag);
+  }
+  if (aKnown && choirPositionKnows(p->pErr, p->pConn->db, choirSchema(p->pConn),
+                                   aKnown)) {
+    memcpy(p->aThere, aKnown, CHOIR_SYNC_ID);
+    p->bThere = 1;
+    return;
+  }
+  choirRemoteFetch(p->pConn, p->pErr, &p->there, bForeign);
+  if (p->pErr->rc == SQLITE_OK && p->there.eHead == CHOIR_OBJECT_OK) {
+    memcpy(p->aThere, p->there.pos.aHead, CHOIR_SYNC_ID);
+    p->bThere = p->bFetched = 1;
+  }
+}
+
+CHOIR_PRIVATE void choirSyncEnd(ChoirSyncRun *p) {
+  choirRemoteClose(&p->there);
+}
+
+CHOIR_PRIVATE int choirSyncChanged(ChoirSyncRun *p) {
+  return !p->here.bHead || !choirSealHasDigest(&p->here) ||
+         choirSnapshotChanged(p->pConn, p->pErr, p->here.aSeal);
+}
+
+static void syncTime(i64 iTime, char z[32]) {
+  time_t t = (time_t)(iTime / 1000);
+  struct tm tm;
+  z[0] = 0;
+  if (iTime > 0 && gmtime_r(&t, &tm)) {
+    strftime(z, 32, " of %Y-%m-%dT%H:%M:%SZ", &tm);
+  }
+}
+
+CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *p) {
+  char z[32];
+  syncTime(p->there.pos.iTime, z);
+  return choirMprintf(p->pErr, "%s is at version %lld%s and this file at %lld",
+                      p->there.zUrl, p->there.pos.iTxid, z, p->here.iTxid);
+}
+
+CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *p, ChoirCall *pCall,
+                                   const char *zVerb, int n, u64 nByte,
+                                   const char *zSaved) {
+  char zId[2 * CHOIR_SYNC_ID + 1];
+  ChoirBuf b;
+  choirBufInit(&b, p->pErr, CHOIR_BUF_JSON);
+  choirHex(p->here.aHead, CHOIR_SYNC_ID, zId);
+  choirBufPrintf(&b, "{\"%s\":%d,\"version\":\"%s\",\"txid\":%lld", zVerb, n,
+                 p->here.bHead ? zId : "", p->here.iTxid);
+  choirBufPrintf(&b, ",\"bytes\":%llu", nByte);
+  if (zSaved) {
+    choirBufText(&b, ",\"saved\":");
+    choirBufJson(&b, zSaved, -1);
+  }
+  choirBufPrintf(&b, ",\"ms\":%lld}", choirMonotonic() - p->iStart);
+  choirBufResult(&b, pCall->pCtx);
+}
+
+/* ------------------------------------------------------------------ empty */
+
+static int syncIsOurs(const char *zName) {
+  int i, j;
+  for (i = 0; i < choirMigrationCount; i++) {
+    const char *const *az = choirMigrations[i].azObject;
+    for (j = 0; az[j]; j++) {
+      if (sqlite3_stricmp(az[j], zName) == 0) {
+        return 1;
+      }
+    }
+  }
+  return 0;
+}
+
+static int syncHasRows(ChoirConn *pConn, ChoirErr *pErr, const char *zTable) {
+  char *z = choirMprintf(pErr, "SELECT 1 FROM ~.\"%w\" LIMIT 1", zTable);
+  sqlite3_stmt *p = z ? choirPrepare(pConn, pErr, z) : NULL;
+  int bRow = choirStep(pErr, p);
+  sqlite3_finalize(p);
+  sqlite3_free(z);
+  return bRow;
+}
+
+CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *pConn, ChoirErr *pErr) {
+  sqlite3_stmt *p = choirPrepare(
+      pConn, pErr,
+      "SELECT type, name FROM ~.sqlite_schema WHERE type IN ('table','view')"
+      " AND name NOT LIKE '\\_choir\\_%' ESCAPE '\\'"
+      " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'");
+  int bEmpty = 1;
+  while (bEmpty && choirStep(pErr, p)) {
+    const char *zType = (const char *)sqlite3_column_text(p, 0);
+    const char *zName = (const char *)sqlite3_column_text(p, 1);
+    if (zType == NULL || zName == NULL) {
+      choirErrNomem(pErr);
+    } else if (!syncIsOurs(zName) ||
+               (zType[0] == 't' && syncHasRows(pConn, pErr, zName))) {
+      bEmpty = 0;
+    }
+  }
+  sqlite3_finalize(p);
+  return bEmpty && pErr->rc == SQLITE_OK;
+}
+
+/* ----------------------------------------------------------------- status */
+
+enum { STATUS_PUSH, STATUS_PULL, STATUS_SAME, STATUS_CONFLICT };
+
+/* What would a push or a pull do? */
+static const char *syncState(ChoirSyncRun *p, int bChanged) {
+  if (p->there.eHead == CHOIR_OBJECT_ABSENT) {
+    return "empty";
+  }
+  if (p->bFetched &&
+      memcmp(p->there.pos.aLineage, p->here.aLineage, CHOIR_SYNC_ID) != 0) {
+    return !p->here.bHead && choirSyncIsEmpty(p->pConn, p->pErr)
+               ? "pull"
+               : "another workspace";
+  }
+  if (memcmp(p->aThere, p->here.aHead, CHOIR_SYNC_ID) == 0) {
+    return bChanged ? "push" : "in sync";
+  }
+  if (choirPositionKnows(p->pErr, p->pConn->db, choirSchema(p->pConn),
+                         p->aThere)) {
+    return "push";
+  }
+  if (!bChanged && p->bFetched &&
+      choirPositionKnows(p->pErr, p->there.db, "main", p->here.aHead)) {
+    return "pull";
+  }
+  return "conflict";
+}
+
+static void syncStatusRow(ChoirCursor *pCur, ChoirSyncRun *p,
+                          const char *zState, const char *zDetail,
+                          int bChanged) {
+  char zId[2 * CHOIR_SYNC_ID + 1];
+  int bSame = p->bThere && memcmp(p->aThere, p->here.aHead, 16) == 0;
+  choirRowText(pCur, p->there.zUrl);
+  choirRowText(pCur, zState);
+  choirRowText(pCur, zDetail);
+  choirRowInt(pCur, bChanged);
+  choirRowInt(pCur, p->here.iTxid);
+  choirHex(p->here.aHead, CHOIR_SYNC_ID, zId);
+  choirRowText(pCur, p->here.bHead ? zId : NULL);
+  if (p->bFetched || bSame) {
+    choirRowInt(pCur, p->bFetched ? p->there.pos.iTxid : p->here.iTxid);
+  } else {
+    choirRowText(pCur, NULL);
+  }
+  choirHex(p->aThere, CHOIR_SYNC_ID, zId);
+  choirRowText(pCur, p->bThere ? zId : NULL);
+  if (p->here.iTime) {
+    choirRowInt(pCur, p->here.iTime);
+  } else {
+    choirRowText(pCur, NULL);
+  }
+}
+
+/*
+** SQL: sync_status([remote]) -> TABLE(remote, state, detail, changed, txid,
+**   version, remote_txid, remote_version, last_sync)
+**
+** One row: where this file and the remote stand, changing neither. state says
+** what is to do: in sync, push, pull, conflict (both sides changed), empty
+** (nothing at the remote yet), another workspace, unreachable (detail says
+** why), no remote. changed is 1 when this file differs from the version it was
+** last pushed or pulled as.
+**
+**   remote  TEXT, URL; default: choir_config('remote')
+**
+** Errors: no workspace in the schema.
+**
+** > SELECT state, changed, txid FROM sync_status
+** = no remote|1|0
+*/
+static void syncStatus(ChoirCursor *pCur) {
+  const char *zUrl = choirArgTextOrNull(&pCur->err, pCur->apArg[0], "remote");
+  ChoirErr err = {0, NULL}; /* a remote out of reach is a row, no error */
+  ChoirSyncRun run;
+  const char *zState = "no remote";
+  int bChanged;
+  memset(&run, 0, sizeof(run));
+  run.pConn = pCur->pConn;
+  run.pErr = &pCur->err;
+  run.there.fd = -1;
+  choirNeedWorkspace(pCur->pConn, &pCur->err);
+  if (pCur->err.rc == SQLITE_OK) {
+    choirPositionRead(&pCur->err, pCur->pConn->db, choirSchema(pCur->pConn),
+                      &run.here);
+  }
+  bChanged = choirSyncChanged(&run);
+  if (pCur->err.rc != SQLITE_OK) {
+    return;
+  }
+  if (zUrl || choirConfig(pCur->pConn, "remote")) {
+    run.pErr = &err;
+    choirRemoteOpen(pCur->pConn, &err, &run.there, zUrl);
+    choirRemoteLook(&err, &run.there);
+    choirSyncIdentify(&run, 0);
+    zState = err.rc ? "unreachable" : syncState(&run, bChanged);
+  }
+  if (err.rc == SQLITE_NOMEM) {
+    choirErrNomem(&pCur->err);
+  }
+  syncStatusRow(pCur, &run, zState, err.zMsg, bChanged);
+  choirErrClear(&err);
+  choirSyncEnd(&run);
+}
+
+/*
+** SQL: sync_verify([remote]) -> TEXT
+**
+** Reads every byte of the remote and proves that it is a whole, undamaged
+** version: its seal (SHA-256) and PRAGMA quick_check. Changes nothing. Gives a
+** JSON object: ok, version, txid, bytes, sha256 and ms.
+**
+**   remote  TEXT, URL; default: choir_config('remote')
+**
+** NULL: a NULL remote means the configured one.
+** Errors: nothing there; damaged, and how; not a workspace.
+**
+** > SELECT sync_verify('ws.sqlite')
+** ! sync_verify: 'ws.sqlite' is not a URL; write file:///folder/name.sqlite
+*/
+static void syncVerify(ChoirCall *pCall) {
+  const char *zUrl =
+      pCall->nArg ? choirArgTextOrNull(&pCall->err, pCall->apArg[0], "remote")
+                  : NULL;
+  ChoirRemote there;
+  char zSha[65], zId[2 * CHOIR_SYNC_ID + 1];
+  i64 iStart = choirMonotonic();
+  ChoirBuf b;
+  choirRemoteOpen(pCall->pConn, &pCall->err, &there, zUrl);
+  choirRemoteFetch(pCall->pConn, &pCall->err, &there, 0);
+  if (pCall->err.rc == SQLITE_OK && there.eHead == CHOIR_OBJECT_ABSENT) {
+    choirErrSet(&pCall->err, SQLITE_ERROR, "nothing at %s", there.zUrl);
+  }
+  choirHex(there.pos.aHead, CHOIR_SYNC_ID, zId);
+  choirHex(there.aDigest, 32, zSha);
+  choirBufInit(&b, &pCall->err, CHOIR_BUF_JSON);
+  choirBufPrintf(&b,
+                 "{\"ok\":1,\"version\":\"%s\",\"txid\":%lld,\"bytes\":%llu,"
+                 "\"sha256\":\"%s\",\"ms\":%lld}",
+                 zId, there.pos.iTxid, there.meta.nByte, zSha,
+                 choirMonotonic() - iStart);
+  choirBufResult(&b, pCall->pCtx);
+  choirRemoteClose(&there);
+}
+
+/* --------------------------------------------------------------- the part */
+
+static void syncInstall(ChoirConn *pConn, ChoirErr *pErr) {
+  choirExecText(pConn, pErr,
+                "INSERT OR IGNORE INTO ~._choir_sync(id, lineage)"
+                " VALUES(1, randomblob(16));"
+                "DELETE FROM ~._choir_sync_seal WHERE id<>1 OR"
+                " typeof(seal)<>'blob' OR length(seal)<>160;"
+                "INSERT OR IGNORE INTO ~._choir_sync_seal(id, seal)"
+                " VALUES(1, zeroblob(160))");
+}
+
+static void syncCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
+  ChoirErr err = {0, NULL};
+  ChoirPosition pos;
+  choirPositionRead(&err, pConn->db, choirSchema(pConn), &pos);
+  if (err.rc == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  } else if (err.rc != SQLITE_OK || !pos.bWorkspace) {
+    choirRowText(pCur, "sync");
+    choirRowText(pCur, err.rc ? err.zMsg : "the sync tables are missing");
+  }
+  choirErrClear(&err);
+}
+
+static void syncMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
+  choirRowText(pCur, "sync_versions");
+  choirRowInt(pCur,
+              choirQueryInt(pConn, pErr,
+                            "SELECT count(*) FROM ~._choir_sync_history", 0));
+  choirRowText(pCur, "versions");
+}
+
+static const ChoirPart syncPart = {.zName = "sync",
+                                   .xInstall = syncInstall,
+                                   .xCheck = syncCheck,
+                                   .xMetrics = syncMetrics};
+
+static const ChoirFunc aSyncFunc[] = {
+    {"sync_verify", 0, 1, CHOIR_EFFECT, 0, syncVerify, NULL},
+};
+
+static const ChoirTvf aSyncTvf[] = {
+    {"sync_status",
+     "remote, state, detail, changed, txid, version, remote_txid,"
+     " remote_version, last_sync, arg_remote HIDDEN",
+     9, 0, 1, CHOIR_EFFECT, 0, 0, syncStatus, NULL, NULL, NULL},
+};
+
+CHOIR_PRIVATE int choirSyncRegister(ChoirConn *pConn, char **pzErr) {
+  int rc;
+  choirPartAdd(pConn, &syncPart);
+  rc = choirRegisterFuncs(pConn, aSyncFunc, 1, pzErr);
+  if (rc == SQLITE_OK) {
+    rc = choirRegisterTvfs(pConn, aSyncTvf, 1, pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirPushRegister(pConn, pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirPullRegister(pConn, pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirBackupRegister(pConn, pzErr);
+  }
+  return rc;
+}

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** sync_pull(): the remote's version becomes this file.
+**
+** The remote is fetched and verified before anything here is touched
+** (sync_remote.c). It may replace this file when that loses nothing: this file
+** is empty, or is an unchanged ancestor of it. Then sqlite3_backup copies it
+** into the host's connection in one transaction: readers in WAL mode finish on
+** the old state, a kill leaves the old or the new one, never a mixture.
+**
+** "Unchanged" was decided by a scan before the write lock was held. The copy's
+** first step takes the lock; SQLite's data version then tells whether anybody
+** committed since the scan, and if so the copy is rolled back.
+*/
+#include "sync.h"
+
+static i64 pullPragma(ChoirSyncRun *p, const char *zSql) {
+  sqlite3_stmt *pStmt = choirPrepare(p->pConn, p->pErr, zSql);
+  i64 v = choirStep(p->pErr, pStmt) ? sqlite3_column_int64(pStmt, 0) : 0;
+  sqlite3_finalize(pStmt);
+  return v;
+}
+
+static unsigned pullDataVersion(ChoirSyncRun *p) {
+  unsigned v = 0;
+  sqlite3_file_control(p->pConn->db, choirSchema(p->pConn),
+                       SQLITE_FCNTL_DATA_VERSION, &v);
+  return v;
+}
+
+/* An empty file takes the remote's page size, and WAL as choir_init() does. A
+** connection of its own, because the host's is running a statement. */
+static void pullNewFile(ChoirSyncRun *p, i64 szPage) {
+  const char *zFile = sqlite3_db_filename(p->pConn->db, choirSchema(p->pConn));
+  sqlite3 *db = NULL;
+  if (zFile && zFile[0] &&
+      sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK) {
+    char z[80];
+    sqlite3_snprintf(sizeof(z), z,
+                     "PRAGMA page_size=%lld; PRAGMA journal_mode=WAL", szPage);
+    sqlite3_exec(db, z, NULL, NULL, NULL);
+  }
+  sqlite3_close(db);
+}
+
+static void pullPageSize(ChoirSyncRun *p) {
+  sqlite3_stmt *pStmt = NULL;
+  i64 szThere = 0, szHere;
+  if (p->pErr->rc != SQLITE_OK) {
+    return;
+  }
+  choirErrDb(
+      p->pErr, p->there.db,
+      sqlite3_prepare_v2(p->there.db, "PRAGMA page_size", -1, &pStmt, NULL));
+  if (choirStep(p->pErr, pStmt)) {
+    szThere = sqlite3_column_int64(pStmt, 0);
+  }
+  sqlite3_finalize(pStmt);
+  if (pullPragma(p, "PRAGMA ~.page_count") == 0) {
+    pullNewFile(p, szThere);
+  }
+  if (pullPragma(p, "PRAGMA ~.page_count") == 0) {
+    return; /* an empty memory database takes any */
+  }
+  szHere = pullPragma(p, "PRAGMA ~.page_size");
+  if (szHere != szThere) {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "the remote has pages of %lld bytes and this file of %lld; pull"
+                " into an empty file, or run PRAGMA journal_mode=DELETE, PRAGMA"
+                " page_size=%lld and VACUUM here first",
+                szThere, szHere, szThere);
+  }
+}
+
+/* What to do with the fetched version. */
+enum { PULL_NOTHING, PULL_TAKE, PULL_TAKE_KEEP };
+
+static int pullConflict(ChoirSyncRun *p) {
+  char *z = choirSyncWhere(p);
+  choirErrSet(p->pErr, SQLITE_BUSY,
+              "both sides changed: %s with changes of its own;"
+              " sync_pull('%s', 'theirs') replaces this file by the remote's"
+              " version and keeps a copy of yours",
+              z ? z : "", p->there.zUrl);
+  sqlite3_free(z);
+  return PULL_NOTHING;
+}
+
+/* An explicit 'theirs': keep a copy unless this file is that version. */
+static int pullTheirs(ChoirSyncRun *p) {
+  int bSame = p->here.bHead &&
+              memcmp(p->aThere, p->here.aHead, CHOIR_SYNC_ID) == 0 &&
+              !choirSnapshotChanged(p->pConn, p->pErr, p->there.aDigest);
+  return bSame ? PULL_NOTHING : PULL_TAKE_KEEP;
+}
+
+static int pullDecide(ChoirSyncRun *p) {
+  const char *zSchema = choirSchema(p->pConn);
+  if (p->pErr->rc != SQLITE_OK) {
+    return PULL_NOTHING;
+  }
+  if (!p->here.bHead && choirSyncIsEmpty(p->pConn, p->pErr)) {
+    return PULL_TAKE; /* the first pull of a new device */
+  }
+  if (!p->here.bWorkspace) {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "schema %s has tables but no workspace; pull into an empty"
+                " file",
+                zSchema);
+    return PULL_NOTHING;
+  }
+  if (p->zMode) {
+    return pullTheirs(p);
+  }
+  if (memcmp(p->there.pos.aLineage, p->here.aLineage, CHOIR_SYNC_ID) != 0) {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "the remote %s belongs to another workspace; pull it into an"
+                " empty file, or sync_pull('%s', 'theirs') to replace this one"
+                " and keep a copy",
+                p->there.zUrl, p->there.zUrl);
+    return PULL_NOTHING;
+  }
+  if (choirPositionKnows(p->pErr, p->pConn->db, zSchema, p->aThere)) {
+    return PULL_NOTHING; /* the same version, or an older one */
+  }
+  if (p->here.bHead &&
+      choirPositionKnows(p->pErr, p->there.db, "main", p->here.aHead) &&
+      !choirSyncChanged(p)) {
+    return PULL_TAKE;
+  }
+  return pullConflict(p);
+}
+
+/* Copies the fetched file over this one, unless it changed since iVersion. */
+static void pullApply(ChoirSyncRun *p, unsigned iVersion) {
+  sqlite3 *db = p->pConn->db;
+  sqlite3_backup *pBackup;
+  int rc;
+  if (p->pErr->rc != SQLITE_OK) {
+    return;
+  }
+  pBackup = sqlite3_backup_init(db, choirSchema(p->pConn), p->there.db, "main");
+  if (pBackup == NULL) {
+    choirErrDb(p->pErr, db, sqlite3_errcode(db));
+    return;
+  }
+  rc = sqlite3_backup_step(pBackup, 1);
+  if (rc == SQLITE_OK && pullDataVersion(p) != iVersion) {
+    choirErrSet(p->pErr, SQLITE_BUSY,
+                "another connection changed this file during the pull; try"
+                " again");
+  } else if (rc == SQLITE_OK) {
+    rc = sqlite3_backup_step(pBackup, -1);
+  }
+  sqlite3_backup_finish(pBackup);
+  if (rc == SQLITE_BUSY || rc == SQLITE_LOCKED) {
+    choirErrSet(p->pErr, rc,
+                "another connection is using this file; try again when it is"
+                " done");
+  } else if (rc == SQLITE_NOMEM) {
+    choirErrNomem(p->pErr);
+  } else if (rc != SQLITE_DONE && rc != SQLITE_OK) {
+    choirErrSet(p->pErr, rc, "cannot replace this file's content: %s",
+                sqlite3_errstr(rc));
+  }
+}
+
+/* The fetched file, made to know where it came from, becomes this one. */
+static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
+  u8 aSeal[CHOIR_SYNC_SEAL];
+  memcpy(aSeal, p->here.aSeal, CHOIR_SYNC_SEAL); /* facts stay facts */
+  /* When it is not as it was sealed, its content is not its head's. */
+  memcpy(aSeal, p->there.pos.aSeal, 32);
+  if (p->there.bSealed) {
+    choirSealLearn(aSeal, p->there.zUrl, p->there.meta.zEtag, p->aThere);
+  } else {
+    memset(aSeal, 0, 32);
+  }
+  choirRemoteReseal(p->pErr, &p->there, aSeal);
+  pullApply(p, iVersion);
+  if (p->pErr->rc == SQLITE_OK) {
+    p->here = p->there.pos;
+  }
+}
+
+/*
+** SQL: sync_pull([remote[, mode]]) -> TEXT
+**
+** Makes this file the remote's version, when nothing is lost by it: this file
+** is new and empty, or unchanged since a version the remote descends from.
+** The remote is verified to its last byte before anything here is touched; the
+** change is one transaction, so others who have this file open see the old or
+** the new version. Gives a JSON object: pulled (1, or 0 when the remote has
+** nothing newer), version, txid, bytes, ms, and saved with mode 'theirs'.
+**
+** Call it alone, outside a transaction: SELECT sync_pull(…). It works on a new
+** empty file without choir_init().
+**
+**   remote  TEXT, URL of a file ending in .sqlite or .db; default:
+**           choir_config('remote')
+**   mode    TEXT, 'theirs': replace this file whatever it holds; a copy of it
+**           is kept first in $XDG_STATE_HOME/choir, and saved is its path
+**
+** NULL: a NULL remote means the configured one; a NULL mode none.
+** Errors: both sides changed (the message names both versions and the way
+** out); nothing at the remote; it is damaged, belongs to another workspace or
+** needs a newer choir; page sizes differ; somebody else uses this file. After
+** an error this file is unchanged.
+**
+** > SELECT sync_pull('file:///tmp/ws.sqlite', 'mine')
+** ! sync_pull: mode must be 'theirs' or left out, got 'mine'
+*/
+static void pullFunc(ChoirCall *pCall) {
+  ChoirSyncRun run;
+  char *zSaved = NULL;
+  int eDo = PULL_NOTHING;
+  unsigned iVersion;
+  choirSyncBegin(&run, pCall, "theirs");
+  choirSyncIdentify(&run, run.zMode != NULL);
+  if (pCall->err.rc == SQLITE_OK && !run.bThere) {
+    choirErrSet(&pCall->err, SQLITE_ERROR,
+                "nothing at %s yet; run sync_push() on the device that has the"
+                " workspace",
+                run.there.zUrl);
+  }
+  if (run.bFetched) {
+    pullPageSize(&run);
+    /* From here on nobody else may commit: checked in pullApply. */
+    if (pCall->err.rc == SQLITE_OK) {
+      choirPositionRead(run.pErr, run.pConn->db, choirSchema(run.pConn),
+                        &run.here);
+    }
+    iVersion = pullDataVersion(&run);
+    eDo = pullDecide(&run);
+    if (eDo == PULL_TAKE_KEEP) {
+      zSaved = choirBackupKeep(run.pConn, run.pErr, &run.here);
+    }
+    if (eDo != PULL_NOTHING) {
+      pullTake(&run, iVersion);
+    }
+  }
+  choirSyncResult(&run, pCall, "pulled", eDo != PULL_NOTHING,
+                  eDo != PULL_NOTHING ? run.there.meta.nByte : 0, zSaved);
+  sqlite3_free(zSaved);
+  choirSyncEnd(&run);
+}
+
+static const ChoirFunc aPullFunc[] = {
+    {"sync_pull", 0, 2, CHOIR_EFFECT, 0, pullFunc, NULL},
+};
+
+CHOIR_PRIVATE int choirPullRegister(ChoirConn *pConn, char **pzErr) {
+  return choirRegisterFuncs(pConn, aPullFunc, 1, pzErr);
+}

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** The other side of a sync: a plain SQLite file in an object store.
+**
+** A fetched file goes into an anonymous temporary file and is believed only
+** after it has been looked at there, through a connection that has neither
+** choir's functions nor triggers nor views:
+**
+**   header    an SQLite database of the size it says
+**   seal      SHA-256 of every byte but the seal's own equals the seal, so a
+**             single flipped, missing or added byte is found
+**   content   PRAGMA quick_check
+**   position  the sync tables, and a format this choir knows
+*/
+#include "sync.h"
+#include <stdlib.h>
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+
+#define REMOTE_CHUNK ((u64)1 << 18)
+
+CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
+                                   ChoirRemote *p, const char *zUrl) {
+  size_t n;
+  memset(p, 0, sizeof(*p));
+  p->fd = -1;
+  p->eHead = CHOIR_OBJECT_FAILED;
+  zUrl = zUrl || pErr->rc ? zUrl : choirConfig(pConn, "remote");
+  if (zUrl == NULL || zUrl[0] == 0) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "no remote; name one, as in"
+                " sync_push('file:///folder/name.sqlite'), or set it by"
+                " choir_config('remote', …) or CHOIR_REMOTE");
+    return;
+  }
+  n = strlen(zUrl);
+  if (zUrl[n - 1] == '/') {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "'%s' names a folder, and page deltas in a folder are not"
+                " supported yet; name a file that ends in .sqlite or .db",
+                zUrl);
+  } else if (sqlite3_strlike("%.sqlite", zUrl, 0) != 0 &&
+             sqlite3_strlike("%.db", zUrl, 0) != 0) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "a remote must end in .sqlite or .db, got '%s'", zUrl);
+  }
+  p->pStore = choirObjectOpen(pConn, pErr, zUrl);
+  p->zUrl = p->pStore ? p->pStore->zUrl : NULL;
+}
+
+static void remoteForget(ChoirRemote *p) {
+  sqlite3_close(p->db);
+  choirSpoolFree(p->pSpool);
+  p->db = NULL;
+  p->pSpool = NULL;
+}
+
+CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *p) {
+  remoteForget(p);
+  if (p->fd >= 0) {
+    close(p->fd);
+    p->fd = -1;
+  }
+  choirObjectClose(p->pStore);
+  p->pStore = NULL;
+}
+
+CHOIR_PRIVATE void choirRemoteLook(ChoirErr *pErr, ChoirRemote *p) {
+  if (p->pStore) {
+    p->eHead = choirObjectHead(p->pStore, pErr, p->pStore->zKey, &p->meta);
+  }
+}
+
+/* ------------------------------------------------------------------ fetch */
+
+typedef struct RemoteSink {
+  int fd;
+  u64 nByte;
+} RemoteSink;
+
+static void remoteWrite(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
+  RemoteSink *p = pArg;
+  choirFdWrite(pErr, p->fd, p->nByte, a, n);
+  p->nByte += n;
+}
+
+static void remoteDamaged(ChoirErr *pErr, const ChoirRemote *p,
+                          const char *zWhat) {
+  choirErrSet(pErr, SQLITE_CORRUPT,
+              "the remote %s is damaged: %s; nothing was changed here, replace"
+              " it by an intact copy",
+              p->zUrl, zWhat);
+}
+
+/* A database may be read only in rollback mode here, and its size must be what
+** its header says. */
+static int remoteHeader(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
+  u8 a[100];
+  u64 szPage, nPage;
+  if (pErr->rc != SQLITE_OK) {
+    return 0;
+  }
+  if (nByte < 512) {
+    remoteDamaged(pErr, p, "it is too short to be a database");
+    return 0;
+  }
+  choirFdRead(pErr, p->fd, 0, a, sizeof(a));
+  if (pErr->rc == SQLITE_OK && memcmp(a, "SQLite format 3", 16) != 0) {
+    remoteDamaged(pErr, p, "it is not an SQLite database");
+    return 0;
+  }
+  szPage = (u64)a[16] << 8 | a[17];
+  szPage = szPage == 1 ? 65536 : szPage;
+  nPage = (u64)a[28] << 24 | (u64)a[29] << 16 | (u64)a[30] << 8 | a[31];
+  if (szPage < 512 || (szPage & (szPage - 1)) || szPage > 65536) {
+    remoteDamaged(pErr, p, "its page size is impossible");
+  } else if (nPage * szPage != nByte) {
+    char *z = choirMprintf(pErr, "it has %llu bytes and its header says %llu",
+                           nByte, nPage * szPage);
+    remoteDamaged(pErr, p, z ? z : "its size is wrong");
+    sqlite3_free(z);
+  }
+  if (a[18] == 2 || a[19] == 2) { /* left in WAL mode by another tool */
+    static const u8 aRollback[2] = {1, 1};
+    p->bSealed = 0;
+    choirFdWrite(pErr, p->fd, 18, aRollback, 2);
+    return 0;
+  }
+  return 1;
+}
+
+/* The fetched file as a database that can do nothing but be read. */
+static void remoteConnect(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
+  p->pSpool = choirSpoolNew(pErr, p->fd, nByte);
+  p->db = choirSpoolOpen(pErr, p->pSpool, 0);
+  if (p->db) {
+    sqlite3_db_config(p->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(p->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    sqlite3_db_config(p->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    sqlite3_db_config(p->db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+  }
+}
+
+static u64 remotePageSize(ChoirErr *pErr, ChoirRemote *p) {
+  u8 a[2];
+  u64 sz = 0;
+  choirFdRead(pErr, p->fd, 16, a, 2);
+  if (pErr->rc == SQLITE_OK) {
+    sz = (u64)a[0] << 8 | a[1];
+  }
+  return sz == 1 ? 65536 : sz;
+}
+
+/* Offset of the seal in the fetched file, 0 when there is none. */
+static u64 remoteSealOffset(ChoirErr *pErr, ChoirRemote *p) {
+  u64 szPage = remotePageSize(pErr, p);
+  u64 iPage = szPage * (u64)(p->pos.iRoot ? p->pos.iRoot - 1 : 0);
+  u8 *a = iPage ? choirMalloc(pErr, szPage) : NULL;
+  u64 iOff = 0;
+  if (a) {
+    int iIn;
+    choirFdRead(pErr, p->fd, iPage, a, szPage);
+    iIn = pErr->rc == SQLITE_OK ? choirSealFind(a, (int)szPage) : 0;
+    iOff = iIn ? iPage + (u64)iIn : 0;
+  }
+  sqlite3_free(a);
+  return iOff;
+}
+
+/* Bytes [iOff, iEnd) into the digest, the seal's as zeros. */
+static void remoteHash(ChoirErr *pErr, ChoirRemote *p, ChoirSha256 *pSha,
+                       u64 iOff, u64 iEnd, u64 iSeal) {
+  u8 *a = choirMalloc(pErr, REMOTE_CHUNK);
+  while (a && iOff < iEnd && pErr->rc == SQLITE_OK) {
+    u64 i, n = iEnd - iOff < REMOTE_CHUNK ? iEnd - iOff : REMOTE_CHUNK;
+    choirFdRead(pErr, p->fd, iOff, a, n);
+    for (i = iSeal; i < iSeal + CHOIR_SYNC_SEAL; i++) {
+      if (i >= iOff && i < iOff + n) {
+        a[i - iOff] = 0;
+      }
+    }
+    choirSha256Update(pSha, a, n);
+    iOff += n;
+  }
+  sqlite3_free(a);
+}
+
+/* The digest as a snapshot computes it: page 1 comes last. */
+static void remoteDigest(ChoirErr *pErr, ChoirRemote *p, u64 nByte, u64 iSeal) {
+  u64 szPage = remotePageSize(pErr, p);
+  ChoirSha256 sha;
+  choirSha256Init(&sha);
+  remoteHash(pErr, p, &sha, szPage, nByte, iSeal);
+  remoteHash(pErr, p, &sha, 0, szPage, iSeal);
+  choirSha256Final(&sha, p->aDigest);
+}
+
+static void remoteSealCheck(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
+  static const u8 aZero[CHOIR_SYNC_SEAL];
+  u64 iSeal = remoteSealOffset(pErr, p);
+  if (iSeal == 0) {
+    p->bSealed = 0;
+    return;
+  }
+  remoteDigest(pErr, p, nByte, iSeal);
+  if (memcmp(p->aDigest, p->pos.aSeal, 32) != 0 ||
+      memcmp(p->pos.aSeal + 32, aZero, CHOIR_SYNC_SEAL - 32) != 0) {
+    p->bSealed = 0;
+  }
+}
+
+static void remoteQuickCheck(ChoirErr *pErr, ChoirRemote *p) {
+  sqlite3_stmt *pStmt = NULL;
+  int rc;
+  if (pErr->rc != SQLITE_OK) {
+    return;
+  }
+  rc = sqlite3_prepare_v2(p->db, "PRAGMA quick_check(1)", -1, &pStmt, NULL);
+  if (rc == SQLITE_OK && sqlite3_step(pStmt) == SQLITE_ROW) {
+    const char *z = (const char *)sqlite3_column_text(pStmt, 0);
+    if (z == NULL || strcmp(z, "ok") != 0) {
+      remoteDamaged(pErr, p, z ? z : "quick_check gives nothing");
+    }
+  } else {
+    remoteDamaged(pErr, p, sqlite3_errmsg(p->db));
+  }
+  sqlite3_finalize(pStmt);
+}
+
+static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
+                         int bForeign) {
+  ChoirErr err = {0, NULL};
+  p->bSealed = 1;
+  if (!remoteHeader(pErr, p, nByte)) {
+    p->bSealed = 0;
+  }
+  remoteConnect(pErr, p, nByte);
+  if (pErr->rc != SQLITE_OK) {
+    return;
+  }
+  choirPositionRead(&err, p->db, "main", &p->pos);
+  if (err.rc == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  } else if (err.rc != SQLITE_OK) {
+    remoteDamaged(pErr, p, err.zMsg);
+  } else if (!p->pos.bWorkspace || !p->pos.bHead) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s is not a workspace that was pushed there; choose another"
+                " remote",
+                p->zUrl);
+  } else if (p->pos.iFormat > choirMigrationCount) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "the workspace at %s has format %d and this choir knows up to"
+                " %d; load a newer choir",
+                p->zUrl, p->pos.iFormat, choirMigrationCount);
+  }
+  choirErrClear(&err);
+  remoteSealCheck(pErr, p, nByte);
+  remoteQuickCheck(pErr, p);
+  if (!p->bSealed && !bForeign) {
+    choirErrSet(pErr, SQLITE_CORRUPT,
+                "%s is not as it was pushed: it was damaged or changed by"
+                " another tool; sync_pull('%s', 'theirs') takes it as it is and"
+                " keeps a copy of this file",
+                p->zUrl, p->zUrl);
+  }
+}
+
+CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *pConn, ChoirErr *pErr,
+                                    ChoirRemote *p, int bForeign) {
+  RemoteSink sink;
+  ChoirObjectMeta meta;
+  int e;
+  (void)pConn;
+  if (pErr->rc != SQLITE_OK) {
+    return;
+  }
+  remoteForget(p);
+  if (p->fd >= 0) {
+    close(p->fd);
+  }
+  p->fd = choirTempAnonymous(pErr);
+  sink.fd = p->fd;
+  sink.nByte = 0;
+  e = choirObjectGet(p->pStore, pErr, p->pStore->zKey, 0, -1, &meta,
+                     remoteWrite, &sink);
+  p->eHead = e;
+  if (e != CHOIR_OBJECT_OK) {
+    return; /* gone since the look, or failed */
+  }
+  p->meta = meta;
+  if (pErr->rc == SQLITE_OK && sink.nByte != meta.nByte) {
+    choirErrSet(pErr, SQLITE_IOERR,
+                "%s ended after %llu of %llu bytes; try again", p->zUrl,
+                sink.nByte, meta.nByte);
+  }
+  remoteVerify(pErr, p, sink.nByte, bForeign);
+}
+
+CHOIR_PRIVATE void choirRemoteReseal(ChoirErr *pErr, ChoirRemote *p,
+                                     const u8 *aSeal) {
+  u64 iSeal = remoteSealOffset(pErr, p);
+  u64 nByte = choirSpoolSize(p->pSpool);
+  if (iSeal) {
+    choirFdWrite(pErr, p->fd, iSeal, aSeal, CHOIR_SYNC_SEAL);
+  }
+  remoteForget(p);
+  remoteConnect(pErr, p, nByte);
+}

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** The spool: a private file behind an SQLite VFS, so that sqlite3_backup can
+** write a snapshot into it, and a fetched file can be read as a database
+** without ever being opened by name.
+**
+** As a sink it relies on what sqlite3_backup does on every version tested:
+** pages from 2 on arrive once and in ascending order; page 1 may come first,
+** last or both, and only it is read. Anything else is an error, not a guess.
+** So the bytes are hashed on the way, page 1 after all others, normalised
+** (spoolNormalise): without what differs between two copies of one content.
+** The page at 1 GiB that SQLite keeps for locks never arrives and is zeros.
+**
+** Each spool brings a VFS of its own, listed under a random name only while a
+** connection to it is being opened: nobody else can open it, and nothing stays
+** behind.
+*/
+#include "sync.h"
+
+#define SPOOL_BUF ((u64)1 << 20)
+#define SPOOL_LOCKPAGE ((u64)0x40000000)
+#define SPOOL_PAGE1 65536
+
+struct ChoirSpool {
+  sqlite3_vfs vfs;
+  char zName[48];
+  int fd;
+  u8 bSink;
+  u8 bPage1;  /* page 1 was written */
+  u8 bBroken; /* pages came in an order this code does not know */
+  int szPage;
+  u64 nByte; /* size of the file */
+  u64 nBuf;  /* bytes in aBuf, which begin at nByte - nBuf */
+  u8 *aBuf;  /* SPOOL_BUF, then page 1 as hashed, then as written last */
+  u32 iRoot; /* root page of the seal, 0: no seal to zero */
+  u64 iSeal; /* its offset in the file, 0: not met */
+  ChoirSha256 sha;
+  ChoirErr err; /* of writing to fd */
+};
+
+typedef struct SpoolFile {
+  sqlite3_file base;
+  ChoirSpool *pSpool;
+} SpoolFile;
+
+static u8 *spoolPage1(ChoirSpool *p) { return p->aBuf + SPOOL_BUF; }
+
+static void spoolPut32(u8 *a, u32 v) {
+  a[0] = (u8)(v >> 24);
+  a[1] = (u8)(v >> 16);
+  a[2] = (u8)(v >> 8);
+  a[3] = (u8)v;
+}
+
+/* The header fields that differ between copies of the same content: journal
+** mode, change counter, schema cookie, and who wrote last. */
+static void spoolNormalise(u8 *aPage) {
+  aPage[18] = aPage[19] = 1;
+  spoolPut32(aPage + 24, 1);
+  spoolPut32(aPage + 40, 1);
+  spoolPut32(aPage + 92, 1);
+  spoolPut32(aPage + 96, 3040001);
+}
+
+/* ------------------------------------------------------------------ sink */
+
+static void spoolFlush(ChoirSpool *p) {
+  if (p->nBuf) {
+    choirSha256Update(&p->sha, p->aBuf, p->nBuf);
+    if (p->fd >= 0) {
+      choirFdWrite(&p->err, p->fd, p->nByte - p->nBuf, p->aBuf, p->nBuf);
+    }
+    p->nBuf = 0;
+  }
+}
+
+/* The next n bytes of the file (at most a page). */
+static void spoolAppend(ChoirSpool *p, const u8 *a, u64 n) {
+  u64 iPage;
+  if (p->nBuf + n > SPOOL_BUF) {
+    spoolFlush(p);
+  }
+  if (a) {
+    memcpy(p->aBuf + p->nBuf, a, (size_t)n);
+  } else {
+    memset(p->aBuf + p->nBuf, 0, (size_t)n);
+  }
+  iPage = p->nByte / (u64)p->szPage + 1;
+  if (iPage == p->iRoot) {
+    int iOff = choirSealFind(p->aBuf + p->nBuf, p->szPage);
+    if (iOff) {
+      p->iSeal = p->nByte + (u64)iOff;
+      memset(p->aBuf + p->nBuf + iOff, 0, CHOIR_SYNC_SEAL);
+    }
+  }
+  p->nBuf += n;
+  p->nByte += n;
+}
+
+static int spoolWrite(sqlite3_file *pFile, const void *pData, int n,
+                      sqlite3_int64 iOff) {
+  ChoirSpool *p = ((SpoolFile *)pFile)->pSpool;
+  if (p->szPage == 0 && n >= 512 && n <= SPOOL_PAGE1) {
+    p->szPage = n;
+    p->nByte = (u64)n; /* page 1 has its place, whenever it comes */
+  }
+  if (n != p->szPage || !p->bSink || p->bBroken) {
+    p->bBroken = 1;
+  } else if (iOff == 0) {
+    memcpy(spoolPage1(p), pData, (size_t)n);
+    p->bPage1 = 1;
+  } else {
+    if (p->nByte == SPOOL_LOCKPAGE && (u64)iOff == p->nByte + (u64)n) {
+      spoolAppend(p, NULL, (u64)n);
+    }
+    if ((u64)iOff == p->nByte) {
+      spoolAppend(p, pData, (u64)n);
+    } else {
+      p->bBroken = 1;
+    }
+  }
+  return p->err.rc == SQLITE_FULL               ? SQLITE_FULL
+         : p->err.rc != SQLITE_OK || p->bBroken ? SQLITE_IOERR_WRITE
+                                                : SQLITE_OK;
+}
+
+static int spoolReadSink(ChoirSpool *p, void *a, int n, i64 iOff) {
+  if (p->bPage1 && iOff + n <= p->szPage) {
+    memcpy(a, spoolPage1(p) + iOff, (size_t)n);
+    return SQLITE_OK;
+  }
+  memset(a, 0, (size_t)n);
+  if (p->bPage1 && (u64)iOff < p->nByte) {
+    p->bBroken = 1;
+    return SQLITE_IOERR_READ;
+  }
+  return SQLITE_IOERR_SHORT_READ;
+}
+
+/* ------------------------------------------------------------ the methods */
+
+static int spoolRead(sqlite3_file *pFile, void *a, int n, sqlite3_int64 iOff) {
+  ChoirSpool *p = ((SpoolFile *)pFile)->pSpool;
+  ChoirErr err = {0, NULL};
+  u64 nHave;
+  if (p->bSink) {
+    return spoolReadSink(p, a, n, iOff);
+  }
+  nHave = (u64)iOff >= p->nByte ? 0 : p->nByte - (u64)iOff;
+  nHave = nHave < (u64)n ? nHave : (u64)n;
+  choirFdRead(&err, p->fd, (u64)iOff, a, nHave);
+  if (err.rc != SQLITE_OK) {
+    choirErrClear(&err);
+    return SQLITE_IOERR_READ;
+  }
+  if (nHave < (u64)n) {
+    memset((u8 *)a + nHave, 0, (size_t)((u64)n - nHave));
+    return SQLITE_IOERR_SHORT_READ;
+  }
+  return SQLITE_OK;
+}
+
+static int spoolClose(sqlite3_file *pFile) {
+  (void)pFile;
+  return SQLITE_OK;
+}
+
+static int spoolTruncate(sqlite3_file *pFile, sqlite3_int64 nByte) {
+  ChoirSpool *p = ((SpoolFile *)pFile)->pSpool;
+  p->bBroken |= (u64)nByte < p->nByte;
+  return p->bBroken ? SQLITE_IOERR_TRUNCATE : SQLITE_OK;
+}
+
+static int spoolSync(sqlite3_file *pFile, int flags) {
+  (void)pFile, (void)flags;
+  return SQLITE_OK; /* who needs it durable syncs the file itself */
+}
+
+static int spoolFileSize(sqlite3_file *pFile, sqlite3_int64 *pnByte) {
+  ChoirSpool *p = ((SpoolFile *)pFile)->pSpool;
+  *pnByte = (sqlite3_int64)p->nByte;
+  return SQLITE_OK;
+}
+
+static int spoolLock(sqlite3_file *pFile, int eLock) {
+  (void)pFile, (void)eLock;
+  return SQLITE_OK; /* private */
+}
+
+static int spoolCheckReserved(sqlite3_file *pFile, int *pbReserved) {
+  (void)pFile;
+  *pbReserved = 0;
+  return SQLITE_OK;
+}
+
+static int spoolControl(sqlite3_file *pFile, int op, void *pArg) {
+  (void)pFile, (void)op, (void)pArg;
+  return SQLITE_NOTFOUND;
+}
+
+static int spoolSector(sqlite3_file *pFile) {
+  (void)pFile;
+  return 512;
+}
+
+static int spoolDevice(sqlite3_file *pFile) {
+  (void)pFile;
+  return 0;
+}
+
+static const sqlite3_io_methods spoolMethods = {
+    .iVersion = 1,
+    .xClose = spoolClose,
+    .xRead = spoolRead,
+    .xWrite = spoolWrite,
+    .xTruncate = spoolTruncate,
+    .xSync = spoolSync,
+    .xFileSize = spoolFileSize,
+    .xLock = spoolLock,
+    .xUnlock = spoolLock,
+    .xCheckReservedLock = spoolCheckReserved,
+    .xFileControl = spoolControl,
+    .xSectorSize = spoolSector,
+    .xDeviceCharacteristics = spoolDevice,
+};
+
+/* ---------------------------------------------------------------- the VFS */
+
+static int spoolVfsOpen(sqlite3_vfs *pVfs, const char *zName,
+                        sqlite3_file *pFile, int mFlags, int *pmOut) {
+  SpoolFile *p = (SpoolFile *)pFile;
+  (void)zName;
+  p->base.pMethods = NULL;
+  if (!(mFlags & SQLITE_OPEN_MAIN_DB)) {
+    return SQLITE_CANTOPEN; /* journals and the like: none */
+  }
+  p->base.pMethods = &spoolMethods;
+  p->pSpool = pVfs->pAppData;
+  if (pmOut) {
+    *pmOut = mFlags;
+  }
+  return SQLITE_OK;
+}
+
+static int spoolVfsDelete(sqlite3_vfs *pVfs, const char *zName, int bSync) {
+  (void)pVfs, (void)zName, (void)bSync;
+  return SQLITE_OK;
+}
+
+static int spoolVfsAccess(sqlite3_vfs *pVfs, const char *zName, int flags,
+                          int *pbRes) {
+  (void)pVfs, (void)zName, (void)flags;
+  *pbRes = 0;
+  return SQLITE_OK;
+}
+
+static int spoolVfsPath(sqlite3_vfs *pVfs, const char *zName, int nOut,
+                        char *zOut) {
+  (void)pVfs;
+  sqlite3_snprintf(nOut, zOut, "%s", zName);
+  return SQLITE_OK;
+}
+
+static int spoolVfsRandom(sqlite3_vfs *pVfs, int n, char *z) {
+  (void)pVfs;
+  sqlite3_randomness(n, z);
+  return n;
+}
+
+static int spoolVfsSleep(sqlite3_vfs *pVfs, int nMicro) {
+  (void)pVfs;
+  return sqlite3_sleep(nMicro / 1000) * 1000;
+}
+
+static int spoolVfsTime(sqlite3_vfs *pVfs, double *prNow) {
+  (void)pVfs;
+  *prNow = 2440587.5 + (double)choirNow() / 86400000.0;
+  return SQLITE_OK;
+}
+
+static int spoolVfsError(sqlite3_vfs *pVfs, int n, char *z) {
+  (void)pVfs, (void)n, (void)z;
+  return 0;
+}
+
+CHOIR_PRIVATE ChoirSpool *choirSpoolNew(ChoirErr *pErr, int fd, u64 nByte) {
+  ChoirSpool *p = choirMalloc(pErr, sizeof(*p));
+  u64 iRandom;
+  if (p == NULL) {
+    return NULL;
+  }
+  p->fd = fd;
+  p->nByte = nByte;
+  sqlite3_randomness(sizeof(iRandom), &iRandom);
+  sqlite3_snprintf(sizeof(p->zName), p->zName, "choir-spool-%016llx", iRandom);
+  p->vfs.iVersion = 1;
+  p->vfs.szOsFile = (int)sizeof(SpoolFile);
+  p->vfs.mxPathname = 64;
+  p->vfs.zName = p->zName;
+  p->vfs.pAppData = p;
+  p->vfs.xOpen = spoolVfsOpen;
+  p->vfs.xDelete = spoolVfsDelete;
+  p->vfs.xAccess = spoolVfsAccess;
+  p->vfs.xFullPathname = spoolVfsPath;
+  p->vfs.xRandomness = spoolVfsRandom;
+  p->vfs.xSleep = spoolVfsSleep;
+  p->vfs.xCurrentTime = spoolVfsTime;
+  p->vfs.xGetLastError = spoolVfsError;
+  choirSha256Init(&p->sha);
+  return p;
+}
+
+CHOIR_PRIVATE void choirSpoolFree(ChoirSpool *p) {
+  if (p) {
+    choirErrClear(&p->err);
+    sqlite3_free(p->aBuf);
+    sqlite3_free(p);
+  }
+}
+
+CHOIR_PRIVATE void choirSpoolSealAt(ChoirSpool *p, u32 iRoot) {
+  p->iRoot = iRoot;
+}
+
+CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *pErr, ChoirSpool *p,
+                                      int bSink) {
+  sqlite3 *db = NULL;
+  int rc;
+  if (p && bSink && p->aBuf == NULL) {
+    p->aBuf = choirMalloc(pErr, SPOOL_BUF + SPOOL_PAGE1);
+  }
+  if (p == NULL || pErr->rc != SQLITE_OK) {
+    return NULL;
+  }
+  p->bSink = (u8)bSink;
+  rc = sqlite3_vfs_register(&p->vfs, 0);
+  if (rc == SQLITE_OK) {
+    rc = sqlite3_open_v2("spool", &db,
+                         bSink ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+                               : SQLITE_OPEN_READONLY,
+                         p->zName);
+    sqlite3_vfs_unregister(&p->vfs);
+  }
+  if (rc == SQLITE_OK && bSink) {
+    rc = sqlite3_exec(db,
+                      "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+                      " PRAGMA locking_mode=EXCLUSIVE",
+                      NULL, NULL, NULL);
+  }
+  if (rc == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  } else if (rc != SQLITE_OK) {
+    choirErrSet(pErr, rc, "cannot open the snapshot: %s",
+                db ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
+  }
+  if (rc != SQLITE_OK) {
+    sqlite3_close(db);
+    db = NULL;
+  }
+  return db;
+}
+
+CHOIR_PRIVATE void choirSpoolFinish(ChoirErr *pErr, ChoirSpool *p,
+                                    u8 aDigest[32]) {
+  if (p->err.rc != SQLITE_OK) {
+    /* What went wrong below SQLite says more than SQLite's own message. */
+    choirErrClear(pErr);
+    *pErr = p->err;
+    memset(&p->err, 0, sizeof(p->err));
+  }
+  if (pErr->rc != SQLITE_OK) {
+    return;
+  }
+  if (p->bBroken || !p->bPage1) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "SQLite %s copied pages in an order choir does not know",
+                sqlite3_libversion());
+    return;
+  }
+  if (p->iRoot && p->iSeal == 0) {
+    choirErrSet(pErr, SQLITE_CORRUPT_VTAB,
+                "the row of _choir_sync_seal is missing or not %d bytes; run"
+                " select choir_init()",
+                CHOIR_SYNC_SEAL);
+  }
+  spoolFlush(p);
+  spoolNormalise(spoolPage1(p));
+  choirSha256Update(&p->sha, spoolPage1(p), (u64)p->szPage);
+  choirSha256Final(&p->sha, aDigest);
+  if (p->fd >= 0) {
+    choirFdWrite(&p->err, p->fd, 0, spoolPage1(p), (u64)p->szPage);
+  }
+  if (pErr->rc == SQLITE_OK && p->err.rc != SQLITE_OK) {
+    *pErr = p->err;
+    memset(&p->err, 0, sizeof(p->err));
+  }
+}
+
+CHOIR_PRIVATE u64 choirSpoolSize(const ChoirSpool *p) { return p->nByte; }
+CHOIR_PRIVATE int choirSpoolPageSize(const ChoirSpool *p) { return p->szPage; }
+CHOIR_PRIVATE u64 choirSpoolSeal(const ChoirSpool *p) { return p->iSeal; }
