@@ -279,7 +279,10 @@ CHOIR_PRIVATE int choirStoreRegister(ChoirConn *pConn, char **pzErr) {
     rc = choirStoreFileRegister(pConn, pzErr);
   }
   if (rc == SQLITE_OK) {
-    rc = choirStoreTreeRegister(pConn, pzErr);
+    rc = choirStoreImportRegister(pConn, pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirStoreExportRegister(pConn, pzErr);
   }
   if (rc == SQLITE_OK) {
     rc = choirStoreChatRegister(pConn, pzErr);

@@ -7,7 +7,8 @@
 **   path      path rules, kinds of files            store_path.c
 **   artifact  artifact_put, get, delete, move, ls   store_artifact.c
 **   file      reading real files safely             store_file.c
-**   tree      artifact_import, artifact_export      store_tree.c
+**   import    artifact_import                       store_import.c
+**   export    artifact_export                       store_export.c
 **   chat      conversations, messages, settings     store_chat.c
 */
 #ifndef CHOIR_STORE_H
@@ -97,9 +98,30 @@ CHOIR_PRIVATE int choirStoreOpen(ChoirErr *, const ChoirStoreOwn *, int fdDir,
 CHOIR_PRIVATE void choirStorePutFd(ChoirConn *, ChoirErr *, ChoirStorePut *,
                                    int fd, i64 n);
 
+/* ---------------------------------------------------- import and export ----
+** What both report: counts, and the first problems by file.
+*/
+#define CHOIR_STORE_PROBLEMS 100
+
+typedef struct ChoirStoreReport {
+  ChoirBuf problems; /* JSON objects, comma separated */
+  int nProblem;
+  i64 nFile, nByte;    /* files done, bytes of them */
+  i64 iStart, iShown;  /* choirMonotonic() */
+  const char *zAction; /* what the progress line says */
+} ChoirStoreReport;
+
+CHOIR_PRIVATE void choirStoreReportInit(ChoirStoreReport *, ChoirErr *,
+                                        const char *zAction);
+CHOIR_PRIVATE void choirStoreProblem(ChoirStoreReport *, const char *zFile,
+                                     const char *zProblem);
+/* After a second, on a terminal, every 200 ms: a line on stderr. */
+CHOIR_PRIVATE void choirStoreProgress(ChoirStoreReport *, int bEnd);
+
 CHOIR_PRIVATE int choirStoreArtifactRegister(ChoirConn *, char **pzErr);
 CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirStoreTreeRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE int choirStoreImportRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE int choirStoreExportRegister(ChoirConn *, char **pzErr);
 CHOIR_PRIVATE int choirStoreChatRegister(ChoirConn *, char **pzErr);
 CHOIR_PRIVATE int choirStoreRegister(ChoirConn *, char **pzErr);
 

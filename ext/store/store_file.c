@@ -182,7 +182,7 @@ static i64 fileRead(int fd, char *a, i64 n) {
 
 static void fileChanged(ChoirErr *pErr, i64 nRead) {
   if (nRead < 0) {
-    choirErrSet(pErr, SQLITE_IOERR, "cannot read the file: %s",
+    choirErrSet(pErr, SQLITE_ERROR, "cannot read the file: %s",
                 strerror(errno));
   } else {
     choirErrSet(pErr, SQLITE_ERROR, "the file changed while it was read");
@@ -192,11 +192,12 @@ static void fileChanged(ChoirErr *pErr, i64 nRead) {
 static void filePutWhole(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
                          int fd, i64 n) {
   char *a = choirRealloc(pErr, NULL, (u64)n + 1);
-  i64 nRead = a ? fileRead(fd, a, n + 1) : 0;
+  i64 nRead = a ? fileRead(fd, a, n) : 0;
   u8 aHash[32];
-  if (a && nRead != n) {
+  if (a && nRead < 0) {
     fileChanged(pErr, nRead);
-  } else if (a) {
+  } else if (a) { /* what was there is one file, should it be growing */
+    n = nRead;
     const char *zMime =
         pPut->zMime ? pPut->zMime : choirStoreMime(pPut->zPath, a, n);
     pPut->a = a;
@@ -215,12 +216,12 @@ static void filePass(ChoirConn *pConn, ChoirErr *pErr, int fd, i64 n, char *a,
                      sqlite3_blob *pBlob, char zHash[65]) {
   ChoirSha256 sha;
   u8 aHash[32];
-  i64 i = 0, nRead = 0;
+  i64 i = 0, nRead;
   choirSha256Init(&sha);
   if (lseek(fd, 0, SEEK_SET) != 0) {
     fileChanged(pErr, -1);
   }
-  for (; i < n && pErr->rc == SQLITE_OK; i += nRead) {
+  for (; i < n && pErr->rc == SQLITE_OK; i += FILE_CHUNK) {
     i64 nWant = n - i < FILE_CHUNK ? n - i : FILE_CHUNK;
     nRead = fileRead(fd, a, nWant);
     if (nRead != nWant) {
