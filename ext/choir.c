@@ -7,8 +7,10 @@
 #include "choir.h"
 #include "core/core.h"
 #include "embed/embed.h"
+#include "index/index.h"
 #include "store/store.h"
 #include "sync/sync.h"
+#include "vec/vec.h"
 #ifndef SQLITE_CORE
 #undef SQLITE_EXTENSION_INIT3
 SQLITE_EXTENSION_INIT1
@@ -18,6 +20,8 @@ typedef int (*ChoirRoom)(ChoirConn *, char **pzErr);
 
 static const ChoirRoom aChoirRoom[] = {
     choirCoreRegister,  /* config, help, choir_init and the reports */
+    choirVecRegister,   /* vec_*: vector values and distances */
+    choirIndexRegister, /* vec_scan */
     choirStoreRegister, /* artifacts, conversations, settings */
     choirEmbedRegister, /* words, chunks and vectors of a text */
     choirSyncRegister,  /* push, pull, snapshots and backups */

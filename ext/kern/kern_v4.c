@@ -7,7 +7,7 @@
 #if CHOIR_KERN_X86
 
 #ifdef KERN_EMULATE
-#include "emulate512.h"
+#include <emulate512.h>
 #else
 #include <immintrin.h>
 #endif
