@@ -274,6 +274,7 @@ static int runAgain(const Case *p, sqlite3 *db, const Baseline *b, long n,
   Result r;
   int bad = 0;
   sqlite3_free(pNow);
+  bSame |= pFailed->nBefore == 0 && nNow <= 4096; /* still no table */
   if (!bSame && callsIn(pFailed->zAt) < 2) {
     bad = complain(p, n, bEver, "the failed call changed the database", NULL);
   }
