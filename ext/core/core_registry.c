@@ -275,15 +275,17 @@ CHOIR_PRIVATE double choirArgReal(ChoirErr *pErr, sqlite3_value *v,
 ** apart, but accepts JSON5 from SQLite 3.42 on. */
 static int registryJsonValid(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
   int bValid = 0, i;
-  for (i = 0; i < 2 && !bValid && pErr->rc == SQLITE_OK; i++) {
+  for (i = 0; i < 2 && pErr->rc == SQLITE_OK; i++) {
     sqlite3_stmt *p = choirStmt(pConn, pErr, "SELECT json_valid(?1)");
     choirBindText(pErr, p, 1, z, -1);
     bValid = choirStep(pErr, p) && sqlite3_column_int(p, 0);
     choirStmtDone(pConn, p);
-    p = bValid ? NULL : choirStmt(pConn, pErr, "SELECT json_type(?1)");
+    if (bValid) {
+      break;
+    }
+    p = choirStmt(pConn, pErr, "SELECT json_type(?1)");
     choirBindText(pErr, p, 1, z, -1);
-    if (p && pErr->rc == SQLITE_OK &&
-        (sqlite3_step(p) & 0xff) == SQLITE_NOMEM) {
+    if (pErr->rc == SQLITE_OK && (sqlite3_step(p) & 0xff) == SQLITE_NOMEM) {
       choirErrNomem(pErr);
     }
     choirStmtDone(pConn, p);
