@@ -11,7 +11,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-BUILD="gcc libc6-dev make python3 sqlite3 libsqlite3-dev libsimde-dev"
+BUILD="gcc libc6-dev make python3 sqlite3 libsqlite3-dev libsimde-dev
+  libcurl4-openssl-dev"
 TEST="clang-14 clang-format-14 cppcheck binutils libcmocka-dev ca-certificates
   xz-utils dpkg-dev python3-venv python3-pytest python3-hypothesis
   python3-numpy python3-pytest-xdist"

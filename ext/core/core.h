@@ -11,6 +11,8 @@
 **   registry  functions, risk classes        core_registry.c
 **   tvf       table-valued functions         core_tvf.c
 **   config    settings and their sources     core_config.c
+**   json      JSON of others, kept apart     core_json.c
+**   secret    credentials and their scopes   core_secret.c
 **   work      choir_init, parts, migrations  core_work.c
 **
 ** Vocabulary as in SQLite: z text, p pointer, n count, a array, b flag,
@@ -67,6 +69,7 @@ typedef struct ChoirErr ChoirErr;
 typedef struct ChoirFunc ChoirFunc;
 typedef struct ChoirPart ChoirPart;
 typedef struct ChoirRows ChoirRows;
+typedef struct ChoirSecret ChoirSecret;
 typedef struct ChoirTvf ChoirTvf;
 typedef struct ChoirTxn ChoirTxn;
 
@@ -189,7 +192,6 @@ struct ChoirConn {
   int nStmt;            /* slots in use */
   struct ChoirConfig *pConfig; /* core_config.c */
   struct ChoirState *pState;   /* list of room states */
-  ChoirTxn *pTxn;              /* the innermost call that writes, or NULL */
   struct ChoirBind *pBind;     /* every registered function, list */
   const ChoirPart *apPart[16]; /* parts of a workspace, in room order */
   int nPart;
@@ -248,19 +250,9 @@ CHOIR_PRIVATE int choirExists(ChoirConn *, ChoirErr *, const char *zType,
                               const char *zName);
 
 /* A savepoint around the writes of one call. The end releases it, or rolls
-** back when pErr is set, and restores the host's last_insert_rowid().
-**
-** Once SQLite itself has run out of memory, no statement runs any more on the
-** connection until the host's own has ended, so a roll-back would come too
-** late. Resetting a statement that is reading makes SQLite roll back by
-** itself then: pGuard is one, kept on its first row. A DROP lets go of it,
-** because SQLite refuses to drop while a statement reads. */
+** back when pErr is set, and restores the host's last_insert_rowid(). */
 struct ChoirTxn {
   ChoirConn *pConn;
-  ChoirTxn *pOuter;       /* the call around this one, or NULL */
-  sqlite3_stmt *pGuard;   /* reading, or NULL */
-  sqlite3_stmt *pRelease; /* RELEASE, prepared in time */
-  sqlite3_stmt *pUndo;    /* ROLLBACK TO */
   i64 iRowid;
   u8 bOpen;
 };
@@ -414,6 +406,40 @@ CHOIR_PRIVATE void choirConfigHook(ChoirConn *, const char *zKey,
                                              const char *zValue));
 /* $XDG_STATE_HOME/choir or ~/.local/state/choir; caller frees. */
 CHOIR_PRIVATE char *choirStateDir(ChoirErr *);
+
+/* --------------------------------------------------------------- json ----
+** A private :memory: connection for JSON that came from elsewhere (replies,
+** secrets): the host's hooks never see it.
+*/
+CHOIR_PRIVATE sqlite3 *choirJsonDb(ChoirConn *, ChoirErr *);
+/* zSql prepared there with ?1 bound to zJson, not copied (nJson < 0: up to the
+** NUL). The caller finalizes. */
+CHOIR_PRIVATE sqlite3_stmt *choirJsonStmt(ChoirConn *, ChoirErr *,
+                                          const char *zSql, const char *zJson,
+                                          i64 nJson);
+/* The value at zPath as text, objects and arrays as JSON; caller frees. NULL
+** when it is absent or null; an error when zJson is not JSON. */
+CHOIR_PRIVATE char *choirJsonText(ChoirConn *, ChoirErr *, const char *zJson,
+                                  i64 nJson, const char *zPath);
+
+/* ------------------------------------------------------------- secret ----
+** Credentials of this connection, by the scope that covers a URL. Pointers
+** stay good until the next choir_secret(); choirSecretGeneration() changes
+** with it.
+*/
+/* Of this type, with the longest scope that covers zUrl, or NULL. */
+CHOIR_PRIVATE const ChoirSecret *
+choirSecretFor(ChoirConn *, ChoirErr *, const char *zType, const char *zUrl);
+/* A field's value (provider env: the variable's), NULL when absent. */
+CHOIR_PRIVATE const char *choirSecretGet(const ChoirSecret *, const char *zKey);
+/* Field i, {"a":{"b":1}} being a.b; 0 past the last. */
+CHOIR_PRIVATE int choirSecretNth(const ChoirSecret *, int i, const char **pzKey,
+                                 const char **pzValue);
+CHOIR_PRIVATE const char *choirSecretName(const ChoirSecret *);
+CHOIR_PRIVATE i64 choirSecretGeneration(ChoirConn *, ChoirErr *);
+/* Overwrite before freeing; not optimised away. */
+CHOIR_PRIVATE void choirWipe(void *p, u64 n);
+CHOIR_PRIVATE void choirWipeFree(char *z);
 
 /* --------------------------------------------------------------- work ----
 ** A workspace is made of parts, one per room that owns something in the file.

@@ -11,14 +11,6 @@ CHOIR_PRIVATE void choirErrNomem(ChoirErr *pErr) {
   }
 }
 
-/* Messages quote what was found, and that need not be text. */
-static void errUtf8(char *z) {
-  i64 i = 0, n = (i64)strlen(z);
-  while ((i += choirUtf8Valid(z + i, n - i)) < n) {
-    z[i++] = '?';
-  }
-}
-
 CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...) {
   va_list ap;
   if (pErr->rc != SQLITE_OK) {
@@ -28,9 +20,6 @@ CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...) {
   pErr->zMsg = sqlite3_vmprintf(zFmt, ap);
   va_end(ap);
   pErr->rc = pErr->zMsg ? rc : SQLITE_NOMEM;
-  if (pErr->zMsg) {
-    errUtf8(pErr->zMsg);
-  }
 }
 
 CHOIR_PRIVATE void choirErrDb(ChoirErr *pErr, sqlite3 *db, int rc) {

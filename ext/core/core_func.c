@@ -9,6 +9,7 @@
 
 CHOIR_PRIVATE int choirAnchorRegister(ChoirConn *pConn);
 CHOIR_PRIVATE int choirConfigRegister(ChoirConn *pConn, char **pzErr);
+CHOIR_PRIVATE int choirSecretRegister(ChoirConn *pConn, char **pzErr);
 CHOIR_PRIVATE int choirWorkRegister(ChoirConn *pConn, char **pzErr);
 
 /*
@@ -190,6 +191,9 @@ CHOIR_PRIVATE int choirCoreRegister(ChoirConn *pConn, char **pzErr) {
   }
   if (rc == SQLITE_OK) {
     rc = choirConfigRegister(pConn, pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirSecretRegister(pConn, pzErr);
   }
   if (rc == SQLITE_OK) {
     rc = choirWorkRegister(pConn, pzErr);

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** JSON that is not the host's: replies of servers and secrets are read with
+** SQLite's own JSON functions, but on a private `:memory:` connection, so that
+** nothing of them reaches the host's trace hooks, authorizer or limits.
+*/
+#include "core.h"
+
+typedef struct JsonState {
+  sqlite3 *db;
+} JsonState;
+
+static void jsonFree(void *pArg) { sqlite3_close(((JsonState *)pArg)->db); }
+
+static const ChoirStateType jsonState = {"json", sizeof(JsonState), jsonFree};
+
+CHOIR_PRIVATE sqlite3 *choirJsonDb(ChoirConn *pConn, ChoirErr *pErr) {
+  JsonState *p = choirState(pConn, pErr, &jsonState);
+  if (p && p->db == NULL) {
+    int rc = sqlite3_open_v2(":memory:", &p->db,
+                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+    if (rc != SQLITE_OK) {
+      sqlite3_close(p->db);
+      p->db = NULL;
+      choirErrNomem(pErr);
+    }
+  }
+  return p ? p->db : NULL;
+}
+
+CHOIR_PRIVATE sqlite3_stmt *choirJsonStmt(ChoirConn *pConn, ChoirErr *pErr,
+                                          const char *zSql, const char *zJson,
+                                          i64 nJson) {
+  sqlite3 *db = choirJsonDb(pConn, pErr);
+  sqlite3_stmt *p = NULL;
+  if (db && pErr->rc == SQLITE_OK) {
+    choirErrDb(pErr, db, sqlite3_prepare_v2(db, zSql, -1, &p, NULL));
+    choirBindText(pErr, p, 1, zJson, nJson);
+  }
+  return p;
+}
+
+CHOIR_PRIVATE char *choirJsonText(ChoirConn *pConn, ChoirErr *pErr,
+                                  const char *zJson, i64 nJson,
+                                  const char *zPath) {
+  char *z = NULL;
+  sqlite3_stmt *p =
+      choirJsonStmt(pConn, pErr,
+                    "SELECT json_valid(?1), CASE WHEN json_valid(?1)"
+                    " THEN json_extract(?1, ?2) END",
+                    zJson, nJson);
+  choirBindText(pErr, p, 2, zPath, -1);
+  if (choirStep(pErr, p)) {
+    if (!sqlite3_column_int(p, 0)) {
+      choirErrSet(pErr, SQLITE_ERROR, "not JSON");
+    } else if (sqlite3_column_type(p, 1) != SQLITE_NULL) {
+      const char *zText = (const char *)sqlite3_column_text(p, 1);
+      if (zText == NULL) {
+        choirErrNomem(pErr);
+      } else {
+        z = choirMprintf(pErr, "%s", zText);
+      }
+    }
+  }
+  sqlite3_finalize(p);
+  return z;
+}
