@@ -2,12 +2,15 @@
 #
 #   CC OPT CFLAGS LDFLAGS   compiler and flags; WERROR= lets warnings pass
 #   BUILD SO                where objects and the extension go (per flavour)
+#   CURL=dlopen             libcurl is opened at the first request; linked:
+#                           linked; none: without the rooms of the network
 #   PREFIX DESTDIR          for install; T='pattern' for test
 SHELL := /bin/bash
 CC ?= gcc
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr/local
-BUILD ?= build
+CURL ?= dlopen
+BUILD ?= build$(if $(filter-out dlopen,$(CURL)),/curl-$(CURL))
 SO ?= choir.so
 OPT ?= -O2
 CFLAGS ?= -g $(OPT)
@@ -22,9 +25,16 @@ HARDEN := -fstack-protector-strong $(call try,-fstack-clash-protection) \
   $(if $(filter -O0,$(OPT)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 LDHARDEN := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined
 ALL_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -Iext $(WARN) $(HARDEN) \
-  $(CFLAGS) $(EXTRA_CFLAGS)
+  $(CFLAGS) $(EXTRA_CFLAGS) $(CURL_CFLAGS_$(CURL))
+CURL_CFLAGS_linked := -DCHOIR_CURL_LINKED
+CURL_LIBS_linked := -lcurl
+CURL_CFLAGS_none := -DCHOIR_OMIT_NET
 
+NET := http qdrant nats libsql
 SRC := $(wildcard ext/*.c ext/*/*.c)
+ifeq ($(CURL),none)
+SRC := $(filter-out $(NET:%=ext/%/%),$(SRC))
+endif
 GEN := gen_help.c gen_sql.c
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(GEN:%.c=$(BUILD)/%.o)
 vpath gen_%.c $(BUILD)
@@ -34,7 +44,7 @@ all: $(SO)
 $(SO): $(OBJ)
 	@echo "  link $@"
 	@$(CC) -shared -o $@ $(OBJ) -Wl,-soname,choir.so $(LDHARDEN) \
-	  $(EXTRA_CFLAGS) $(LDFLAGS) -lm
+	  $(EXTRA_CFLAGS) $(LDFLAGS) $(CURL_LIBS_$(CURL)) -lm -ldl
 
 $(BUILD)/%.o: %.c | $(BUILD)/headers
 	@mkdir -p $(@D)
@@ -53,7 +63,8 @@ $(BUILD)/gen_sql.c: $(wildcard sql/*.sql) tools/embed_sql.py
 # A missing header is named together with the package that brings it.
 $(BUILD)/headers:
 	@mkdir -p $(@D)
-	@for want in sqlite3ext.h:libsqlite3-dev simde/x86/sse2.h:libsimde-dev; do \
+	@for want in sqlite3ext.h:libsqlite3-dev simde/x86/sse2.h:libsimde-dev \
+	    $(if $(filter none,$(CURL)),,curl/curl.h:libcurl4-openssl-dev); do \
 	  echo "#include <$${want%:*}>" | $(CC) -E -x c - >/dev/null 2>&1 || { \
 	    echo "choir: $${want%:*} is missing; run tools/setup.sh or" \
 	      "apt-get install $${want#*:}" >&2; exit 1; }; done; touch $@
@@ -100,26 +111,6 @@ kern: ## every kernel tier of this machine against its reference
 foreign: ## kernels this machine lacks: emulated AVX-512, NEON, WebAssembly
 	@BUILD=$(BUILD) CC="$(CC)" sh tests/kern/run_foreign.sh
 
-# What tests link with: the same sources, linked statically to SQLite.
-$(BUILD)/libchoir.a: $(OBJ)
-	@rm -f $@ && $(AR) rcs $@ $(OBJ)
-core:
-	@$(MAKE) --no-print-directory BUILD=build/core \
-	  EXTRA_CFLAGS=-DSQLITE_CORE build/core/libchoir.a
-
-build/unit/%_test: tests/unit/%_test.c core
-	@mkdir -p $(@D)
-	@$(CC) $(filter-out -Wconversion,$(ALL_CFLAGS)) -DSQLITE_CORE -o $@ $< \
-	  build/core/libchoir.a -lcmocka -lsqlite3 -lm
-
-build/oom/oom: tests/oom/oom.c core
-	@mkdir -p $(@D)
-	@$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror $(CFLAGS) -DSQLITE_CORE \
-	  -o $@ $< build/core/libchoir.a -lsqlite3 -lm
-build/oom/cases.sql: $(SRC) tests/oom/calls.sql tools/docs.py
-	@mkdir -p $(@D)
-	@$(PYTHON) tools/docs.py cases $@ && cat tests/oom/calls.sql >> $@
-
 bench: all ## every bench/bench_*.py, ratios side by side
 	@for b in bench/bench_*.py; do echo "== $$b"; $(PYTHON) $$b || exit 1; done
 
@@ -134,5 +125,5 @@ uninstall: ## what install put there
 clean: ## everything that make made
 	rm -rf build dist choir.so
 
-.PHONY: all help check lint test hosts docs amalgamation asan ubsan kern \
-  foreign bench install uninstall clean core
+.PHONY: all help check lint test hosts docs amalgamation asan ubsan kern foreign \
+  bench install uninstall clean

@@ -7,6 +7,7 @@
 #include "choir.h"
 #include "core/core.h"
 #include "embed/embed.h"
+#include "http/http.h"
 #include "index/index.h"
 #include "store/store.h"
 #include "sync/sync.h"
@@ -24,7 +25,10 @@ static const ChoirRoom aChoirRoom[] = {
     choirIndexRegister, /* vec_scan */
     choirStoreRegister, /* artifacts, conversations, settings */
     choirEmbedRegister, /* words, chunks and vectors of a text */
-    choirSyncRegister,  /* push, pull, snapshots and backups */
+#ifndef CHOIR_OMIT_NET
+    choirHttpRegister, /* requests, JSON services, signatures */
+#endif
+    choirSyncRegister, /* push, pull, snapshots and backups */
 };
 
 static int choirLoad(sqlite3 *db, char **pzErr,

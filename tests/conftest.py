@@ -86,8 +86,7 @@ class Db:
         elif DRIVER == "apsw":
             self.con.execute(script).fetchall()
         else:
-            for sql in shell_db.statements(script):  # executescript commits
-                self.con.execute(sql).fetchall()
+            self.con.executescript(script)
 
     def error(self, sql, *params):
         """The message of the error that sql must give."""

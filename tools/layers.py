@@ -53,7 +53,8 @@ def problems(ext):
             target = (path.parent / m.group(1)).resolve()
             where = f"{path}:{n}"
             if not target.is_file():
-                continue  # from an include path, or the compiler will say so
+                yield f"{where}: {m.group(1)} does not exist"
+                continue
             other = target.parent.relative_to(ext.resolve()).as_posix()
             if other in (room, "."):
                 continue

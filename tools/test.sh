@@ -91,7 +91,7 @@ asan() {
 }
 
 oom() {
-  make -s build/oom/oom build/oom/cases.sql && build/oom/oom build/oom/cases.sql
+  make -s build/oom/oom && build/oom/oom build/oom/calls.sql
 }
 
 hosts() {
