@@ -186,6 +186,7 @@ struct ChoirConn {
   int nRef;
   u8 bReadonly;     /* loaded by sqlite3_choir_readonly_init */
   u8 bLocked;       /* choir_lock() was called */
+  u8 bPrivate;      /* made by choirConnPrivate */
   u8 bAnchored;     /* the anchor table is connected: statements may be kept */
   u8 bAnchorFailed; /* something shadows it: keep no statements */
   ChoirStmtSlot *aStmt; /* CHOIR_STMT_MAX slots, allocated at first use */
@@ -199,6 +200,11 @@ struct ChoirConn {
 };
 
 CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly);
+/* A database of choir's own, empty, with the statement helpers of a connection
+** and nothing registered on it; its schema is main. It lives in memory, or with
+** bSpill in a temporary file that SQLite writes when the page cache is full and
+** deletes at the end. choirConnUnref() closes it. */
+CHOIR_PRIVATE ChoirConn *choirConnPrivate(ChoirErr *pErr, int bSpill);
 CHOIR_PRIVATE void choirConnRef(ChoirConn *pConn);
 CHOIR_PRIVATE void choirConnUnref(void *pConn);
 /* A room's own state on this connection, made zeroed at the first call. */

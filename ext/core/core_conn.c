@@ -32,6 +32,33 @@ CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly) {
   return p;
 }
 
+CHOIR_PRIVATE ChoirConn *choirConnPrivate(ChoirErr *pErr, int bSpill) {
+  ChoirConn *p = NULL;
+  sqlite3 *db = NULL;
+  int rc;
+  if (pErr->rc != SQLITE_OK) {
+    return NULL;
+  }
+  rc = sqlite3_open_v2(bSpill ? "" : ":memory:", &db,
+                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+  if (rc == SQLITE_OK) {
+    p = choirConnNew(db, 0);
+    if (p == NULL) {
+      choirErrNomem(pErr);
+    }
+  } else if (db) {
+    choirErrDb(pErr, db, rc);
+  } else {
+    choirErrNomem(pErr);
+  }
+  if (p == NULL) {
+    sqlite3_close(db);
+  } else {
+    p->bPrivate = 1;
+  }
+  return p;
+}
+
 CHOIR_PRIVATE void choirConnRef(ChoirConn *pConn) { pConn->nRef++; }
 
 CHOIR_PRIVATE void choirConnUnref(void *pArg) {
@@ -53,6 +80,9 @@ CHOIR_PRIVATE void choirConnUnref(void *pArg) {
   choirBindFree(p);
   sqlite3_free(p->aStmt);
   sqlite3_free(p->zKept);
+  if (p->bPrivate) {
+    sqlite3_close(p->db);
+  }
   sqlite3_free(p);
 }
 
@@ -80,7 +110,7 @@ CHOIR_PRIVATE void *choirState(ChoirConn *pConn, ChoirErr *pErr,
 }
 
 CHOIR_PRIVATE const char *choirSchema(ChoirConn *pConn) {
-  return choirConfig(pConn, "schema");
+  return pConn->bPrivate ? "main" : choirConfig(pConn, "schema");
 }
 
 CHOIR_PRIVATE int choirInterrupted(ChoirConn *pConn) {

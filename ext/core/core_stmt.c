@@ -116,6 +116,9 @@ CHOIR_PRIVATE int choirAnchorRegister(ChoirConn *pConn) {
 }
 
 static int stmtAnchored(ChoirConn *pConn) {
+  if (pConn->bPrivate) {
+    return 1;
+  }
   if (!pConn->bAnchored && !pConn->bAnchorFailed) {
     sqlite3_stmt *p = NULL;
     int rc = sqlite3_prepare_v2(pConn->db, "SELECT version FROM choir_anchor",
