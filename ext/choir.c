@@ -9,6 +9,7 @@
 #include "embed/embed.h"
 #include "http/http.h"
 #include "index/index.h"
+#include "search/search.h"
 #include "store/store.h"
 #include "sync/sync.h"
 #include "vec/vec.h"
@@ -28,7 +29,8 @@ static const ChoirRoom aChoirRoom[] = {
 #ifndef CHOIR_OMIT_NET
     choirHttpRegister, /* requests, JSON services, signatures */
 #endif
-    choirSyncRegister, /* push, pull, snapshots and backups */
+    choirSearchRegister, /* choir_index, choir_search */
+    choirSyncRegister,   /* push, pull, snapshots and backups */
 };
 
 static int choirLoad(sqlite3 *db, char **pzErr,

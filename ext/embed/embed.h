@@ -81,7 +81,9 @@ struct ChoirEmbedModel {
   int nDim;
   int bLocal;
   int nBatch;    /* texts that xBatch takes at once */
-  double rFloor; /* cosine similarity below which a hit means nothing */
+  int bLexical;  /* a text's vector is the sum of those of its words */
+  double rMaybe; /* cosine similarity below which a hit means nothing */
+  double rSure;  /* and above which it is hardly ever an accident */
   /* n vectors, L2-normalised (all zero for a text without content), into
   ** aOut[n*nDim]. */
   void (*xBatch)(ChoirConn *, ChoirErr *, const char *const *azText,

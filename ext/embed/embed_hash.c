@@ -185,7 +185,9 @@ static const ChoirEmbedModel hashModel = {
     .nDim = HASH_DIM,
     .bLocal = 1,
     .nBatch = 64,
-    .rFloor = 0.12,
+    .bLexical = 1,
+    .rMaybe = 0.12,
+    .rSure = 0.2,
     .xBatch = hashBatch,
 };
 

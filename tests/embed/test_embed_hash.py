@@ -80,8 +80,8 @@ def test_golden_vectors_do_not_change(db):
 GOLDEN = [
     ("choir",
      "cd46c358ec727361fc39fb5ab46eb9c2e095bf5362391bd10e65be2e0a6101e0"),
-    ("Patent retaliation, déjà vu: 42 会议 🚀",
-     "1d0570c20d02860ceb732f794d29362a095fc23f8b2925f2a1013c9381d6b39e"),
+    ("Zwölf Boxkämpfer, déjà vu: 42 会议 🚀",
+     "9331959e418bc4eb0fe75ddf1f080084f3d77f7240a0c5594bca76ee907e4d65"),
 ]
 
 

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Documents into a store: content is cut into chunks, every chunk gets a row
+** in _choir_chunk, one in _choir_fts and, but for the path, a vector.
+**
+** A document whose content has the hash that is stored is left alone, so
+** moving a file, or looking at everything again, embeds nothing. Its path is
+** chunk 0: searchable by its words, without a vector, and all that is searched
+** of a file that is not text.
+**
+** Text is what has no NUL byte and at most one byte in 32 that is not UTF-8;
+** those become '?', which keeps every offset.
+*/
+#include "search.h"
+
+#define SEARCH_HASH 16 /* bytes of SHA-256 that are kept */
+
+static const struct {
+  const char *zKind, *zTable, *zOne, *zAll, *zGone;
+} aSearchKind[SEARCH_KINDS] = {
+    {"artifact", "artifacts",
+     "SELECT id, content, path FROM ~.artifacts"
+     " WHERE id=?1 AND deleted_at IS NULL",
+     "SELECT id, content, path FROM ~.artifacts WHERE deleted_at IS NULL",
+     "SELECT 1 FROM ~.artifacts WHERE id=?1 AND deleted_at IS NULL"},
+    {"message", "messages",
+     "SELECT id, content, NULL FROM ~.messages WHERE id=?1",
+     "SELECT id, content, NULL FROM ~.messages",
+     "SELECT 1 FROM ~.messages WHERE id=?1"},
+    {"memory", "memories",
+     "SELECT id, content, NULL FROM ~.memories WHERE id=?1",
+     "SELECT id, content, NULL FROM ~.memories",
+     "SELECT 1 FROM ~.memories WHERE id=?1"},
+};
+
+CHOIR_PRIVATE const char *choirSearchKind(int eKind) {
+  return aSearchKind[eKind].zKind;
+}
+
+CHOIR_PRIVATE int choirSearchKindOf(const char *zTable) {
+  int i;
+  for (i = 0; i < SEARCH_KINDS; i++) {
+    if (zTable && strcmp(aSearchKind[i].zTable, zTable) == 0) {
+      return i;
+    }
+  }
+  return -1;
+}
+
+static int storeKind(const char *zKind) {
+  int i;
+  for (i = 0; i < SEARCH_KINDS; i++) {
+    if (zKind && strcmp(aSearchKind[i].zKind, zKind) == 0) {
+      return i;
+    }
+  }
+  return -1;
+}
+
+/* ------------------------------------------------------------ text index */
+
+/* PRAGMA module_list, and not the table of that name, which a table of the
+** host could shadow. */
+CHOIR_PRIVATE int choirSearchHasFts(ChoirConn *pConn, ChoirErr *pErr) {
+  sqlite3_stmt *p = choirStmt(pConn, pErr, "PRAGMA module_list");
+  int bHave = 0;
+  while (!bHave && choirStep(pErr, p)) {
+    const char *z = (const char *)sqlite3_column_text(p, 0);
+    bHave = z && strcmp(z, "fts5") == 0;
+  }
+  choirStmtDone(pConn, p);
+  return bHave;
+}
+
+CHOIR_PRIVATE void choirSearchMakeFts(ChoirConn *pConn, ChoirErr *pErr) {
+  choirExecText(pConn, pErr,
+                "CREATE VIRTUAL TABLE ~._choir_fts USING fts5(text,"
+                " content='_choir_chunk', content_rowid='id',"
+                " tokenize='unicode61 remove_diacritics 2')");
+}
+
+/* --------------------------------------------------------------- vectors */
+
+CHOIR_PRIVATE void choirSearchFlush(SearchStore *p, ChoirErr *pErr) {
+  int i, n = p->nBatch, nDim = p->pModel->nDim;
+  float *a = n ? choirMalloc(pErr, (u64)n * (u64)nDim * sizeof(float)) : NULL;
+  if (a) {
+    choirEmbedBatch(p->pHost, pErr, p->pModel, (const char *const *)p->azText,
+                    p->anText, n, CHOIR_EMBED_DOCUMENT, a);
+  }
+  for (i = 0; i < n; i++) {
+    sqlite3_stmt *pStmt = choirStmt(
+        p->pConn, pErr,
+        "INSERT OR REPLACE INTO ~._choir_vector(id, embedding) VALUES(?1, ?2)");
+    choirBindInt(pErr, pStmt, 1, p->aId[i]);
+    if (a) {
+      choirBindBlob(pErr, pStmt, 2, a + (i64)i * nDim,
+                    nDim * (i64)sizeof(float));
+    }
+    choirStep(pErr, pStmt);
+    choirStmtDone(p->pConn, pStmt);
+    sqlite3_free(p->azText[i]);
+    p->azText[i] = NULL;
+  }
+  p->nBatch = 0;
+  sqlite3_free(a);
+}
+
+/* Chunks of one document are embedded together with those of the next ones,
+** because a model behind a network wants full batches. */
+static void storeEmbed(SearchStore *p, ChoirErr *pErr, i64 iId, const char *z,
+                       i64 n) {
+  char *zCopy = choirMalloc(pErr, (u64)n + 1);
+  if (zCopy == NULL) {
+    return;
+  }
+  memcpy(zCopy, z, (size_t)n);
+  p->aId[p->nBatch] = iId;
+  p->azText[p->nBatch] = zCopy;
+  p->anText[p->nBatch++] = n;
+  if (p->nBatch == SEARCH_BATCH) {
+    choirSearchFlush(p, pErr);
+  }
+}
+
+CHOIR_PRIVATE void choirSearchEmbedAll(SearchStore *p, ChoirErr *pErr,
+                                       void (*xTick)(SearchStore *)) {
+  sqlite3_stmt *pStmt;
+  choirExecText(p->pConn, pErr, "DELETE FROM ~._choir_vector");
+  pStmt = choirStmt(p->pConn, pErr, "SELECT id, text FROM ~._choir_chunk");
+  while (choirStep(pErr, pStmt)) {
+    i64 iId = sqlite3_column_int64(pStmt, 0);
+    const char *z = (const char *)sqlite3_column_text(pStmt, 1);
+    if (z && (iId & SEARCH_CHUNK_MOST)) {
+      storeEmbed(p, pErr, iId, z, sqlite3_column_bytes(pStmt, 1));
+    }
+    if (xTick) {
+      xTick(p);
+    }
+  }
+  choirStmtDone(p->pConn, pStmt);
+  choirSearchFlush(p, pErr);
+}
+
+/* ---------------------------------------------------------------- chunks */
+
+static void storeText(SearchStore *p, ChoirErr *pErr, const char *zSql, i64 iId,
+                      const char *z, i64 n) {
+  sqlite3_stmt *pStmt;
+  if (!p->bText) {
+    return;
+  }
+  pStmt = choirStmt(p->pConn, pErr, zSql);
+  choirBindInt(pErr, pStmt, 1, iId);
+  choirBindText(pErr, pStmt, 2, z, n);
+  choirStep(pErr, pStmt);
+  choirStmtDone(p->pConn, pStmt);
+}
+
+static void storeAdd(SearchStore *p, ChoirErr *pErr, i64 iId, i64 iStart,
+                     const char *z, i64 n) {
+  sqlite3_stmt *pStmt = choirStmt(p->pConn, pErr,
+                                  "INSERT INTO ~._choir_chunk(id, start, text)"
+                                  " VALUES(?1, ?2, ?3)");
+  choirBindInt(pErr, pStmt, 1, iId);
+  choirBindInt(pErr, pStmt, 2, iStart);
+  choirBindText(pErr, pStmt, 3, z, n);
+  choirStep(pErr, pStmt);
+  choirStmtDone(p->pConn, pStmt);
+  storeText(p, pErr, "INSERT INTO ~._choir_fts(rowid, text) VALUES(?1, ?2)",
+            iId, z, n);
+  p->nChunk++;
+  p->nWritten++;
+}
+
+/* Takes away the chunks iFirst..iLast: the text index wants the very text that
+** it was given. */
+static void storeRemove(SearchStore *p, ChoirErr *pErr, i64 iFirst, i64 iLast) {
+  sqlite3_stmt *pStmt;
+  int i;
+  choirSearchFlush(p, pErr);
+  pStmt = choirStmt(p->pConn, pErr,
+                    "SELECT id, text FROM ~._choir_chunk"
+                    " WHERE id BETWEEN ?1 AND ?2");
+  choirBindInt(pErr, pStmt, 1, iFirst);
+  choirBindInt(pErr, pStmt, 2, iLast);
+  while (choirStep(pErr, pStmt)) {
+    const char *z = (const char *)sqlite3_column_text(pStmt, 1);
+    storeText(p, pErr,
+              "INSERT INTO ~._choir_fts(_choir_fts, rowid, text)"
+              " VALUES('delete', ?1, ?2)",
+              sqlite3_column_int64(pStmt, 0), z ? z : "",
+              sqlite3_column_bytes(pStmt, 1));
+    p->nChunk--;
+  }
+  choirStmtDone(p->pConn, pStmt);
+  for (i = 0; i < 2; i++) {
+    pStmt =
+        choirStmt(p->pConn, pErr,
+                  i ? "DELETE FROM ~._choir_vector WHERE id BETWEEN ?1 AND ?2"
+                    : "DELETE FROM ~._choir_chunk WHERE id BETWEEN ?1 AND ?2");
+    choirBindInt(pErr, pStmt, 1, iFirst);
+    choirBindInt(pErr, pStmt, 2, iLast);
+    choirStep(pErr, pStmt);
+    choirStmtDone(p->pConn, pStmt);
+  }
+}
+
+/* ------------------------------------------------------------- documents */
+
+/* Is this text? Then *pzCopy is NULL, or a copy (sqlite3_free) with '?' for
+** what is not UTF-8. */
+static int storeIsText(ChoirErr *pErr, const char *z, i64 n, char **pzCopy) {
+  i64 i = 0, nBad = 0;
+  *pzCopy = NULL;
+  if (z == NULL || memchr(z, 0, (size_t)n) != NULL) {
+    return 0;
+  }
+  while ((i += choirUtf8Valid(z + i, n - i)) < n) {
+    if (++nBad > n / 32) {
+      sqlite3_free(*pzCopy);
+      *pzCopy = NULL;
+      return 0;
+    }
+    if (*pzCopy == NULL) {
+      *pzCopy = choirMalloc(pErr, (u64)n + 1);
+      if (*pzCopy == NULL) {
+        return 0;
+      }
+      memcpy(*pzCopy, z, (size_t)n);
+    }
+    (*pzCopy)[i++] = '?';
+  }
+  return 1;
+}
+
+static void storeChunks(SearchStore *p, ChoirErr *pErr, i64 iDoc,
+                        const SearchDoc *pDoc) {
+  ChoirChunker c;
+  char *zCopy;
+  const char *z;
+  if (!storeIsText(pErr, pDoc->aText, pDoc->nText, &zCopy)) {
+    return;
+  }
+  z = zCopy ? zCopy : pDoc->aText;
+  choirChunkInit(&c, z, pDoc->nText, CHOIR_CHUNK_BYTES, 0);
+  while (pErr->rc == SQLITE_OK && choirChunkNext(&c)) {
+    i64 iId = iDoc << SEARCH_CHUNK_BITS | (c.iOrd + 1);
+    i64 n = c.iEnd - c.iStart;
+    if (c.iOrd + 1 > SEARCH_CHUNK_MOST) {
+      break; /* over half a gigabyte: the rest is not searched */
+    }
+    storeAdd(p, pErr, iId, c.iStart, z + c.iStart, n);
+    storeEmbed(p, pErr, iId, z + c.iStart, n);
+    if (c.iOrd % 256 == 255 && choirInterrupted(p->pHost)) {
+      choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
+    }
+  }
+  sqlite3_free(zCopy);
+}
+
+/* What the store has of a document: its id (0: nothing), whether the path and
+** the hash are these. */
+typedef struct StoreHave {
+  i64 iDoc;
+  int bPath, bHash;
+} StoreHave;
+
+static StoreHave storeFind(SearchStore *p, ChoirErr *pErr,
+                           const SearchDoc *pDoc, const u8 *aHash) {
+  StoreHave have = {0, 0, 0};
+  sqlite3_stmt *pStmt =
+      choirStmt(p->pConn, pErr,
+                "SELECT id, path IS ?3, hash IS ?4 FROM ~._choir_doc"
+                " WHERE kind=?1 AND doc=?2");
+  choirBindText(pErr, pStmt, 1, choirSearchKind(pDoc->eKind), -1);
+  choirBindText(pErr, pStmt, 2, pDoc->zId, pDoc->nId);
+  if (pDoc->zPath) {
+    choirBindText(pErr, pStmt, 3, pDoc->zPath, pDoc->nPath);
+  }
+  if (aHash) {
+    choirBindBlob(pErr, pStmt, 4, aHash, SEARCH_HASH);
+  }
+  if (choirStep(pErr, pStmt)) {
+    have.iDoc = sqlite3_column_int64(pStmt, 0);
+    have.bPath = sqlite3_column_int(pStmt, 1);
+    have.bHash = sqlite3_column_int(pStmt, 2);
+  }
+  choirStmtDone(p->pConn, pStmt);
+  return have;
+}
+
+static i64 storeWriteDoc(SearchStore *p, ChoirErr *pErr, const SearchDoc *pDoc,
+                         const u8 *aHash) {
+  sqlite3_stmt *pStmt =
+      choirStmt(p->pConn, pErr,
+                "INSERT INTO ~._choir_doc(kind, doc, path, hash)"
+                " VALUES(?1, ?2, ?3, ?4) ON CONFLICT(kind, doc)"
+                " DO UPDATE SET path=?3, hash=?4 RETURNING id");
+  i64 iDoc = 0;
+  choirBindText(pErr, pStmt, 1, choirSearchKind(pDoc->eKind), -1);
+  choirBindText(pErr, pStmt, 2, pDoc->zId, pDoc->nId);
+  if (pDoc->zPath) {
+    choirBindText(pErr, pStmt, 3, pDoc->zPath, pDoc->nPath);
+  }
+  if (aHash) {
+    choirBindBlob(pErr, pStmt, 4, aHash, SEARCH_HASH);
+  }
+  if (choirStep(pErr, pStmt)) {
+    iDoc = sqlite3_column_int64(pStmt, 0);
+    choirStep(pErr, pStmt);
+  }
+  choirStmtDone(p->pConn, pStmt);
+  return iDoc;
+}
+
+CHOIR_PRIVATE void choirSearchPut(SearchStore *p, ChoirErr *pErr,
+                                  const SearchDoc *pDoc) {
+  u8 aHash[32];
+  StoreHave have;
+  i64 iDoc, iFirst;
+  choirSha256(pDoc->aText ? pDoc->aText : "", (u64)pDoc->nText, aHash);
+  have = storeFind(p, pErr, pDoc, aHash);
+  if (pErr->rc != SQLITE_OK || (have.iDoc && have.bPath && have.bHash)) {
+    return;
+  }
+  if (choirInterrupted(p->pHost)) {
+    choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
+  }
+  iFirst = have.iDoc << SEARCH_CHUNK_BITS;
+  if (have.iDoc) {
+    storeRemove(p, pErr, iFirst,
+                have.bHash ? iFirst : iFirst | SEARCH_CHUNK_MOST);
+  }
+  iDoc = storeWriteDoc(p, pErr, pDoc, aHash);
+  if (pDoc->zPath) {
+    storeAdd(p, pErr, iDoc << SEARCH_CHUNK_BITS, 0, pDoc->zPath, pDoc->nPath);
+  }
+  if (!have.bHash) {
+    storeChunks(p, pErr, iDoc, pDoc);
+  }
+  p->nIndexed++;
+}
+
+CHOIR_PRIVATE void choirSearchDrop(SearchStore *p, ChoirErr *pErr, int eKind,
+                                   const char *zId, int nId, int bForget) {
+  SearchDoc doc = {eKind, zId, nId, NULL, 0, NULL, 0};
+  i64 iDoc = storeFind(p, pErr, &doc, NULL).iDoc;
+  sqlite3_stmt *pStmt;
+  if (iDoc) {
+    storeRemove(p, pErr, iDoc << SEARCH_CHUNK_BITS,
+                iDoc << SEARCH_CHUNK_BITS | SEARCH_CHUNK_MOST);
+    p->nRemoved++;
+  }
+  if (!bForget) {
+    storeWriteDoc(p, pErr, &doc, NULL);
+  } else if (iDoc) {
+    pStmt = choirStmt(p->pConn, pErr, "DELETE FROM ~._choir_doc WHERE id=?1");
+    choirBindInt(pErr, pStmt, 1, iDoc);
+    choirStep(pErr, pStmt);
+    choirStmtDone(p->pConn, pStmt);
+  }
+}
+
+/* ------------------------------------------------- out of the workspace */
+
+/* The document in a row of zOne or zAll; what it points at lives until the
+** statement steps on. */
+static SearchDoc storeRow(sqlite3_stmt *pStmt, int eKind) {
+  SearchDoc doc = {eKind, NULL, 0, NULL, 0, NULL, 0};
+  doc.zId = (const char *)sqlite3_column_text(pStmt, 0);
+  doc.nId = sqlite3_column_bytes(pStmt, 0);
+  doc.aText = sqlite3_column_type(pStmt, 1) == SQLITE_BLOB
+                  ? sqlite3_column_blob(pStmt, 1)
+                  : (const void *)sqlite3_column_text(pStmt, 1);
+  doc.nText = sqlite3_column_bytes(pStmt, 1);
+  doc.zPath = (const char *)sqlite3_column_text(pStmt, 2);
+  doc.nPath = sqlite3_column_bytes(pStmt, 2);
+  return doc;
+}
+
+CHOIR_PRIVATE void choirSearchPull(SearchStore *p, ChoirErr *pErr, int eKind,
+                                   sqlite3_value *pId, int bForget) {
+  sqlite3_stmt *pStmt = choirStmt(p->pHost, pErr, aSearchKind[eKind].zOne);
+  choirBindValue(pErr, pStmt, 1, pId);
+  if (choirStep(pErr, pStmt)) {
+    SearchDoc doc = storeRow(pStmt, eKind);
+    choirSearchPut(p, pErr, &doc);
+  } else if (pErr->rc == SQLITE_OK) {
+    const char *z = (const char *)sqlite3_value_text(pId);
+    if (z) {
+      choirSearchDrop(p, pErr, eKind, z, sqlite3_value_bytes(pId), bForget);
+    }
+  }
+  choirStmtDone(p->pHost, pStmt);
+}
+
+/* Drops the documents of the store that the workspace no longer has. */
+static void storeSweep(SearchStore *p, ChoirErr *pErr) {
+  sqlite3_stmt *pDoc =
+      choirStmt(p->pConn, pErr, "SELECT kind, doc FROM ~._choir_doc");
+  while (choirStep(pErr, pDoc)) {
+    int eKind = storeKind((const char *)sqlite3_column_text(pDoc, 0));
+    const char *zId = (const char *)sqlite3_column_text(pDoc, 1);
+    int bHave = 0;
+    if (eKind >= 0) {
+      sqlite3_stmt *pStmt = choirStmt(p->pHost, pErr, aSearchKind[eKind].zGone);
+      choirBindText(pErr, pStmt, 1, zId, sqlite3_column_bytes(pDoc, 1));
+      bHave = choirStep(pErr, pStmt);
+      choirStmtDone(p->pHost, pStmt);
+    }
+    if (!bHave && pErr->rc == SQLITE_OK && zId) {
+      choirSearchDrop(p, pErr, eKind < 0 ? 0 : eKind, zId,
+                      sqlite3_column_bytes(pDoc, 1), 1);
+    }
+  }
+  choirStmtDone(p->pConn, pDoc);
+}
+
+CHOIR_PRIVATE void choirSearchPullAll(SearchStore *p, ChoirErr *pErr,
+                                      void (*xTick)(SearchStore *)) {
+  int i;
+  for (i = 0; i < SEARCH_KINDS; i++) {
+    sqlite3_stmt *pStmt = choirStmt(p->pHost, pErr, aSearchKind[i].zAll);
+    while (choirStep(pErr, pStmt)) {
+      SearchDoc doc = storeRow(pStmt, i);
+      choirSearchPut(p, pErr, &doc);
+      if (xTick) {
+        xTick(p);
+      }
+    }
+    choirStmtDone(p->pHost, pStmt);
+  }
+  storeSweep(p, pErr);
+  choirSearchFlush(p, pErr);
+}
+
+CHOIR_PRIVATE void choirSearchPullLog(SearchStore *p, ChoirErr *pErr, i64 iFrom,
+                                      int bForget,
+                                      void (*xTick)(SearchStore *)) {
+  sqlite3_stmt *pStmt =
+      choirStmt(p->pHost, pErr,
+                "SELECT DISTINCT tbl, pk FROM ~.action_log WHERE seq > ?1"
+                " AND tbl IN ('artifacts', 'messages', 'memories')"
+                " AND pk IS NOT NULL");
+  choirBindInt(pErr, pStmt, 1, iFrom);
+  while (choirStep(pErr, pStmt)) {
+    int eKind = choirSearchKindOf((const char *)sqlite3_column_text(pStmt, 0));
+    sqlite3_value *pId = sqlite3_value_dup(sqlite3_column_value(pStmt, 1));
+    if (pId == NULL) {
+      choirErrNomem(pErr);
+    } else if (eKind >= 0) {
+      choirSearchPull(p, pErr, eKind, pId, bForget);
+    }
+    sqlite3_value_free(pId);
+    if (xTick) {
+      xTick(p);
+    }
+  }
+  choirStmtDone(p->pHost, pStmt);
+  choirSearchFlush(p, pErr);
+}
+
+/* ------------------------------------------------------------- the log */
+
+/* The names that the log room gives its triggers. Other ones it has there serve
+** cases that these do not see (REPLACE); choir_check() looks after them. */
+CHOIR_PRIVATE int choirSearchTrusted(ChoirConn *pConn, ChoirErr *pErr) {
+  return choirQueryInt(
+             pConn, pErr,
+             "SELECT count(*) FROM ~.sqlite_schema WHERE type='trigger'"
+             " AND name IN ('_choir_log_artifacts_insert',"
+             " '_choir_log_artifacts_update', '_choir_log_artifacts_rekey',"
+             " '_choir_log_artifacts_delete', '_choir_log_messages_insert',"
+             " '_choir_log_messages_update', '_choir_log_messages_rekey',"
+             " '_choir_log_messages_delete', '_choir_log_memories_insert',"
+             " '_choir_log_memories_update', '_choir_log_memories_rekey',"
+             " '_choir_log_memories_delete', '_choir_log_cursor_delete')",
+             0) == 13;
+}
+
+CHOIR_PRIVATE i64 choirSearchCursor(ChoirConn *pConn, ChoirErr *pErr) {
+  return choirQueryInt(
+      pConn, pErr, "SELECT seq FROM ~._choir_cursor WHERE consumer='text'", -1);
+}
