@@ -90,6 +90,40 @@ static int workVersion(ChoirConn *pConn, ChoirErr *pErr) {
       0);
 }
 
+/* Is there an object that is word for word what zSql creates? One left by
+** choir_uninstall() is taken back as it is. */
+static int workStands(ChoirConn *pConn, ChoirErr *pErr, const char *zSql) {
+  const char *zName = strstr(zSql, " ~.");
+  sqlite3_stmt *p;
+  char *z;
+  int bRow;
+  if (zName == NULL || strncmp(zSql, "CREATE ", 7) != 0) {
+    return 0;
+  }
+  z = choirMprintf(pErr, "%.*s%s", (int)(zName + 1 - zSql), zSql, zName + 3);
+  p = choirStmt(pConn, pErr, "SELECT 1 FROM ~.sqlite_schema WHERE sql=?1");
+  choirBindText(pErr, p, 1, z, -1);
+  bRow = choirStep(pErr, p);
+  choirStmtDone(pConn, p);
+  sqlite3_free(z);
+  return bRow;
+}
+
+/* Does the object zName stand as one of the migration's statements makes it? */
+static int workIsOurs(ChoirConn *pConn, ChoirErr *pErr,
+                      const ChoirMigration *pMig, const char *zName) {
+  size_t n = strlen(zName);
+  int i;
+  for (i = 0; pMig->azSql[i]; i++) {
+    const char *z = strstr(pMig->azSql[i], " ~.");
+    if (z && sqlite3_strnicmp(z + 3, zName, (int)n) == 0 &&
+        strchr("( \n", z[3 + n]) && workStands(pConn, pErr, pMig->azSql[i])) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
 /* Names that migrations after iFrom would create but a host already has. */
 static void workConflicts(ChoirConn *pConn, ChoirErr *pErr, int iFrom) {
   ChoirBuf b;
@@ -98,7 +132,8 @@ static void workConflicts(ChoirConn *pConn, ChoirErr *pErr, int iFrom) {
   for (i = iFrom; i < choirMigrationCount; i++) {
     const char *const *az = choirMigrations[i].azObject;
     for (j = 0; az[j]; j++) {
-      if (choirExists(pConn, pErr, NULL, az[j])) {
+      if (choirExists(pConn, pErr, NULL, az[j]) &&
+          !workIsOurs(pConn, pErr, &choirMigrations[i], az[j])) {
         choirBufPrintf(&b, "%s%s", n++ ? ", " : "", az[j]);
       }
     }
@@ -117,7 +152,9 @@ static void workMigrate(ChoirConn *pConn, ChoirErr *pErr,
   sqlite3_stmt *p;
   int i;
   for (i = 0; pMig->azSql[i] && pErr->rc == SQLITE_OK; i++) {
-    choirExecText(pConn, pErr, pMig->azSql[i]);
+    if (!workStands(pConn, pErr, pMig->azSql[i])) {
+      choirExecText(pConn, pErr, pMig->azSql[i]);
+    }
   }
   p = choirStmt(pConn, pErr,
                 "INSERT INTO ~._choir_migration(version, name, sha256,"
@@ -234,7 +271,8 @@ static void workInit(ChoirCall *p) {
 **
 ** Removes choir's triggers and internal tables (_choir_*) from the workspace
 ** and returns how many objects were dropped. The tables with the user's data
-** (artifacts, messages, action_log, …) stay.
+** (artifacts, messages, action_log, …) and the views on it stay; choir_init()
+** takes them back as long as nobody altered them.
 **
 ** Errors: no workspace in the schema.
 **

@@ -45,7 +45,7 @@ static const StoreTrigger aStoreTrigger[] = {
     /* Moving content to or from the object store (s3_key changes) is not an
     ** edit, for this trigger and the next. */
     {"_choir_artifacts_touch",
-     "AFTER UPDATE OF path, name, mime_type, content, metadata, deleted_at"
+     "AFTER UPDATE OF path, mime_type, content, metadata, deleted_at"
      " ON artifacts WHEN NEW.updated_at IS OLD.updated_at"
      " AND NEW.s3_key IS OLD.s3_key BEGIN\n"
      "UPDATE artifacts SET updated_at = max(" STORE_NOW

@@ -16,8 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_WHOLE ((i64)16 << 20) /* read in one piece up to here */
-#define FILE_CHUNK ((i64)1 << 20)
+#define DISK_WHOLE ((i64)16 << 20) /* read in one piece up to here */
+#define DISK_CHUNK ((i64)1 << 20)
 
 /* ------------------------------------------------------- files of our own */
 
@@ -28,7 +28,7 @@ struct StoreOwnFile {
   char *zName; /* in its folder */
 };
 
-static void fileOwnAdd(ChoirStoreOwn *p, ChoirErr *pErr, const char *zFile) {
+static void diskOwnAdd(ChoirStoreOwn *p, ChoirErr *pErr, const char *zFile) {
   static const char *const azEnd[] = {"", "-wal", "-shm", "-journal"};
   const char *zName = choirStoreName(zFile);
   char *zDir = choirMprintf(pErr, "%.*s", (int)(zName - zFile), zFile);
@@ -67,7 +67,7 @@ CHOIR_PRIVATE void choirStoreOwnInit(ChoirStoreOwn *p, ChoirConn *pConn,
   for (i = 0; (zDb = sqlite3_db_name(pConn->db, i)) != NULL; i++) {
     const char *zFile = sqlite3_db_filename(pConn->db, zDb);
     if (zFile && zFile[0] && pErr->rc == SQLITE_OK) {
-      fileOwnAdd(p, pErr, zFile);
+      diskOwnAdd(p, pErr, zFile);
     }
   }
 }
@@ -108,7 +108,7 @@ CHOIR_PRIVATE int choirStoreIsOwnName(const ChoirStoreOwn *p,
 
 /* --------------------------------------------------------------- reading */
 
-static const char *fileKind(const struct stat *p) {
+static const char *diskKind(const struct stat *p) {
   return S_ISDIR(p->st_mode)    ? "a directory"
          : S_ISLNK(p->st_mode)  ? "a symbolic link"
          : S_ISFIFO(p->st_mode) ? "a pipe"
@@ -116,11 +116,11 @@ static const char *fileKind(const struct stat *p) {
                                 : "a device";
 }
 
-static void fileCheck(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
+static void diskCheck(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
                       const struct stat *pStat, const char *zShow) {
   if (!S_ISREG(pStat->st_mode)) {
     choirErrSet(pErr, SQLITE_ERROR, "%s is %s, not a file", zShow,
-                fileKind(pStat));
+                diskKind(pStat));
   } else if (choirStoreIsOwn(pOwn, pStat)) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "%s belongs to a database that is open on this connection",
@@ -139,7 +139,7 @@ CHOIR_PRIVATE int choirStoreOpen(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
     choirErrSet(pErr, SQLITE_ERROR, "cannot read %s: %s", zShow,
                 strerror(errno));
   } else {
-    fileCheck(pErr, pOwn, pStat, zShow);
+    diskCheck(pErr, pOwn, pStat, zShow);
   }
   if (pErr->rc != SQLITE_OK) {
     return -1;
@@ -150,7 +150,7 @@ CHOIR_PRIVATE int choirStoreOpen(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
     choirErrSet(pErr, SQLITE_ERROR, "cannot read %s: %s", zShow,
                 strerror(errno));
   } else { /* somebody may have put another file there in between */
-    fileCheck(pErr, pOwn, pStat, zShow);
+    diskCheck(pErr, pOwn, pStat, zShow);
   }
   if (pErr->rc != SQLITE_OK && fd >= 0) {
     if (!choirStoreIsOwn(pOwn, pStat)) {
@@ -162,7 +162,7 @@ CHOIR_PRIVATE int choirStoreOpen(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
 }
 
 /* Up to n bytes at a, fewer only at the end of the file; -1 on error. */
-static i64 fileRead(int fd, char *a, i64 n) {
+static i64 diskRead(int fd, char *a, i64 n) {
   i64 nRead = 0;
   while (nRead < n) {
     ssize_t i = read(fd, a + nRead, (size_t)(n - nRead));
@@ -180,7 +180,7 @@ static i64 fileRead(int fd, char *a, i64 n) {
   return nRead;
 }
 
-static void fileChanged(ChoirErr *pErr, i64 nRead) {
+static void diskChanged(ChoirErr *pErr, i64 nRead) {
   if (nRead < 0) {
     choirErrSet(pErr, SQLITE_ERROR, "cannot read the file: %s",
                 strerror(errno));
@@ -189,13 +189,13 @@ static void fileChanged(ChoirErr *pErr, i64 nRead) {
   }
 }
 
-static void filePutWhole(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
+static void diskPutWhole(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
                          int fd, i64 n) {
   char *a = choirRealloc(pErr, NULL, (u64)n + 1);
-  i64 nRead = a ? fileRead(fd, a, n) : 0;
+  i64 nRead = a ? diskRead(fd, a, n) : 0;
   u8 aHash[32];
   if (a && nRead < 0) {
-    fileChanged(pErr, nRead);
+    diskChanged(pErr, nRead);
   } else if (a) { /* what was there is one file, should it be growing */
     n = nRead;
     const char *zMime =
@@ -212,20 +212,20 @@ static void filePutWhole(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
 }
 
 /* One pass over the file: hash it and, when pBlob, write it there. */
-static void filePass(ChoirConn *pConn, ChoirErr *pErr, int fd, i64 n, char *a,
+static void diskPass(ChoirConn *pConn, ChoirErr *pErr, int fd, i64 n, char *a,
                      sqlite3_blob *pBlob, char zHash[65]) {
   ChoirSha256 sha;
   u8 aHash[32];
   i64 i = 0, nRead;
   choirSha256Init(&sha);
   if (lseek(fd, 0, SEEK_SET) != 0) {
-    fileChanged(pErr, -1);
+    diskChanged(pErr, -1);
   }
-  for (; i < n && pErr->rc == SQLITE_OK; i += FILE_CHUNK) {
-    i64 nWant = n - i < FILE_CHUNK ? n - i : FILE_CHUNK;
-    nRead = fileRead(fd, a, nWant);
+  for (; i < n && pErr->rc == SQLITE_OK; i += DISK_CHUNK) {
+    i64 nWant = n - i < DISK_CHUNK ? n - i : DISK_CHUNK;
+    nRead = diskRead(fd, a, nWant);
     if (nRead != nWant) {
-      fileChanged(pErr, nRead);
+      diskChanged(pErr, nRead);
     } else if (choirInterrupted(pConn)) {
       choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
     } else {
@@ -240,13 +240,13 @@ static void filePass(ChoirConn *pConn, ChoirErr *pErr, int fd, i64 n, char *a,
   choirHex(aHash, 32, zHash);
 }
 
-static void filePutLarge(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
+static void diskPutLarge(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
                          int fd, i64 n) {
-  char *a = choirRealloc(pErr, NULL, (u64)FILE_CHUNK);
+  char *a = choirRealloc(pErr, NULL, (u64)DISK_CHUNK);
   sqlite3_blob *pBlob = NULL;
   char zHash[65];
   if (a) {
-    filePass(pConn, pErr, fd, n, a, NULL, pPut->zHash);
+    diskPass(pConn, pErr, fd, n, a, NULL, pPut->zHash);
   }
   if (pErr->rc == SQLITE_OK) {
     pPut->a = NULL;
@@ -265,11 +265,11 @@ static void filePutLarge(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
                sqlite3_blob_open(pConn->db, choirSchema(pConn), "artifacts",
                                  "content", iRow, 1, &pBlob));
     if (pErr->rc == SQLITE_OK) {
-      filePass(pConn, pErr, fd, n, a, pBlob, zHash);
+      diskPass(pConn, pErr, fd, n, a, pBlob, zHash);
     }
     sqlite3_blob_close(pBlob);
     if (pErr->rc == SQLITE_OK && strcmp(zHash, pPut->zHash) != 0) {
-      fileChanged(pErr, 0);
+      diskChanged(pErr, 0);
     }
   }
   sqlite3_free(a);
@@ -281,10 +281,10 @@ CHOIR_PRIVATE void choirStorePutFd(ChoirConn *pConn, ChoirErr *pErr,
   if (n >= nMax - 65536) { /* room for the rest of the row */
     choirErrSet(pErr, SQLITE_TOOBIG,
                 "the file has %lld bytes, a row holds at most %lld", n, nMax);
-  } else if (n <= FILE_WHOLE) {
-    filePutWhole(pConn, pErr, pPut, fd, n);
+  } else if (n <= DISK_WHOLE) {
+    diskPutWhole(pConn, pErr, pPut, fd, n);
   } else {
-    filePutLarge(pConn, pErr, pPut, fd, n);
+    diskPutLarge(pConn, pErr, pPut, fd, n);
   }
 }
 
@@ -310,7 +310,7 @@ CHOIR_PRIVATE void choirStorePutFd(ChoirConn *pConn, ChoirErr *pErr,
 ** > SELECT artifact_put_file('/a', '/')
 ** ! artifact_put_file: / is a directory, not a file
 */
-static void filePut(ChoirCall *p) {
+static void diskPut(ChoirCall *p) {
   ChoirErr *pErr = &p->err;
   ChoirStorePut put;
   ChoirStoreOwn own;
@@ -346,12 +346,12 @@ static void filePut(ChoirCall *p) {
   sqlite3_free(z);
 }
 
-static const ChoirFunc aFileFunc[] = {
-    {"artifact_put_file", 2, 3, CHOIR_EFFECT, 0, filePut, NULL},
+static const ChoirFunc aDiskFunc[] = {
+    {"artifact_put_file", 2, 3, CHOIR_EFFECT, 0, diskPut, NULL},
 };
 
 CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aFileFunc, 1, pzErr);
+  return choirRegisterFuncs(pConn, aDiskFunc, 1, pzErr);
 }
 
 #else

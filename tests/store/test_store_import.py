@@ -191,6 +191,7 @@ def test_names_that_cannot_be_paths_are_reported(db, tree):
          "problem": "the name has a control character 0x0a at byte 5: /line\nbreak"}]
 
 
+@pytest.mark.inprocess
 def test_what_may_not_be_read_is_reported(db, request):
     root = pathlib.Path(tempfile.mkdtemp(dir="/tmp"))
     request.addfinalizer(lambda: shutil.rmtree(root))
@@ -242,11 +243,10 @@ def test_an_import_is_one_transaction(db, tree):
     assert live(db) == {"/keep": "x"}
 
 
+@pytest.mark.inprocess
 def test_an_import_can_be_interrupted(db, tmp_path):
     with open(tmp_path / "big", "wb") as f:
         f.truncate(900_000_000)
-    if not hasattr(db, "con") or not hasattr(db.con, "interrupt"):
-        pytest.skip("this driver cannot interrupt")
     (tmp_path / "big").rename(tmp_path / "home/big")
     timer = threading.Timer(0.1, db.con.interrupt)
     timer.start()
@@ -318,6 +318,7 @@ def test_export_replaces_what_differs_and_leaves_the_rest(db, tmp_path):
     assert (out / "a").stat().st_mode & 0o777 == 0o755
 
 
+@pytest.mark.inprocess
 def test_exported_files_obey_the_umask_and_nobody_else_may_write(db, tmp_path):
     db.one("SELECT artifact_put('/d/a', 'x')")
     for mask, mode in ((0o077, 0o600), (0o022, 0o644), (0, 0o664)):
