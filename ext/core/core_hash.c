@@ -58,7 +58,18 @@ static void hashSha256Portable(u32 h[8], const u8 *a, u64 nBlock) {
 }
 
 #ifdef HASH_SHANI
-/* Four rounds a step: m[0..3] hold the last sixteen schedule words. */
+/* Four rounds with the schedule words w; the next four words into a. Written
+** out, because the words must stay in registers: the chain of rounds alone
+** should decide the speed. */
+#define HASH_ROUNDS(pK, w)                                                     \
+  k = _mm_add_epi32(w, _mm_loadu_si128((const __m128i *)(pK)));                \
+  cdgh = _mm_sha256rnds2_epu32(cdgh, abef, k);                                 \
+  abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(k, 0x0e))
+#define HASH_WORDS(a, b, c, d)                                                 \
+  a = _mm_sha256msg2_epu32(                                                    \
+      _mm_add_epi32(_mm_sha256msg1_epu32(a, b), _mm_alignr_epi8(d, c, 4)), d)
+#define HASH_LOAD(p) _mm_shuffle_epi8(_mm_loadu_si128(p), mSwap)
+
 __attribute__((target("sha,sse4.1,ssse3"))) static void
 hashSha256Ni(u32 h[8], const u8 *a, u64 nBlock) {
   const __m128i mSwap =
@@ -69,24 +80,24 @@ hashSha256Ni(u32 h[8], const u8 *a, u64 nBlock) {
   __m128i abef = _mm_alignr_epi8(x, y, 8);
   __m128i cdgh = _mm_blend_epi16(y, x, 0xf0);
   for (; nBlock > 0; nBlock--, a += 64) {
-    __m128i m[4], abef0 = abef, cdgh0 = cdgh;
+    const __m128i *p = (const __m128i *)a;
+    __m128i abef0 = abef, cdgh0 = cdgh, k;
+    __m128i m0 = HASH_LOAD(p), m1 = HASH_LOAD(p + 1);
+    __m128i m2 = HASH_LOAD(p + 2), m3 = HASH_LOAD(p + 3);
     int i;
-    for (i = 0; i < 16; i++) {
-      __m128i k, w;
-      if (i < 4) {
-        w = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(a + 16 * i)),
-                             mSwap);
-      } else {
-        w = _mm_sha256msg1_epu32(m[i & 3], m[(i + 1) & 3]);
-        w = _mm_add_epi32(w,
-                          _mm_alignr_epi8(m[(i + 3) & 3], m[(i + 2) & 3], 4));
-        w = _mm_sha256msg2_epu32(w, m[(i + 3) & 3]);
-      }
-      m[i & 3] = w;
-      k = _mm_add_epi32(w,
-                        _mm_loadu_si128((const __m128i *)(aSha256K + 4 * i)));
-      cdgh = _mm_sha256rnds2_epu32(cdgh, abef, k);
-      abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(k, 0x0e));
+    HASH_ROUNDS(aSha256K, m0);
+    HASH_ROUNDS(aSha256K + 4, m1);
+    HASH_ROUNDS(aSha256K + 8, m2);
+    HASH_ROUNDS(aSha256K + 12, m3);
+    for (i = 16; i < 64; i += 16) {
+      HASH_WORDS(m0, m1, m2, m3);
+      HASH_ROUNDS(aSha256K + i, m0);
+      HASH_WORDS(m1, m2, m3, m0);
+      HASH_ROUNDS(aSha256K + i + 4, m1);
+      HASH_WORDS(m2, m3, m0, m1);
+      HASH_ROUNDS(aSha256K + i + 8, m2);
+      HASH_WORDS(m3, m0, m1, m2);
+      HASH_ROUNDS(aSha256K + i + 12, m3);
     }
     abef = _mm_add_epi32(abef, abef0);
     cdgh = _mm_add_epi32(cdgh, cdgh0);
