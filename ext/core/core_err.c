@@ -11,6 +11,15 @@ CHOIR_PRIVATE void choirErrNomem(ChoirErr *pErr) {
   }
 }
 
+/* A host that reads a message expects UTF-8: bytes that are not (a character
+** cut by %.60s, the user's own text) become '?'. */
+static void errPlain(char *z) {
+  i64 i = 0, n = z ? (i64)strlen(z) : 0;
+  while ((i += choirUtf8Valid(z + i, n - i)) < n) {
+    z[i++] = '?';
+  }
+}
+
 CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...) {
   va_list ap;
   if (pErr->rc != SQLITE_OK) {
@@ -19,6 +28,7 @@ CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...) {
   va_start(ap, zFmt);
   pErr->zMsg = sqlite3_vmprintf(zFmt, ap);
   va_end(ap);
+  errPlain(pErr->zMsg);
   pErr->rc = pErr->zMsg ? rc : SQLITE_NOMEM;
 }
 

@@ -35,7 +35,9 @@ CHOIR_PRIVATE double choirVecDistance(const ChoirKern *pKern, int eMetric,
     p->xCos(a, b, n, aCos);
     qq = qq < 0 ? p->xDot(a, a, n) : qq;
     r = 1.0 - aCos[0] / (sqrt(qq) * sqrt(aCos[1]));
-    return r < 0.0 ? 0.0 : r > 2.0 ? 2.0 : r; /* rounding; keeps NaN */
+    /* Rounding may lead out of 0 to 2; what is far outside or NaN comes from
+    ** lengths that no float holds, and stays. */
+    return r < 0.0 && r > -1e-3 ? 0.0 : r > 2.0 && r < 2.001 ? 2.0 : r;
   }
 }
 

@@ -53,8 +53,7 @@ static void funcConvert(ChoirCall *p, int eType) {
 ** SQL: vector32(vector) -> BLOB
 **
 ** A float32 vector from JSON text or a blob. The blob is little-endian floats
-** without a header, 4 bytes each, as in sqlite-vec, libSQL and pgvector
-*clients.
+** without a header, 4 bytes each, as in sqlite-vec and libSQL.
 **
 **   vector  TEXT '[1, 2.5]' or BLOB of 4*d bytes, d at least 1
 **
@@ -579,7 +578,9 @@ typedef struct EachCursor {
 **
 **   vector  TEXT (JSON) or BLOB
 **
-** value is a real, or an integer for int8 and bit vectors; NaN becomes NULL.
+** value is a real, or an integer for int8 and bit vectors; NaN becomes NULL. The
+** bits of each byte come highest first, as in sqlite-vec: the other way round
+** than vec_to_json has them.
 ** NULL: an error.
 ** Errors: not a vector.
 ** Source: sqlite-vec vec_each.
@@ -600,7 +601,8 @@ static void eachNext(ChoirCursor *pCur) {
 
 static void eachColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int iCol) {
   const ChoirVec *pVec = &((EachCursor *)pCur)->v;
-  float f = choirVecAt(pVec, pCur->iRow + 1);
+  i64 i = pCur->iRow + 1;
+  float f = choirVecAt(pVec, pVec->eType == VEC_BIT ? i ^ 7 : i);
   (void)iCol;
   if (pVec->eType >= VEC_I8) {
     sqlite3_result_int(pCtx, (int)f);

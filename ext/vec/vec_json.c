@@ -195,12 +195,12 @@ CHOIR_PRIVATE void choirVecJson(ChoirErr *pErr, ChoirVec *p, const char *z,
     z++;
   }
   if (n > 0 && (z == zEnd || *z != '[')) {
-    choirErrSet(pErr, SQLITE_ERROR, "%s is not a JSON array: %.40s", zArg,
+    choirErrSet(pErr, SQLITE_ERROR, "%s is not a JSON array: %.20s", zArg,
                 zAll);
     return;
   }
   z += z < zEnd;
-  while (z < zEnd && !(p->nDim == 0 && *z == ']') && pErr->rc == SQLITE_OK) {
+  while (pErr->rc == SQLITE_OK && z < zEnd && !(p->nDim == 0 && *z == ']')) {
     double r = 0;
     int i = 0, bRange = 0;
     const char *zItem = z;
