@@ -244,7 +244,7 @@ static void diskPutLarge(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
                          int fd, i64 n) {
   char *a = choirRealloc(pErr, NULL, (u64)DISK_CHUNK);
   sqlite3_blob *pBlob = NULL;
-  char zHash[65];
+  char zHash[65] = "";
   if (a) {
     diskPass(pConn, pErr, fd, n, a, NULL, pPut->zHash);
   }
