@@ -109,6 +109,13 @@ static int registryTaken(sqlite3 *db, const char *zName, int nArg) {
   int rc = zSql ? sqlite3_prepare_v2(db, zSql, -1, &pStmt, NULL) : SQLITE_OK;
   sqlite3_finalize(pStmt);
   sqlite3_free(zSql);
+  if (rc != SQLITE_OK) {
+    /* "No such function" must not stay as the connection's error: linked in
+    ** statically, choir is loaded by sqlite3_open, which would report it. */
+    pStmt = NULL;
+    sqlite3_prepare_v2(db, "SELECT 0", -1, &pStmt, NULL);
+    sqlite3_finalize(pStmt);
+  }
   return rc == SQLITE_OK;
 }
 
