@@ -45,7 +45,7 @@ CREATE TABLE ~.agent_tasks(
   completed_at INTEGER,
   error TEXT,
   lease_until INTEGER
-);
+) WITHOUT ROWID;
 CREATE INDEX ~.agent_tasks_open ON agent_tasks(status, created_at)
   WHERE status IN ('PENDING', 'RUNNING');
 
@@ -130,7 +130,7 @@ CREATE TABLE ~.memories(
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now),
   metadata JSON
-);
+) WITHOUT ROWID;
 CREATE INDEX ~.memories_persona ON memories(persona_id);
 
 -- ------------------------------------------------------------------ views
