@@ -44,22 +44,21 @@ CHOIR_PRIVATE char *choirJsonText(ChoirConn *pConn, ChoirErr *pErr,
                                   const char *zJson, i64 nJson,
                                   const char *zPath) {
   char *z = NULL;
-  sqlite3_stmt *p =
-      choirJsonStmt(pConn, pErr,
-                    "SELECT json_valid(?1), CASE WHEN json_valid(?1)"
-                    " THEN json_extract(?1, ?2) END",
-                    zJson, nJson);
+  sqlite3_stmt *p = choirJsonStmt(
+      pConn, pErr, "SELECT json_extract(?1, ?2), json_valid(?1)", zJson, nJson);
+  int rc;
   choirBindText(pErr, p, 2, zPath, -1);
-  if (choirStep(pErr, p)) {
-    if (!sqlite3_column_int(p, 0)) {
-      choirErrSet(pErr, SQLITE_ERROR, "not JSON");
-    } else if (sqlite3_column_type(p, 1) != SQLITE_NULL) {
-      const char *zText = (const char *)sqlite3_column_text(p, 1);
-      if (zText == NULL) {
-        choirErrNomem(pErr);
-      } else {
-        z = choirMprintf(pErr, "%s", zText);
-      }
+  rc = pErr->rc == SQLITE_OK ? sqlite3_step(p) & 0xff : SQLITE_OK;
+  if (rc == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  } else if (rc == SQLITE_ERROR ||
+             (rc == SQLITE_ROW && !sqlite3_column_int(p, 1))) {
+    choirErrSet(pErr, SQLITE_ERROR, "not JSON");
+  } else if (rc == SQLITE_ROW && sqlite3_column_type(p, 0) != SQLITE_NULL) {
+    const char *zText = (const char *)sqlite3_column_text(p, 0);
+    z = zText ? choirMprintf(pErr, "%s", zText) : NULL;
+    if (zText == NULL) {
+      choirErrNomem(pErr);
     }
   }
   sqlite3_finalize(p);

@@ -8,7 +8,8 @@
 **   gunzip  RFC 1952, so that a cut reply is an error   http_gunzip.c
 **   url     taking URLs apart                           http_url.c
 **   sign    AWS Signature Version 4                     http_sigv4.c
-**   aws     the AWS credential chain                    http_aws.c, http_ini.c
+**   aws     the AWS credential chain                    http_aws.c, http_ini.c,
+**                                                       http_process.c
 **   sql     http_get, jsonrpc, choir_transfers, …       http_sql.c
 **
 ** An exchange:
@@ -115,6 +116,10 @@ CHOIR_PRIVATE char *choirHttpReply(ChoirHttp *, const char *zName);
 CHOIR_PRIVATE void choirHttpFree(ChoirHttp *);
 /* Headers whose values may be shown. */
 CHOIR_PRIVATE int choirHttpPublicHeader(const char *zName);
+
+/* Unix seconds of a date and time in UTC. */
+CHOIR_PRIVATE i64 choirHttpSeconds(int iYear, int iMonth, int iDay, int iHour,
+                                   int iMinute, int iSecond);
 
 /* --------------------------------------------------------------- wire ----
 ** One attempt of an exchange, for http_run.c only.

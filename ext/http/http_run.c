@@ -439,6 +439,15 @@ CHOIR_PRIVATE void choirHttpStart(ChoirHttp *p) {
   }
 }
 
+CHOIR_PRIVATE i64 choirHttpSeconds(int iYear, int iMonth, int iDay, int iHour,
+                                   int iMinute, int iSecond) {
+  /* days of a civil date, the year beginning in March */
+  i64 y = iMonth < 3 ? iYear - 1 : iYear;
+  i64 nDay = 365 * y + y / 4 - y / 100 + y / 400 +
+             (153 * ((iMonth + 9) % 12) + 2) / 5 + iDay - 1 - 719468;
+  return ((nDay * 24 + iHour) * 60 + iMinute) * 60 + iSecond;
+}
+
 /* Seconds or an HTTP date, in milliseconds from now; -1: none. */
 static i64 runRetryAfter(ChoirHttp *p) {
   static const char zMonth[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -452,13 +461,10 @@ static i64 runRetryAfter(ChoirHttp *p) {
   } else if (z && sscanf(z, "%*[^ ] %2d %3s %4d %2d:%2d:%2d", &iDay, zName,
                          &iYear, &iHour, &iMinute, &iSecond) == 6) {
     const char *zFound = strstr(zMonth, zName);
-    i64 iMonth = zFound ? (zFound - zMonth) / 3 : 0;
-    /* days from 1970 of a civil date, March being the first month */
-    i64 y = iMonth < 2 ? iYear - 1 : iYear;
-    i64 nDay = 365 * y + y / 4 - y / 100 + y / 400 +
-               (153 * ((iMonth + 10) % 12) + 2) / 5 + iDay - 1 - 719468;
-    nMs = ((nDay * 24 + iHour) * 60 + iMinute) * 60000 + iSecond * 1000 -
-          choirNow();
+    int iMonth = zFound ? (int)(zFound - zMonth) / 3 + 1 : 1;
+    nMs =
+        choirHttpSeconds(iYear, iMonth, iDay, iHour, iMinute, iSecond) * 1000 -
+        choirNow();
     nMs = nMs < 0 ? 0 : nMs;
   }
   sqlite3_free(z);

@@ -207,11 +207,23 @@ static void sigQuery(ChoirErr *pErr, ChoirSigv4 *p, const ChoirHttpUrl *pUrl,
 
 /* Headers that may change on the way are not signed. */
 static int sigSkipped(const char *zName) {
-  static const char *const az[] = {"authorization",     "expect",
-                                   "transfer-encoding", "user-agent",
-                                   "x-amzn-trace-id",   "connection"};
+  static const char *const az[] = {"authorization",
+                                   "baggage",
+                                   "connection",
+                                   "expect",
+                                   "keep-alive",
+                                   "proxy-authenticate",
+                                   "proxy-authorization",
+                                   "te",
+                                   "traceparent",
+                                   "tracestate",
+                                   "trailer",
+                                   "transfer-encoding",
+                                   "upgrade",
+                                   "user-agent",
+                                   "x-amzn-trace-id"};
   int i;
-  for (i = 0; i < 6; i++) {
+  for (i = 0; i < (int)(sizeof(az) / sizeof(az[0])); i++) {
     if (sqlite3_stricmp(zName, az[i]) == 0) {
       return 1;
     }
@@ -339,7 +351,7 @@ static void sigCheck(ChoirErr *pErr, const ChoirSigv4 *p) {
 CHOIR_PRIVATE void choirSigv4(ChoirErr *pErr, ChoirSigv4 *p) {
   ChoirBuf path, signedPath, query, headers;
   ChoirHttpUrl url;
-  char *zScope, *zCredential, zHash[65];
+  char *zScope, *zCredential, *z, zHash[65];
   u8 aKey[32], aMac[32];
   choirBufInit(&p->canonical, pErr, CHOIR_BUF_SQL);
   choirBufInit(&p->toSign, pErr, CHOIR_BUF_SQL);
@@ -361,6 +373,9 @@ CHOIR_PRIVATE void choirSigv4(ChoirErr *pErr, ChoirSigv4 *p) {
   sqlite3_snprintf(sizeof(p->zHost), p->zHost,
                    url.bDefaultPort ? "%.*s" : "%.*s:%d", url.nHost, url.zHost,
                    url.iPort);
+  for (z = p->zHost; *z; z++) {
+    *z = *z >= 'A' && *z <= 'Z' ? (char)(*z + 32) : *z;
+  }
   zScope = choirMprintf(pErr, "%.8s/%s/%s/aws4_request", p->zTime, p->zRegion,
                         p->zService);
   zCredential = choirMprintf(pErr, "%s/%s", p->zAccess, zScope ? zScope : "");

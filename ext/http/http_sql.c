@@ -14,6 +14,7 @@
 
 CHOIR_PRIVATE int choirHttpRunRegister(ChoirConn *pConn, char **pzErr);
 CHOIR_PRIVATE int choirSigv4Register(ChoirConn *pConn, char **pzErr);
+CHOIR_PRIVATE int choirAwsRegister(ChoirConn *pConn, char **pzErr);
 
 /* --------------------------------------------------------------- arguments */
 
@@ -661,6 +662,9 @@ CHOIR_PRIVATE int choirHttpRegister(ChoirConn *pConn, char **pzErr) {
   }
   if (rc == SQLITE_OK) {
     rc = choirSigv4Register(pConn, pzErr);
+  }
+  if (rc == SQLITE_OK) {
+    rc = choirAwsRegister(pConn, pzErr);
   }
   return rc;
 }
