@@ -17,8 +17,7 @@ static int urlPort(ChoirErr *pErr, const ChoirHttpUrl *p) {
     }
   }
   if (iPort == 0 || iPort > 65535) {
-    choirErrSet(pErr, SQLITE_ERROR, "the URL's port is not 1 to 65535: %.*s",
-                p->nPort > 20 ? 20 : p->nPort, p->zPort);
+    choirErrSet(pErr, SQLITE_ERROR, "the URL's port is not 1 to 65535");
   }
   return iPort;
 }
@@ -71,9 +70,11 @@ CHOIR_PRIVATE void choirHttpUrl(ChoirErr *pErr, const char *zUrl,
   } else if (sqlite3_strnicmp(z, "http://", 7) == 0) {
     p->nScheme = 4;
   } else {
+    /* no more of it than a scheme: what follows may be a password */
     choirErrSet(pErr, SQLITE_ERROR,
-                "the URL must start with http:// or https://, got %.*s",
-                (int)strcspn(zUrl, "@?#") > 40 ? 40 : (int)strcspn(zUrl, "@?#"),
+                "the URL must start with http:// or https://, got %.*s:",
+                (int)strspn(zUrl, "abcdefghijklmnopqrstuvwxyz0123456789+-.") %
+                    20,
                 zUrl);
     return;
   }
