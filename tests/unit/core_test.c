@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** core by its C interface: what SQL cannot reach. Buffers at their cap, both
+** implementations of SHA-256, CRC-64 against its published check value, UTF-8
+** at every boundary, sticky errors.
+*/
+#include "core/core.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+static void a_buffer_grows_up_to_its_cap_and_names_it(void **state) {
+  ChoirErr err = {0, NULL};
+  ChoirBuf b;
+  (void)state;
+  choirBufInit(&b, &err, 1000);
+  while (b.n < 1000) {
+    choirBufAppend(&b, "x", 1);
+  }
+  assert_int_equal(err.rc, SQLITE_OK);
+  assert_int_equal(b.a[1000], 0);
+  choirBufAppend(&b, "y", 1);
+  assert_int_equal(err.rc, SQLITE_TOOBIG);
+  assert_string_equal(err.zMsg, "1001 bytes are more than the limit of 1000");
+  assert_int_equal(b.n, 1000);
+  choirErrClear(&err);
+  choirBufFree(&b);
+}
+
+static void a_length_that_would_wrap_is_refused(void **state) {
+  ChoirErr err = {0, NULL};
+  ChoirBuf b;
+  (void)state;
+  choirBufInit(&b, &err, 100);
+  choirBufText(&b, "abc");
+  assert_null(choirBufSpace(&b, UINT64_MAX - 1));
+  assert_int_equal(err.rc, SQLITE_TOOBIG);
+  choirErrClear(&err);
+  choirBufFree(&b);
+}
+
+static void an_empty_buffer_is_still_a_string(void **state) {
+  ChoirErr err = {0, NULL};
+  ChoirBuf b;
+  char *z;
+  (void)state;
+  choirBufInit(&b, &err, 10);
+  z = choirBufTake(&b);
+  assert_string_equal(z, "");
+  sqlite3_free(z);
+}
+
+static void json_strings_are_escaped_and_bad_bytes_replaced(void **state) {
+  ChoirErr err = {0, NULL};
+  ChoirBuf b;
+  (void)state;
+  choirBufInit(&b, &err, 1000);
+  choirBufJson(&b, "a\"b\\c\n\x01\xff\xc3\xa9\0z", 12);
+  assert_string_equal(b.a,
+                      "\"a\\\"b\\\\c\\n\\u0001\xef\xbf\xbd\xc3\xa9\\u0000z\"");
+  choirBufFree(&b);
+}
+
+static void the_first_error_is_kept(void **state) {
+  ChoirErr err = {0, NULL};
+  (void)state;
+  choirErrSet(&err, SQLITE_ERROR, "first %d", 1);
+  choirErrSet(&err, SQLITE_CORRUPT, "second");
+  choirErrNomem(&err);
+  assert_int_equal(err.rc, SQLITE_ERROR);
+  assert_string_equal(err.zMsg, "first 1");
+  assert_null(choirMalloc(&err, 10));
+  choirErrClear(&err);
+  assert_int_equal(err.rc, SQLITE_OK);
+}
+
+static void utf8_is_valid_up_to_the_first_bad_byte(void **state) {
+  static const struct {
+    const char *z;
+    int n, nValid;
+  } a[] = {
+      {"", 0, 0},
+      {"\x7f", 1, 1},
+      {"\xc2\x80", 2, 2},
+      {"\xdf\xbf", 2, 2},
+      {"\xe0\xa0\x80", 3, 3},
+      {"\xed\x9f\xbf", 3, 3},
+      {"\xee\x80\x80", 3, 3},
+      {"\xef\xbf\xbf", 3, 3},
+      {"\xf0\x90\x80\x80", 4, 4},
+      {"\xf4\x8f\xbf\xbf", 4, 4},
+      {"a\x80", 2, 1},            /* a continuation alone */
+      {"\xc1\xbf", 2, 0},         /* overlong */
+      {"\xe0\x9f\xbf", 3, 0},     /* overlong */
+      {"\xf0\x8f\xbf\xbf", 4, 0}, /* overlong */
+      {"\xed\xa0\x80", 3, 0},     /* a surrogate */
+      {"\xf4\x90\x80\x80", 4, 0}, /* beyond U+10FFFF */
+      {"\xf5\x80\x80\x80", 4, 0},
+      {"ab\xe2\x82", 4, 2}, /* cut short */
+      {"ab\xe2\x82g", 5, 2},
+      {"\xfe", 1, 0},
+  };
+  size_t i;
+  (void)state;
+  for (i = 0; i < sizeof(a) / sizeof(a[0]); i++) {
+    assert_int_equal(choirUtf8Valid(a[i].z, a[i].n), a[i].nValid);
+  }
+}
+
+static void both_sha256_agree_for_every_length_and_split(void **state) {
+  u8 aData[400], aPortable[32], aBest[32];
+  u64 n, nCut;
+  (void)state;
+  for (n = 0; n < sizeof(aData); n++) {
+    aData[n] = (u8)(n * 131 + 7);
+  }
+  for (n = 0; n <= sizeof(aData); n++) {
+    choirSha256Force(1);
+    choirSha256(aData, n, aPortable);
+    choirSha256Force(0);
+    for (nCut = 0; nCut <= n; nCut += 37) {
+      ChoirSha256 s;
+      choirSha256Init(&s);
+      choirSha256Update(&s, aData, nCut);
+      choirSha256Update(&s, aData + nCut, n - nCut);
+      choirSha256Final(&s, aBest);
+      assert_memory_equal(aBest, aPortable, 32);
+    }
+  }
+}
+
+static void sha256_gives_the_standards_examples(void **state) {
+  static const struct {
+    const char *z, *zHex;
+  } a[] = {
+      {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+      {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+       "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+  };
+  int i, bPortable;
+  (void)state;
+  for (bPortable = 0; bPortable < 2; bPortable++) {
+    choirSha256Force(bPortable);
+    for (i = 0; i < 2; i++) {
+      u8 aOut[32];
+      char zHex[65];
+      choirSha256(a[i].z, strlen(a[i].z), aOut);
+      choirHex(aOut, 32, zHex);
+      assert_string_equal(zHex, a[i].zHex);
+    }
+  }
+  choirSha256Force(0);
+}
+
+/* "123456789" is the check value of the CRC catalogue, entry CRC-64/GO-ISO. */
+static void crc64_gives_its_published_check_value(void **state) {
+  const char *z = "123456789";
+  u64 crc = 0;
+  int i;
+  (void)state;
+  assert_true(choirCrc64(0, z, 9) == 0xb90956c775a41001ULL);
+  for (i = 0; i < 9; i++) {
+    crc = choirCrc64(crc, z + i, 1);
+  }
+  assert_true(crc == 0xb90956c775a41001ULL);
+  assert_true(choirCrc64(0, z, 0) == 0);
+}
+
+static void the_nearest_name_is_near(void **state) {
+  static const char *const az[] = {"user", "schema", "remote"};
+  (void)state;
+  assert_string_equal(choirNearest("usr", az, 3), "user");
+  assert_string_equal(choirNearest("shcema", az, 3), "schema");
+  assert_null(choirNearest("entirely different", az, 3));
+}
+
+int main(void) {
+  const struct CMUnitTest aTest[] = {
+      cmocka_unit_test(a_buffer_grows_up_to_its_cap_and_names_it),
+      cmocka_unit_test(a_length_that_would_wrap_is_refused),
+      cmocka_unit_test(an_empty_buffer_is_still_a_string),
+      cmocka_unit_test(json_strings_are_escaped_and_bad_bytes_replaced),
+      cmocka_unit_test(the_first_error_is_kept),
+      cmocka_unit_test(utf8_is_valid_up_to_the_first_bad_byte),
+      cmocka_unit_test(both_sha256_agree_for_every_length_and_split),
+      cmocka_unit_test(sha256_gives_the_standards_examples),
+      cmocka_unit_test(crc64_gives_its_published_check_value),
+      cmocka_unit_test(the_nearest_name_is_near),
+  };
+  sqlite3_initialize();
+  return cmocka_run_group_tests(aTest, NULL, NULL);
+}
