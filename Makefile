@@ -111,6 +111,26 @@ kern: ## every kernel tier of this machine against its reference
 foreign: ## kernels this machine lacks: emulated AVX-512, NEON, WebAssembly
 	@BUILD=$(BUILD) CC="$(CC)" sh tests/kern/run_foreign.sh
 
+# What tests link with: the same sources, linked statically to SQLite.
+$(BUILD)/libchoir.a: $(OBJ)
+	@rm -f $@ && $(AR) rcs $@ $(OBJ)
+core:
+	@$(MAKE) --no-print-directory BUILD=build/core \
+	  EXTRA_CFLAGS=-DSQLITE_CORE build/core/libchoir.a
+
+build/unit/%_test: tests/unit/%_test.c core
+	@mkdir -p $(@D)
+	@$(CC) $(filter-out -Wconversion,$(ALL_CFLAGS)) -DSQLITE_CORE -o $@ $< \
+	  build/core/libchoir.a -lcmocka -lsqlite3 -lm -ldl
+
+build/oom/oom: tests/oom/oom.c core
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror $(CFLAGS) -DSQLITE_CORE \
+	  -o $@ $< build/core/libchoir.a -lsqlite3 -lm -ldl
+build/oom/cases.sql: $(SRC) tests/oom/calls.sql tools/docs.py
+	@mkdir -p $(@D)
+	@$(PYTHON) tools/docs.py cases $@ && cat tests/oom/calls.sql >> $@
+
 bench: all ## every bench/bench_*.py, ratios side by side
 	@for b in bench/bench_*.py; do echo "== $$b"; $(PYTHON) $$b || exit 1; done
 
@@ -125,5 +145,5 @@ uninstall: ## what install put there
 clean: ## everything that make made
 	rm -rf build dist choir.so
 
-.PHONY: all help check lint test hosts docs amalgamation asan ubsan kern foreign \
-  bench install uninstall clean
+.PHONY: all help check lint test hosts docs amalgamation asan ubsan kern \
+  foreign bench install uninstall clean core

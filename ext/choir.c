@@ -57,6 +57,13 @@ static int choirLoad(sqlite3 *db, char **pzErr,
     rc = aChoirRoom[i](pConn, pzErr);
   }
   choirConnUnref(pConn); /* what was registered holds its own references */
+  if (rc == SQLITE_OK) {
+    /* sqlite3_open() takes the last error of an automatic extension for a
+    ** failure, and looking for a free name (CHOIR_ALIAS) leaves one. */
+    sqlite3_stmt *pStmt = NULL;
+    rc = sqlite3_prepare_v2(db, "SELECT 1", -1, &pStmt, NULL);
+    sqlite3_finalize(pStmt);
+  }
   if (rc != SQLITE_OK) {
     return rc;
   }

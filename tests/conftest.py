@@ -86,7 +86,8 @@ class Db:
         elif DRIVER == "apsw":
             self.con.execute(script).fetchall()
         else:
-            self.con.executescript(script)
+            for sql in shell_db.statements(script):  # executescript commits
+                self.con.execute(sql).fetchall()
 
     def error(self, sql, *params):
         """The message of the error that sql must give."""

@@ -3,7 +3,7 @@
 """Reads the doc blocks of ext/ and writes what is made from them.
 
   docs.py help OUT.c         the table behind choir_help()
-  docs.py examples OUT.json  every example, for tests/test_examples.py
+  docs.py cases OUT.sql      every example, for tests/oom/oom.c
   docs.py reference DIR      docs/reference/<room>.md
   docs.py check DIR          fails when DIR is not what `reference` would write,
                              or when a registered function has no block
@@ -18,7 +18,6 @@ A block is a C comment in which a line starts with `SQL:`. Grammar:
   > statement (one or more lines)
   = expected row, columns joined by |          or   ! expected error
 """
-import json
 import pathlib
 import re
 import sys
@@ -225,10 +224,11 @@ def main():
     command, out = sys.argv[1], sys.argv[2]
     if command == "help":
         write_help(out)
-    elif command == "examples":
-        pathlib.Path(out).write_text(json.dumps(
-            [dict(e, where=b.where, name=b.names()[0], room=b.room)
-             for b in blocks() for e in b.examples], indent=1))
+    elif command == "cases":
+        pathlib.Path(out).write_text("".join(
+            f"-- case {b.names()[0]}-{i}\n" + "\n".join(e["sql"])
+            .rstrip(";") + ";\n"
+            for b in blocks() for i, e in enumerate(b.examples, 1)))
     elif command == "reference":
         pathlib.Path(out).mkdir(parents=True, exist_ok=True)
         for name, text in reference().items():

@@ -3,7 +3,7 @@
 # Installs what the tests need and runs them all; `make test`.
 #
 #   test.sh               every stage
-#   test.sh STAGE         one of: sqlite newest unit shell omit-net asan oom hosts
+#   test.sh STAGE         one of: sqlite newest unit kern shell omit-net asan oom hosts
 #   test.sh 'PATTERN'     test cases whose name matches (pytest -k), and C unit
 #                         tests whose file name does
 #
@@ -12,7 +12,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 unset MAKEFLAGS MAKELEVEL
-STAGES="sqlite newest unit shell omit-net asan oom hosts"
+STAGES="sqlite newest unit kern shell omit-net asan oom hosts"
 pattern=${1:-}
 only=
 case " $STAGES " in *" ${pattern:-none} "*) only=$pattern pattern= ;; esac
@@ -26,7 +26,7 @@ stage() { # stage NAME WHAT COMMAND…
   local name=$1 what=$2 start=$SECONDS status line
   shift 2
   [ -z "$only" ] || [ "$only" = "$name" ] || return 0
-  case "$name:$pattern" in oom:?* | hosts:?*) return 0 ;; esac
+  case "$name:$pattern" in kern:?* | oom:?* | hosts:?*) return 0 ;; esac
   echo "== $name: $what"
   "$@" </dev/null 2>&1 | tee $log/$name.log
   status=${PIPESTATUS[0]}
@@ -69,6 +69,11 @@ units() {
   return $status
 }
 
+# The distance kernels this machine can run, then those it emulates.
+kern() {
+  make -s kern && make -s foreign
+}
+
 shell() {
   tests/shell/build.sh &&
     cases CHOIR_DRIVER=shell CHOIR_SHELL="$PWD/build/shell/$1"
@@ -91,7 +96,7 @@ asan() {
 }
 
 oom() {
-  make -s build/oom/oom && build/oom/oom build/oom/calls.sql
+  make -s build/oom/oom build/oom/cases.sql && build/oom/oom build/oom/cases.sql
 }
 
 hosts() {
@@ -105,6 +110,7 @@ stage newest "the cases on SQLite $($python -c \
   'import apsw; print(apsw.sqlite_lib_version())') in apsw" \
   cases CHOIR_DRIVER=apsw
 stage unit "C unit tests" units
+stage kern "distance kernels, tier by tier" kern
 stage shell "the cases on a shell linked from the amalgamation" \
   shell choir-shell
 stage omit-net "the same with CHOIR_OMIT_NET" shell choir-shell-nonet

@@ -35,18 +35,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_TMP ".choir-tmp-"
-#define FILE_LOCK ".choir-lock"
-#define FILE_CHUNK ((u64)1 << 18)
-#define FILE_DIR (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-#define FILE_WAIT 10000 /* milliseconds to wait for the lock */
-#define FILE_DEPTH 64   /* folders below the root that a listing enters */
+#define FOLDER_TMP ".choir-tmp-"
+#define FOLDER_LOCK ".choir-lock"
+#define FOLDER_CHUNK ((u64)1 << 18)
+#define FOLDER_DIR (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+#define FOLDER_WAIT 10000 /* milliseconds to wait for the lock */
+#define FOLDER_DEPTH 64   /* folders below the root that a listing enters */
 
-typedef struct FileStore {
+typedef struct FolderStore {
   ChoirObject base;
   int fdRoot;
   u8 bSwept; /* looked for leftovers */
-} FileStore;
+} FolderStore;
 
 CHOIR_PRIVATE void choirErrno(ChoirErr *pErr, int iErrno, const char *zDo,
                               const char *zWhat) {
@@ -125,7 +125,7 @@ CHOIR_PRIVATE void choirTempOpen(ChoirTemp *p, ChoirErr *pErr, int fdDir,
     struct stat st;
     u64 iRandom;
     sqlite3_randomness(sizeof(iRandom), &iRandom);
-    sqlite3_snprintf(sizeof(p->zName), p->zName, FILE_TMP "%016llx", iRandom);
+    sqlite3_snprintf(sizeof(p->zName), p->zName, FOLDER_TMP "%016llx", iRandom);
     p->fd = openat(fdDir, p->zName,
                    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (p->fd < 0) {
@@ -158,7 +158,7 @@ CHOIR_PRIVATE void choirTempClose(ChoirTemp *p) {
   }
 }
 
-static void fileSyncDir(ChoirErr *pErr, int fdDir) {
+static void folderSyncDir(ChoirErr *pErr, int fdDir) {
   /* Some file systems cannot sync a folder and say EINVAL. */
   if (fsync(fdDir) != 0 && errno != EINVAL) {
     choirErrno(pErr, errno, "sync", "a folder");
@@ -188,7 +188,7 @@ CHOIR_PRIVATE int choirTempPublish(ChoirTemp *p, ChoirErr *pErr,
     (void)unlinkat(p->fdDir, p->zName, 0);
     p->zName[0] = 0;
   }
-  fileSyncDir(pErr, p->fdDir);
+  folderSyncDir(pErr, p->fdDir);
   return pErr->rc == SQLITE_OK ? CHOIR_OBJECT_OK : CHOIR_OBJECT_FAILED;
 }
 
@@ -206,7 +206,7 @@ CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *pErr) {
     if (azDir[i] == NULL || azDir[i][0] != '/') {
       continue;
     }
-    fdDir = open(azDir[i], FILE_DIR);
+    fdDir = open(azDir[i], FOLDER_DIR);
     if (fdDir < 0) {
       iErrno = errno;
       continue;
@@ -229,8 +229,8 @@ CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *pErr) {
 }
 
 /* Removes temporary files that nobody writes any more. */
-static void fileSweep(int fdDir) {
-  int fd = openat(fdDir, ".", FILE_DIR);
+static void folderSweep(int fdDir) {
+  int fd = openat(fdDir, ".", FOLDER_DIR);
   DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
   struct dirent *pEnt;
   if (pDir == NULL) {
@@ -241,7 +241,7 @@ static void fileSweep(int fdDir) {
   }
   while ((pEnt = readdir(pDir)) != NULL) {
     struct stat st;
-    if (strncmp(pEnt->d_name, FILE_TMP, sizeof(FILE_TMP) - 1) != 0) {
+    if (strncmp(pEnt->d_name, FOLDER_TMP, sizeof(FOLDER_TMP) - 1) != 0) {
       continue;
     }
     fd = openat(fdDir, pEnt->d_name,
@@ -262,8 +262,8 @@ static void fileSweep(int fdDir) {
 
 /* The folder of zKey below the root, opened, and the key's last part. -1 when
 ** it does not exist (not an error) or on failure. */
-static int fileParent(FileStore *p, ChoirErr *pErr, const char *zKey,
-                      int bCreate, const char **pzLast) {
+static int folderParent(FolderStore *p, ChoirErr *pErr, const char *zKey,
+                        int bCreate, const char **pzLast) {
   int fd = fcntl(p->fdRoot, F_DUPFD_CLOEXEC, 0);
   const char *zSlash;
   char zPart[256];
@@ -274,9 +274,9 @@ static int fileParent(FileStore *p, ChoirErr *pErr, const char *zKey,
     int fdNext;
     sqlite3_snprintf(sizeof(zPart), zPart, "%.*s", (int)(zSlash - zKey), zKey);
     if (bCreate && mkdirat(fd, zPart, 0700) == 0) {
-      fileSyncDir(pErr, fd);
+      folderSyncDir(pErr, fd);
     }
-    fdNext = openat(fd, zPart, FILE_DIR | O_NOFOLLOW);
+    fdNext = openat(fd, zPart, FOLDER_DIR | O_NOFOLLOW);
     if (fdNext < 0 && (errno != ENOENT || bCreate)) {
       /* A link that O_DIRECTORY sees first is reported as ENOTDIR. */
       choirErrno(pErr, errno, "enter", zPart);
@@ -289,7 +289,7 @@ static int fileParent(FileStore *p, ChoirErr *pErr, const char *zKey,
   return fd;
 }
 
-static i64 fileNanos(const struct stat *p) {
+static i64 folderNanos(const struct stat *p) {
 #if defined(__APPLE__)
   return (i64)p->st_mtimespec.tv_sec * 1000000000 + p->st_mtimespec.tv_nsec;
 #else
@@ -297,16 +297,16 @@ static i64 fileNanos(const struct stat *p) {
 #endif
 }
 
-static void fileMeta(const struct stat *pStat, ChoirObjectMeta *pMeta) {
+static void folderMeta(const struct stat *pStat, ChoirObjectMeta *pMeta) {
   pMeta->nByte = (u64)pStat->st_size;
-  pMeta->iModified = fileNanos(pStat) / 1000000;
+  pMeta->iModified = folderNanos(pStat) / 1000000;
   sqlite3_snprintf(sizeof(pMeta->zEtag), pMeta->zEtag, "%llx-%llx-%llx",
                    (u64)pStat->st_ino, (u64)pStat->st_size,
-                   (u64)fileNanos(pStat));
+                   (u64)folderNanos(pStat));
 }
 
-static int fileStat(ChoirErr *pErr, int fdDir, const char *zName,
-                    ChoirObjectMeta *pMeta) {
+static int folderStat(ChoirErr *pErr, int fdDir, const char *zName,
+                      ChoirObjectMeta *pMeta) {
   struct stat st;
   if (fstatat(fdDir, zName, &st, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT) {
@@ -318,30 +318,30 @@ static int fileStat(ChoirErr *pErr, int fdDir, const char *zName,
   } else if (!S_ISREG(st.st_mode)) {
     choirErrSet(pErr, SQLITE_CANTOPEN, "'%s' is not a file", zName);
   } else {
-    fileMeta(&st, pMeta);
+    folderMeta(&st, pMeta);
   }
   return CHOIR_OBJECT_OK;
 }
 
 /* ---------------------------------------------------------------- methods */
 
-static int fileHead(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
-                    ChoirObjectMeta *pMeta) {
+static int folderHead(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                      ChoirObjectMeta *pMeta) {
   const char *zLast;
-  int fdDir = fileParent((FileStore *)pObj, pErr, zKey, 0, &zLast);
+  int fdDir = folderParent((FolderStore *)pObj, pErr, zKey, 0, &zLast);
   int e = CHOIR_OBJECT_ABSENT;
   if (fdDir >= 0) {
-    e = fileStat(pErr, fdDir, zLast, pMeta);
+    e = folderStat(pErr, fdDir, zLast, pMeta);
     close(fdDir);
   }
   return e;
 }
 
-static void fileSend(ChoirErr *pErr, ChoirConn *pConn, int fd, u64 iOff, u64 n,
-                     ChoirObjectWrite x, void *pArg) {
-  char *a = choirMalloc(pErr, FILE_CHUNK);
+static void folderSend(ChoirErr *pErr, ChoirConn *pConn, int fd, u64 iOff,
+                       u64 n, ChoirObjectWrite x, void *pArg) {
+  char *a = choirMalloc(pErr, FOLDER_CHUNK);
   while (a && n > 0 && pErr->rc == SQLITE_OK) {
-    u64 m = n < FILE_CHUNK ? n : FILE_CHUNK;
+    u64 m = n < FOLDER_CHUNK ? n : FOLDER_CHUNK;
     choirFdRead(pErr, fd, iOff, a, m);
     if (pErr->rc == SQLITE_OK) {
       x(pArg, pErr, a, m);
@@ -355,14 +355,14 @@ static void fileSend(ChoirErr *pErr, ChoirConn *pConn, int fd, u64 iOff, u64 n,
   sqlite3_free(a);
 }
 
-static int fileGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
-                   i64 iOff, i64 nByte, ChoirObjectMeta *pMeta,
-                   ChoirObjectWrite x, void *pArg) {
+static int folderGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                     i64 iOff, i64 nByte, ChoirObjectMeta *pMeta,
+                     ChoirObjectWrite x, void *pArg) {
   const char *zLast;
-  int fdDir = fileParent((FileStore *)pObj, pErr, zKey, 0, &zLast);
+  int fdDir = folderParent((FolderStore *)pObj, pErr, zKey, 0, &zLast);
   int e = CHOIR_OBJECT_ABSENT;
   if (fdDir >= 0) {
-    e = fileStat(pErr, fdDir, zLast, pMeta);
+    e = folderStat(pErr, fdDir, zLast, pMeta);
   }
   if (fdDir >= 0 && e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK) {
     struct stat st;
@@ -374,11 +374,11 @@ static int fileGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
       choirErrno(pErr, errno, "open", zLast);
     } else {
       u64 n, iFrom = iOff < 0 ? 0 : (u64)iOff;
-      fileMeta(&st, pMeta); /* of the bytes that are read */
+      folderMeta(&st, pMeta); /* of the bytes that are read */
       iFrom = iFrom < pMeta->nByte ? iFrom : pMeta->nByte;
       n = pMeta->nByte - iFrom;
       n = nByte >= 0 && (u64)nByte < n ? (u64)nByte : n;
-      fileSend(pErr, pObj->pConn, fd, iFrom, n, x, pArg);
+      folderSend(pErr, pObj->pConn, fd, iFrom, n, x, pArg);
     }
     if (fd >= 0) {
       close(fd);
@@ -391,25 +391,25 @@ static int fileGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
 }
 
 /* The folder's lock; -1 and sticky when it cannot be had in time. */
-static int fileLock(ChoirConn *pConn, ChoirErr *pErr, int fdDir) {
-  i64 iEnd = choirMonotonic() + FILE_WAIT;
+static int folderLock(ChoirConn *pConn, ChoirErr *pErr, int fdDir) {
+  i64 iEnd = choirMonotonic() + FOLDER_WAIT;
   int fd = pErr->rc ? -1
-                    : openat(fdDir, FILE_LOCK,
+                    : openat(fdDir, FOLDER_LOCK,
                              O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) {
-    choirErrno(pErr, errno, "open the lock file", FILE_LOCK);
+    choirErrno(pErr, errno, "open the lock file", FOLDER_LOCK);
     return -1;
   }
   while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) {
-      choirErrno(pErr, errno, "lock", FILE_LOCK);
+      choirErrno(pErr, errno, "lock", FOLDER_LOCK);
     } else if (choirInterrupted(pConn)) {
       choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
     } else if (choirMonotonic() > iEnd) {
       choirErrSet(pErr, SQLITE_BUSY,
                   "somebody else has held the lock %s for %d seconds; try"
                   " again",
-                  FILE_LOCK, FILE_WAIT / 1000);
+                  FOLDER_LOCK, FOLDER_WAIT / 1000);
     }
     if (pErr->rc != SQLITE_OK) {
       close(fd);
@@ -420,13 +420,13 @@ static int fileLock(ChoirConn *pConn, ChoirErr *pErr, int fdDir) {
   return fd;
 }
 
-static void fileFill(ChoirErr *pErr, ChoirConn *pConn, int fd,
-                     const ChoirObjectSource *pSource) {
-  char *a = choirMalloc(pErr, FILE_CHUNK);
+static void folderFill(ChoirErr *pErr, ChoirConn *pConn, int fd,
+                       const ChoirObjectSource *pSource) {
+  char *a = choirMalloc(pErr, FOLDER_CHUNK);
   u64 iOff = 0;
   while (a && iOff < pSource->nByte && pErr->rc == SQLITE_OK) {
     u64 n = pSource->nByte - iOff;
-    n = n < FILE_CHUNK ? n : FILE_CHUNK;
+    n = n < FOLDER_CHUNK ? n : FOLDER_CHUNK;
     pSource->xRead(pSource->pArg, pErr, iOff, a, n);
     choirFdWrite(pErr, fd, iOff, a, n);
     iOff += n;
@@ -438,15 +438,15 @@ static void fileFill(ChoirErr *pErr, ChoirConn *pConn, int fd,
 }
 
 /* Compare and rename, under the folder's lock. */
-static int fileSwap(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
-                    const char *zName, const char *zEtag) {
+static int folderSwap(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
+                      const char *zName, const char *zEtag) {
   ChoirObjectMeta now;
-  int fdLock = fileLock(pConn, pErr, pTmp->fdDir);
+  int fdLock = folderLock(pConn, pErr, pTmp->fdDir);
   int e = CHOIR_OBJECT_FAILED;
   if (fdLock < 0) {
     return e;
   }
-  e = fileStat(pErr, pTmp->fdDir, zName, &now);
+  e = folderStat(pErr, pTmp->fdDir, zName, &now);
   if (pErr->rc == SQLITE_OK && zEtag &&
       (e == CHOIR_OBJECT_ABSENT || strcmp(now.zEtag, zEtag) != 0)) {
     e = CHOIR_OBJECT_CHANGED;
@@ -457,36 +457,36 @@ static int fileSwap(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
   return e;
 }
 
-static int filePut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
-                   const ChoirObjectSource *pSource, int eIf, const char *zEtag,
-                   ChoirObjectMeta *pNew) {
-  FileStore *p = (FileStore *)pObj;
+static int folderPut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                     const ChoirObjectSource *pSource, int eIf,
+                     const char *zEtag, ChoirObjectMeta *pNew) {
+  FolderStore *p = (FolderStore *)pObj;
   const char *zLast;
   ChoirTemp tmp;
   struct stat st;
   int e = CHOIR_OBJECT_FAILED;
-  int fdDir = fileParent(p, pErr, zKey, 1, &zLast);
+  int fdDir = folderParent(p, pErr, zKey, 1, &zLast);
   if (fdDir < 0) {
     return e;
   }
   if (!p->bSwept) {
     p->bSwept = 1;
-    fileSweep(fdDir);
+    folderSweep(fdDir);
   }
   choirTempOpen(&tmp, pErr, fdDir, zLast);
   if (tmp.fd >= 0) {
-    fileFill(pErr, pObj->pConn, tmp.fd, pSource);
+    folderFill(pErr, pObj->pConn, tmp.fd, pSource);
     if (pErr->rc == SQLITE_OK && fsync(tmp.fd) != 0) {
       choirErrno(pErr, errno, "sync", zLast); /* before the lock is taken */
     }
     if (pErr->rc == SQLITE_OK && fstat(tmp.fd, &st) == 0) {
-      fileMeta(&st, pNew);
+      folderMeta(&st, pNew);
     }
     if (pErr->rc == SQLITE_OK) {
       e = eIf == CHOIR_IF_ABSENT
               ? choirTempPublish(&tmp, pErr, zLast, 0)
-              : fileSwap(pObj->pConn, pErr, &tmp, zLast,
-                         eIf == CHOIR_IF_MATCH ? zEtag : NULL);
+              : folderSwap(pObj->pConn, pErr, &tmp, zLast,
+                           eIf == CHOIR_IF_MATCH ? zEtag : NULL);
     }
     choirTempClose(&tmp);
   }
@@ -494,19 +494,19 @@ static int filePut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   return e;
 }
 
-static int fileDelete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
-                      const char *zEtag) {
+static int folderDelete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                        const char *zEtag) {
   const char *zLast;
-  int fdDir = fileParent((FileStore *)pObj, pErr, zKey, 0, &zLast);
+  int fdDir = folderParent((FolderStore *)pObj, pErr, zKey, 0, &zLast);
   int e = CHOIR_OBJECT_ABSENT;
   int fdLock = -1;
   ChoirObjectMeta now;
   if (fdDir < 0) {
     return e;
   }
-  fdLock = fileLock(pObj->pConn, pErr, fdDir);
+  fdLock = folderLock(pObj->pConn, pErr, fdDir);
   if (fdLock >= 0) {
-    e = fileStat(pErr, fdDir, zLast, &now);
+    e = folderStat(pErr, fdDir, zLast, &now);
     if (e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK && zEtag &&
         strcmp(now.zEtag, zEtag) != 0) {
       e = CHOIR_OBJECT_CHANGED;
@@ -514,7 +514,7 @@ static int fileDelete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
       if (unlinkat(fdDir, zLast, 0) != 0) {
         choirErrno(pErr, errno, "delete", zLast);
       }
-      fileSyncDir(pErr, fdDir);
+      folderSyncDir(pErr, fdDir);
     }
     close(fdLock);
   }
@@ -524,21 +524,21 @@ static int fileDelete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
 
 /* ---------------------------------------------------------------- listing */
 
-typedef struct FileList {
-  FileStore *pStore;
+typedef struct FolderList {
+  FolderStore *pStore;
   const char *zPrefix;
   ChoirObjectEach xEach;
   void *pArg;
-} FileList;
+} FolderList;
 
-static int fileNameCmp(const void *pA, const void *pB) {
+static int folderNameCmp(const void *pA, const void *pB) {
   return strcmp(*(char *const *)pA, *(char *const *)pB);
 }
 
 /* The names in a folder, folders with a '/' behind: then the order of names
 ** is the order of keys. Count, or -1; the caller frees names and array. */
-static int fileNames(ChoirErr *pErr, int fdDir, char ***pazName) {
-  int fd = openat(fdDir, ".", FILE_DIR);
+static int folderNames(ChoirErr *pErr, int fdDir, char ***pazName) {
+  int fd = openat(fdDir, ".", FOLDER_DIR);
   DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
   struct dirent *pEnt;
   char **az = NULL;
@@ -573,40 +573,41 @@ static int fileNames(ChoirErr *pErr, int fdDir, char ***pazName) {
   }
   closedir(pDir);
   if (n) {
-    qsort(az, (size_t)n, sizeof(char *), fileNameCmp);
+    qsort(az, (size_t)n, sizeof(char *), folderNameCmp);
   }
   *pazName = az;
   return n;
 }
 
 /* Could a key that begins with zKey begin with the prefix, or the reverse? */
-static int fileMeets(const char *zKey, const char *zPrefix) {
+static int folderMeets(const char *zKey, const char *zPrefix) {
   size_t nKey = strlen(zKey), nPrefix = strlen(zPrefix);
   return strncmp(zKey, zPrefix, nKey < nPrefix ? nKey : nPrefix) == 0;
 }
 
-static void fileWalk(FileList *p, ChoirErr *pErr, int fdDir, const char *zDir,
-                     int iDepth) {
+static void folderWalk(FolderList *p, ChoirErr *pErr, int fdDir,
+                       const char *zDir, int iDepth) {
   char **azName = NULL;
-  int i, n = fileNames(pErr, fdDir, &azName);
+  int i, n = folderNames(pErr, fdDir, &azName);
   for (i = 0; i < n; i++) {
     size_t nName = strlen(azName[i]);
     int bDir = azName[i][nName - 1] == '/';
     char *zKey = choirMprintf(pErr, "%s%s", zDir, azName[i]);
     ChoirObjectMeta meta;
-    if (zKey == NULL || !fileMeets(zKey, p->zPrefix)) {
+    if (zKey == NULL || !folderMeets(zKey, p->zPrefix)) {
       /* not asked for */
     } else if (bDir) {
       int fd;
       azName[i][nName - 1] = 0;
-      fd = iDepth < FILE_DEPTH ? openat(fdDir, azName[i], FILE_DIR | O_NOFOLLOW)
-                               : -1;
+      fd = iDepth < FOLDER_DEPTH
+               ? openat(fdDir, azName[i], FOLDER_DIR | O_NOFOLLOW)
+               : -1;
       if (fd >= 0) {
-        fileWalk(p, pErr, fd, zKey, iDepth + 1);
+        folderWalk(p, pErr, fd, zKey, iDepth + 1);
         close(fd);
       }
     } else if (strlen(zKey) >= strlen(p->zPrefix) &&
-               fileStat(pErr, fdDir, azName[i], &meta) == CHOIR_OBJECT_OK &&
+               folderStat(pErr, fdDir, azName[i], &meta) == CHOIR_OBJECT_OK &&
                pErr->rc == SQLITE_OK) {
       p->xEach(p->pArg, pErr, zKey, &meta);
     }
@@ -616,21 +617,21 @@ static void fileWalk(FileList *p, ChoirErr *pErr, int fdDir, const char *zDir,
   sqlite3_free(azName);
 }
 
-static int fileList(ChoirObject *pObj, ChoirErr *pErr, const char *zPrefix,
-                    ChoirObjectEach x, void *pArg) {
-  FileList list;
-  list.pStore = (FileStore *)pObj;
+static int folderList(ChoirObject *pObj, ChoirErr *pErr, const char *zPrefix,
+                      ChoirObjectEach x, void *pArg) {
+  FolderList list;
+  list.pStore = (FolderStore *)pObj;
   list.zPrefix = zPrefix;
   list.xEach = x;
   list.pArg = pArg;
-  fileWalk(&list, pErr, list.pStore->fdRoot, "", 0);
+  folderWalk(&list, pErr, list.pStore->fdRoot, "", 0);
   return CHOIR_OBJECT_OK;
 }
 
 /* ---------------------------------------------------------------- opening */
 
-static void fileClose(ChoirObject *pObj) {
-  FileStore *p = (FileStore *)pObj;
+static void folderClose(ChoirObject *pObj) {
+  FolderStore *p = (FolderStore *)pObj;
   if (p->fdRoot >= 0) {
     close(p->fdRoot);
   }
@@ -639,11 +640,11 @@ static void fileClose(ChoirObject *pObj) {
   sqlite3_free(pObj);
 }
 
-static const ChoirObjectMethods fileMethods = {
-    fileHead, fileGet, filePut, fileDelete, fileList, fileClose,
+static const ChoirObjectMethods folderMethods = {
+    folderHead, folderGet, folderPut, folderDelete, folderList, folderClose,
 };
 
-static int fileHexDigit(char c) {
+static int folderHexDigit(char c) {
   return c >= '0' && c <= '9'   ? c - '0'
          : c >= 'a' && c <= 'f' ? c - 'a' + 10
          : c >= 'A' && c <= 'F' ? c - 'A' + 10
@@ -651,7 +652,7 @@ static int fileHexDigit(char c) {
 }
 
 /* The path of a file: URL, percent-decoded once; caller frees. */
-static char *filePath(ChoirErr *pErr, const char *zUrl) {
+static char *folderPath(ChoirErr *pErr, const char *zUrl) {
   const char *z = zUrl + 5;
   char *zPath, *zOut;
   if (strncmp(z, "//", 2) == 0) {
@@ -674,8 +675,8 @@ static char *filePath(ChoirErr *pErr, const char *zUrl) {
                   "'%s' has a '%c'; a name with that character is written %s",
                   zUrl, c, c == '?' ? "%3F" : "%23");
     } else if (c == '%') {
-      int iHi = fileHexDigit(z[1]);
-      int iLo = iHi < 0 ? -1 : fileHexDigit(z[2]);
+      int iHi = folderHexDigit(z[1]);
+      int iLo = iHi < 0 ? -1 : folderHexDigit(z[2]);
       c = (char)(iHi * 16 + iLo);
       if (iLo < 0 || c == 0 || c == '/') {
         choirErrSet(pErr, SQLITE_ERROR,
@@ -696,15 +697,15 @@ static char *filePath(ChoirErr *pErr, const char *zUrl) {
 
 CHOIR_PRIVATE ChoirObject *choirFileOpen(ChoirConn *pConn, ChoirErr *pErr,
                                          const char *zUrl) {
-  char *zPath = filePath(pErr, zUrl);
+  char *zPath = folderPath(pErr, zUrl);
   char *zSlash = zPath ? strrchr(zPath, '/') : NULL;
-  FileStore *p = zSlash ? choirMalloc(pErr, sizeof(*p)) : NULL;
+  FolderStore *p = zSlash ? choirMalloc(pErr, sizeof(*p)) : NULL;
   const char *zRoot;
   if (p == NULL) {
     sqlite3_free(zPath);
     return NULL;
   }
-  p->base.pMethods = &fileMethods;
+  p->base.pMethods = &folderMethods;
   p->base.pConn = pConn;
   p->fdRoot = -1;
   p->base.zUrl = choirMprintf(pErr, "%s", zUrl);
@@ -716,7 +717,7 @@ CHOIR_PRIVATE ChoirObject *choirFileOpen(ChoirConn *pConn, ChoirErr *pErr,
     choirErrSet(pErr, SQLITE_ERROR, "'%s' has a part '..'", zUrl);
   }
   if (pErr->rc == SQLITE_OK) {
-    p->fdRoot = open(zRoot, FILE_DIR);
+    p->fdRoot = open(zRoot, FOLDER_DIR);
     if (p->fdRoot < 0 && errno == ENOENT) {
       choirErrSet(pErr, SQLITE_CANTOPEN,
                   "the folder %s does not exist; create it first (or mount its"
@@ -731,7 +732,7 @@ CHOIR_PRIVATE ChoirObject *choirFileOpen(ChoirConn *pConn, ChoirErr *pErr,
   }
   sqlite3_free(zPath);
   if (pErr->rc != SQLITE_OK) {
-    fileClose(&p->base);
+    folderClose(&p->base);
     return NULL;
   }
   return &p->base;

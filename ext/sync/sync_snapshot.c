@@ -119,6 +119,7 @@ CHOIR_PRIVATE void choirSnapshot(ChoirConn *pConn, ChoirErr *pErr,
   ChoirPosition pos;
   sqlite3 *dbTo;
   snapshotSource(pConn, pErr, &src);
+  memset(&pos, 0, sizeof(pos));
   if (pErr->rc == SQLITE_OK) {
     choirPositionRead(pErr, src.db, src.zSchema, &pos);
   }
@@ -138,7 +139,7 @@ CHOIR_PRIVATE void choirSnapshot(ChoirConn *pConn, ChoirErr *pErr,
 CHOIR_PRIVATE int choirSnapshotChanged(ChoirConn *pConn, ChoirErr *pErr,
                                        const u8 aDigest[32]) {
   ChoirSpool *pSpool = choirSpoolNew(pErr, -1, 0);
-  u8 a[32];
+  u8 a[32] = {0};
   if (pSpool) {
     choirSnapshot(pConn, pErr, pSpool, CHOIR_SEAL_ZERO, NULL, a);
     choirSpoolFree(pSpool);

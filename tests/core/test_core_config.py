@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Settings: which source wins, what a config file may look like, what is
+refused."""
+import os
+
+import pytest
+
+
+def config_file(monkeypatch, tmp_path, text, mode=0o600):
+    folder = tmp_path / "xdg" / "choir"
+    folder.mkdir(parents=True)
+    (folder / "config").write_text(text)
+    (folder / "config").chmod(mode)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    return folder / "config"
+
+
+def source(d, key):
+    return d.rows("SELECT value, source FROM choir_settings WHERE key = ?",
+                  key)[0]
+
+
+def test_session_beats_environment_beats_file_beats_default(
+        monkeypatch, tmp_path, open_db):
+    assert source(open_db(), "user") == (None, "unset")
+    config_file(monkeypatch, tmp_path, "# mine\n user = file-user \nzz = 1\n")
+    assert source(open_db(), "user") == ("file-user", "file")
+    monkeypatch.setenv("CHOIR_USER", "env-user")
+    d = open_db()
+    assert source(d, "user") == ("env-user", "environment")
+    assert d.one("SELECT choir_config('user', 'ada')") == "ada"
+    assert source(d, "user") == ("ada", "session")
+    assert d.one("SELECT choir_config('user')") == "ada"
+    assert d.one("SELECT choir_config('user', NULL)") == "env-user"
+    assert source(d, "schema") == ("main", "default")
+
+
+def test_a_setting_belongs_to_its_connection(open_db):
+    a, b = open_db(), open_db()
+    a.one("SELECT choir_config('user', 'ada')")
+    assert source(b, "user") == (None, "unset")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
+def test_a_config_file_that_others_can_read_is_refused(
+        monkeypatch, tmp_path, open_db, mode):
+    path = config_file(monkeypatch, tmp_path, "user = ada\n", mode)
+    d = open_db()
+    assert source(d, "user") == (None, "unset")
+    assert d.rows("SELECT status, detail FROM choir_doctor"
+                  " WHERE \"check\" = 'config file'") == [(
+                      "fail", f"{path} is readable by others (mode {mode:o});"
+                      " run chmod 600 on it")]
+
+
+def test_a_config_file_that_is_a_link_is_not_followed(
+        monkeypatch, tmp_path, open_db):
+    path = config_file(monkeypatch, tmp_path, "user = ada\n")
+    path.rename(tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", path)
+    assert source(open_db(), "user") == (None, "unset")
+
+
+def test_unknown_keys_name_the_nearest(db):
+    assert db.error("SELECT choir_config('usr')") == (
+        "choir_config: no setting 'usr'; did you mean 'user'?")
+    assert db.error("SELECT choir_config('zzzzzzzzzz', 1)") == (
+        "choir_config: no setting 'zzzzzzzzzz'; see the table choir_settings")
+    assert db.error("SELECT choir_config(NULL)") == (
+        "choir_config: key must be text, got null")
+
+
+@pytest.mark.parametrize("bad", ["", "../x", ".x", "a b", "a/b", "é", "x" * 129])
+def test_a_user_that_could_not_be_part_of_a_remote_key_is_refused(db, bad):
+    assert db.error("SELECT choir_config('user', ?)", bad).startswith(
+        "choir_config: user must be 1 to 128 letters, digits")
+    assert source(db, "user") == (None, "unset")
+
+
+def test_the_workspace_can_live_in_an_attached_schema(open_db, tmp_path):
+    d = open_db(tmp_path / "host.db")
+    d.run(f"ATTACH '{tmp_path / 'ws.db'}' AS ws")
+    d.one("SELECT choir_config('schema', 'ws')")
+    d.one("SELECT choir_init()")
+    assert d.one("SELECT count(*) FROM ws.artifacts") == 0
+    assert d.rows("SELECT name FROM main.sqlite_schema") == []
+    assert d.one("SELECT choir_check()") == '{"ok":1,"problems":[]}'
+    d.one("SELECT choir_config('schema', NULL)")
+    assert "no workspace in schema main" in d.error("SELECT choir_check()")
+
+
+def test_a_schema_that_is_not_attached_is_named(open_db):
+    assert "nowhere" in open_db().error("SELECT choir_init('nowhere')")

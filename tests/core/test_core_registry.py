@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""What choir registers is what choir_help() lists and the doc blocks explain;
+the checkers of `make check` find what they are there for."""
+import shutil
+import sqlite3
+import sys
+
+import pytest
+
+from conftest import OMIT_NET, ROOT, SO
+
+sys.path.insert(0, str(ROOT / "tools"))
+import docs  # noqa: E402
+import layers  # noqa: E402
+import lint  # noqa: E402
+import surface  # noqa: E402
+
+
+def test_help_lists_every_documented_function_with_its_kind_and_risk(db):
+    want = {(name, kind, risk) for b, _, name, kind, risk in docs.entries()
+            if not (OMIT_NET and b.room in docs.NET)}
+    assert set(db.rows("SELECT name, kind, risk FROM choir_help")) == want
+    assert not [row for row in want if row[2] == "unknown"]
+
+
+def test_every_function_that_help_lists_can_be_found(db):
+    functions = {r[0] for r in db.rows("SELECT name FROM pragma_function_list")}
+    modules = {r[0] for r in db.rows("SELECT name FROM pragma_module_list")}
+    for name, kind in db.rows("SELECT name, kind FROM choir_help"):
+        assert name in (modules if kind == "table" else functions), name
+
+
+def test_help_finds_by_name_and_says_nothing_for_an_unknown_topic(db):
+    assert db.one("SELECT count(*) FROM choir_help('choir_sha256')") >= 1
+    assert db.rows("SELECT * FROM choir_help('no such thing')") == []
+    assert db.error("SELECT * FROM choir_help(x'00')") == (
+        "choir_help: topic must be text, got blob")
+
+
+@pytest.mark.inprocess
+@pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 40, 1), reason="SQLite")
+def test_the_surface_of_the_file_is_the_documented_one():
+    assert list(surface.problems(SO)) == []
+
+
+def ext_copy(tmp_path):
+    shutil.copytree(ROOT / "ext", tmp_path / "ext")
+    return tmp_path / "ext"
+
+
+@pytest.mark.inprocess
+@pytest.mark.parametrize("room, include", [
+    ("core", "../store/store.h"),   # upward
+    ("store", "../embed/embed.h"),  # a sibling
+])
+def test_a_planted_include_against_the_layers_is_found(tmp_path, room, include):
+    ext = ext_copy(tmp_path)
+    assert list(layers.problems(ext)) == []
+    (ext / room / f"{room}_planted.c").write_text(f'#include "{include}"\n')
+    assert any(f"{room} may not include" in p for p in layers.problems(ext))
+
+
+@pytest.mark.inprocess
+@pytest.mark.parametrize("planted, found", [
+    ("static int f(void) { goto end; }\n", "goto is banned"),
+    ("static char *f(void) { return malloc(3); }\n", "malloc is banned"),
+    ("static int f(void) {\n" + "  g();\n" * 80 + "}\n", "has 82 lines"),
+    ("int i;\n" * 1001, "lines, at most 1000"),
+    ("static int coreVersion(void) {\n  return 1;\n}\n", "is also in"),
+    ("/* TO" "DO */\n", "does not belong here"),
+])
+def test_a_planted_breach_of_the_house_rules_is_found(tmp_path, planted, found):
+    ext = ext_copy(tmp_path)
+    (ext / "core/core_zz.c").write_text(
+        "/* SPDX-License-Identifier: MIT */\n/*\n** Planted.\n*/\n" + planted)
+    assert any(found in p and "core_zz" in p for p in lint.problems(tmp_path))

@@ -1,0 +1,21 @@
+-- Cases of the allocation-failure sweep beside the examples of the doc blocks:
+-- `-- case NAME` (a fresh workspace) or `-- case NAME @empty`, then statements.
+-- case init-empty @empty
+SELECT choir_init();
+SELECT choir_init('main');
+-- case init-refused @empty
+CREATE TABLE user_settings(mine);
+SELECT choir_init();
+-- case reports
+SELECT count(*) FROM choir_doctor;
+SELECT name, value FROM choir_metrics;
+SELECT name FROM choir_help('sha');
+SELECT key, value, source FROM choir_settings;
+-- case config
+SELECT choir_config('user', 'ada');
+SELECT choir_config('schema', 'main'), choir_config('user');
+SELECT choir_config('user', NULL);
+SELECT choir_config('user', '../x');
+-- case uninstall
+SELECT choir_uninstall() > 0;
+SELECT choir_init() > 0;
