@@ -19,3 +19,7 @@ SELECT choir_config('user', '../x');
 -- case uninstall
 SELECT choir_uninstall() > 0;
 SELECT choir_init() > 0;
+-- case vector-aliases
+SELECT cosine_distance('[1,0]', '[0,1]'), l2_distance('[1,0]', '[0,1]'),
+  vector_dims('[1,0]'), vector_distance_cos('[1,0]', '[0,1]');
+SELECT hex(binary_quantize('[1,0,1,0,1,0,1,0]'));

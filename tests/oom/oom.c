@@ -3,8 +3,9 @@
 ** Fails every allocation of every SQL function, one at a time.
 **
 **   oom CASES.sql                 all cases, two at a time; in a case of many
-**                                 allocations the first 100 and then as many
-**                                 spread over the rest (OOM_ALL=1: all)
+**                                 allocations the first 100 and as many spread
+**                                 over the rest, half of that for ever
+**                                 (OOM_ALL=1: all)
 **   oom CASES.sql NAME            one case
 **   oom CASES.sql NAME N once|ever  one run in this process, for a debugger
 **
@@ -384,6 +385,7 @@ static void baseline(const Case *p, Baseline *b) {
   freeResult(&second);
   if (isNomem(b->all.rc)) {
     complain(p, 0, 0, "out of memory when nothing fails", NULL);
+    __sync_fetch_and_add(&pShared->nBad, 1);
   }
 }
 
@@ -403,17 +405,18 @@ static int child(const Case *p, sqlite3 *db, const Baseline *b, long n,
 static void sweep(const Case *p) {
   Baseline b;
   sqlite3 *db = NULL;
-  int bEver, nShown = 0, nWorst = 0;
+  int bEver, nShown = 0, nWorst = 0, bAll = getenv("OOM_ALL") != NULL;
   long nStep;
   memset(&b, 0, sizeof(b));
   if (p->zSql) {
     baseline(p, &b);
     db = openCase(p);
   }
-  nStep = getenv("OOM_ALL") ? 1 : b.nCount / 100 + 1;
+  nStep = b.nCount / 100 + 1;
   for (bEver = 0; bEver < 2; bEver++) {
     long n;
-    for (n = 1; nShown < MAX_SHOWN; n += n < 100 ? 1 : nStep) {
+    for (n = 1; nShown < MAX_SHOWN;
+         n += bAll || n < 100 >> bEver ? 1 : nStep << bEver) {
       int status = 0;
       pid_t pid = fork();
       if (pid == 0) {
