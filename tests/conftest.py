@@ -5,12 +5,15 @@
   CHOIR_DRIVER       sqlite3 (Debian's Python and its SQLite), apsw (the
                      newest), shell (linked from the amalgamation: CHOIR_SHELL)
   CHOIR_REQUIRE_ALL  1: a skipped test is a failed test
+  CHOIR_REPEAT       1: the cases ran before under another driver or build, so
+                     those marked `once` are left out
 
 Db.rows(sql, *params) -> list of tuples     Db.one(...) -> first value
 Db.run(script)        -> many statements    Db.error(...) -> error text
 
 A test that needs the connection itself (Db.con: threads, open cursors, the
-process's own memory) is marked `inprocess`; it has no meaning in the shell.
+process's own memory) is marked `inprocess`; it has no meaning in the shell. One
+that is long and does not depend on who calls choir is marked `once`.
 """
 import os
 import pathlib
@@ -25,6 +28,7 @@ SO = os.path.abspath(os.environ.get("CHOIR_SO", str(ROOT / "choir.so")))
 DRIVER = os.environ.get("CHOIR_DRIVER", "sqlite3")
 SHELL = os.environ.get("CHOIR_SHELL", str(ROOT / "build/shell/choir-shell"))
 OMIT_NET = DRIVER == "shell" and SHELL.endswith("-nonet")
+REPEAT = os.environ.get("CHOIR_REPEAT") == "1"
 NET = ("http", "qdrant", "nats", "libsql")  # folders of tests that it lacks
 
 
@@ -105,13 +109,14 @@ class Db:
 def pytest_configure(config):
     config.addinivalue_line(
         "markers", "inprocess: needs the connection inside this process")
-    config.addinivalue_line("markers", "slow: more than five seconds")
+    config.addinivalue_line("markers", "once: long, the same everywhere")
 
 
 def pytest_collection_modifyitems(config, items):
     """What has no meaning under this driver is not there to be skipped."""
     def out(item):
         return (DRIVER == "shell" and item.get_closest_marker("inprocess")
+                or REPEAT and item.get_closest_marker("once")
                 or OMIT_NET and item.path.parent.name in NET)
     gone = [i for i in items if out(i)]
     items[:] = [i for i in items if not out(i)]
@@ -161,5 +166,5 @@ def own_home(tmp_path, monkeypatch):
     for name in list(os.environ):
         if name.startswith(("CHOIR_", "XDG_", "AWS_")) and name not in (
                 "CHOIR_SO", "CHOIR_DRIVER", "CHOIR_SHELL",
-                "CHOIR_REQUIRE_ALL", "CHOIR_SANITIZED"):
+                "CHOIR_REQUIRE_ALL", "CHOIR_SANITIZED", "CHOIR_REPEAT"):
             monkeypatch.delenv(name)

@@ -47,8 +47,9 @@ skip() { echo "skipped: $*"; return 77; }
 
 cases() { # cases ENV… : the SQL-level cases, two at a time
   local status
+  # tests/kern is the stage of that name.
   env "$@" $python -m pytest -q -n 2 --dist load ${pattern:+-k "$pattern"} \
-    tests
+    --ignore=tests/kern tests
   status=$?
   # 5: the pattern matches no case here
   [ $status = 5 ] && [ -n "$pattern" ] && status=0
@@ -76,7 +77,7 @@ kern() {
 
 shell() {
   tests/shell/build.sh &&
-    cases CHOIR_DRIVER=shell CHOIR_SHELL="$PWD/build/shell/$1"
+    cases CHOIR_REPEAT=1 CHOIR_DRIVER=shell CHOIR_SHELL="$PWD/build/shell/$1"
 }
 
 # The extension under both sanitizers inside Debian's Python. Python itself
@@ -85,12 +86,13 @@ shell() {
 asan() {
   make -s asan && tests/shell/build.sh asan || return 1
   echo "-- choir.so inside Python"
-  cases LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
+  cases CHOIR_REPEAT=1 LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 \
     UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
     CHOIR_SO="$PWD/build/asan/choir.so" || return 1
   echo "-- the amalgamation in the shell, with leaks"
-  cases CHOIR_DRIVER=shell CHOIR_SHELL="$PWD/build/shell/choir-shell-asan" \
+  cases CHOIR_REPEAT=1 CHOIR_DRIVER=shell \
+    CHOIR_SHELL="$PWD/build/shell/choir-shell-asan" \
     UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
     ASAN_OPTIONS=allocator_may_return_null=1
 }
@@ -108,7 +110,7 @@ stage sqlite "the cases on SQLite $($python -c \
   'import sqlite3; print(sqlite3.sqlite_version)') in Debian's Python" cases
 stage newest "the cases on SQLite $($python -c \
   'import apsw; print(apsw.sqlite_lib_version())') in apsw" \
-  cases CHOIR_DRIVER=apsw
+  cases CHOIR_REPEAT=1 CHOIR_DRIVER=apsw
 stage unit "C unit tests" units
 stage kern "distance kernels, tier by tier" kern
 stage shell "the cases on a shell linked from the amalgamation" \

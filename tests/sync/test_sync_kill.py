@@ -16,7 +16,7 @@ STRIDE = {"1": "1"}.get(os.environ.get("CHOIR_SYNC_FAULTS", ""), "23")
 
 
 @pytest.mark.inprocess
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux shim")
 def test_a_fault_at_any_call_leaves_the_old_or_the_new_state(tmp_path):
     shim = tmp_path / "shim.so"

@@ -94,6 +94,7 @@ def run(seed, folder, open_db):
         assert d.db.one("PRAGMA quick_check") == "ok"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("part", range(4))
 def test_in_every_schedule_the_loser_learns_and_no_acknowledged_row_is_lost(
         part, tmp_path):
