@@ -110,13 +110,15 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "inprocess: needs the connection inside this process")
     config.addinivalue_line("markers", "once: long, the same everywhere")
+    config.addinivalue_line("markers", "slow: the same as once")
 
 
 def pytest_collection_modifyitems(config, items):
     """What has no meaning under this driver is not there to be skipped."""
     def out(item):
         return (DRIVER == "shell" and item.get_closest_marker("inprocess")
-                or REPEAT and item.get_closest_marker("once")
+                or REPEAT and (item.get_closest_marker("once")
+                               or item.get_closest_marker("slow"))
                 or OMIT_NET and item.path.parent.name in NET)
     gone = [i for i in items if out(i)]
     items[:] = [i for i in items if not out(i)]
