@@ -91,7 +91,7 @@ static void indexClear(SearchStore *p, ChoirErr *pErr) {
 
 static i64 indexCount(ChoirConn *pConn, ChoirErr *pErr) {
   char *z = choirMetaGet(pConn, pErr, "search.chunks");
-  i64 n = z ? atoll(z) : 0;
+  i64 n = z ? strtoll(z, NULL, 10) : 0;
   sqlite3_free(z);
   return n;
 }

@@ -81,6 +81,9 @@ CHOIR_PRIVATE void choirSearchPullAll(SearchStore *, ChoirErr *,
 CHOIR_PRIVATE void choirSearchPullLog(SearchStore *, ChoirErr *, i64 iFrom,
                                       int bForget,
                                       void (*xTick)(SearchStore *));
+/* n floats as int8, the largest as 127: cosines stay the same to about 0.001,
+** in a quarter of the room. */
+CHOIR_PRIVATE void choirSearchQuantize(const float *a, int n, signed char *aTo);
 /* Embeds and writes the waiting chunks; on an error it lets go of them. */
 CHOIR_PRIVATE void choirSearchFlush(SearchStore *, ChoirErr *);
 /* The vectors of every chunk anew, by the store's model. */

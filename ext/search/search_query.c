@@ -6,10 +6,9 @@
 ** document and fused by reciprocal rank: a document's score is the sum of
 ** 1/(60 + rank) over the lists it is in, ranks counted from 1.
 **
-** The words are asked for twice, all together and any of them, so that a
-** chunk with all of them is among the candidates however rare one is. In a
-** large index words that are in more than half of the chunks choose no
-** candidates (unless there are no others); they still count in the score.
+** FTS5 is asked for the chunks that have all the words, best first, and for the
+** chunks of each word, which are merged here by the weight of the words they
+** have: its own ranking of chunks with any of the words costs ten times more.
 **
 ** Both lists are gathered from the workspace and from the connection's private
 ** database (search_live.c), which supersedes the former.
@@ -22,7 +21,7 @@
 #define QUERY_RRF 60.0
 #define QUERY_K_MAX 1000
 #define QUERY_CANDIDATES 100 /* chunks from each list and place, at least */
-#define QUERY_COMMON 1000    /* chunks from which common words are left out */
+#define QUERY_MANY 50000     /* chunks that a word proposes, at most */
 
 enum { QUERY_WORKSPACE, QUERY_LIVE, QUERY_PLACES };
 
@@ -37,7 +36,7 @@ typedef struct QueryHits {
   int n, nAlloc;
 } QueryHits;
 
-typedef struct QueryDocs { /* document ids, ascending */
+typedef struct QueryDocs { /* ids of documents or chunks, ascending */
   i64 *a;
   int n, nAlloc;
 } QueryDocs;
@@ -60,8 +59,8 @@ typedef struct Query {
   QueryDocs aOnly[QUERY_PLACES]; /* under the prefix, when bOnly */
   int bOnly;
   SearchTerms terms;
-  u32 mTerm;  /* terms that choose candidates */
   int bWhole; /* some chunk has all the words */
+  QueryDocs aList[QUERY_PLACES][SEARCH_TERM_MAX]; /* chunks of each word */
   QueryHits text, vector;
 } Query;
 
@@ -201,47 +200,100 @@ static void queryHitReduce(QueryHits *p) {
 
 /* ----------------------------------------------------------------- text */
 
-/* How many chunks have a term, at most iMost of each place. */
-static i64 queryCount(Query *p, int iTerm, i64 iMost) {
-  char *zMatch = choirSearchMatch(&p->terms, p->pErr, 1u << iTerm, "");
-  i64 n = 0;
-  int i;
-  for (i = 0; i < QUERY_PLACES; i++) {
-    sqlite3_stmt *pStmt;
-    if (p->apConn[i] == NULL) {
-      continue;
-    }
-    pStmt = choirStmt(p->apConn[i], p->pErr,
-                      "SELECT count(*) FROM (SELECT 1 FROM ~._choir_fts"
-                      " WHERE _choir_fts MATCH ?1 LIMIT ?2)");
-    choirBindText(p->pErr, pStmt, 1, zMatch, -1);
-    choirBindInt(p->pErr, pStmt, 2, iMost);
-    n += choirStep(p->pErr, pStmt) ? sqlite3_column_int64(pStmt, 0) : 0;
-    choirStmtDone(p->apConn[i], pStmt);
-  }
-  sqlite3_free(zMatch);
-  return n;
-}
-
-static void queryWeigh(Query *p, i64 nChunk) {
-  i64 iCommon = nChunk > QUERY_COMMON ? nChunk / 2 : nChunk;
-  int i;
-  p->mTerm = 0;
+/* The chunks of each word, and with them how many have it. A word in more than
+** QUERY_MANY chunks of a place is taken to be in half of all. */
+static void queryCollect(Query *p, i64 nChunk) {
+  int i, iPlace;
   for (i = 0; i < p->terms.n; i++) {
-    p->terms.a[i].nDf = queryCount(p, i, iCommon + 1);
-    if (p->terms.a[i].nDf <= iCommon) {
-      p->mTerm |= 1u << i;
+    char *zMatch = choirSearchMatch(&p->terms, p->pErr, 1u << i, "");
+    SearchTerm *t = &p->terms.a[i];
+    t->nDf = 0;
+    for (iPlace = 0; iPlace < QUERY_PLACES; iPlace++) {
+      QueryDocs *pList = &p->aList[iPlace][i];
+      sqlite3_stmt *pStmt;
+      pList->n = 0;
+      if (p->apConn[iPlace] == NULL) {
+        continue;
+      }
+      pStmt = choirStmt(p->apConn[iPlace], p->pErr,
+                        "SELECT rowid FROM ~._choir_fts"
+                        " WHERE _choir_fts MATCH ?1 LIMIT ?2");
+      choirBindText(p->pErr, pStmt, 1, zMatch, -1);
+      choirBindInt(p->pErr, pStmt, 2, QUERY_MANY);
+      while (choirStep(p->pErr, pStmt)) {
+        queryDocAdd(pList, p->pErr, sqlite3_column_int64(pStmt, 0));
+      }
+      choirStmtDone(p->apConn[iPlace], pStmt);
+      t->nDf += pList->n < QUERY_MANY ? pList->n : nChunk / 2;
+      pList->n = pList->n < QUERY_MANY ? pList->n : 0;
     }
-  }
-  if (p->mTerm == 0) {
-    p->mTerm = (u32)(((u64)1 << p->terms.n) - 1);
+    sqlite3_free(zMatch);
   }
   choirSearchWeigh(&p->terms, nChunk);
 }
 
-static void queryPropose(Query *p, int iPlace, const char *zJoin) {
+/* The nCand heaviest so far as a heap over a[iFirst..], the lightest on top. */
+static void queryHeap(Query *p, int iFirst, QueryHit hit) {
+  QueryHit *a;
+  int i, iChild, n = p->text.n - iFirst;
+  if (n < p->nCand) {
+    queryHitAdd(&p->text, p->pErr, hit.iPlace, hit.iChunk, hit.r);
+    if (p->pErr->rc != SQLITE_OK) {
+      return;
+    }
+    a = p->text.a + iFirst;
+    for (i = n; i > 0 && a[(i - 1) / 2].r > hit.r; i = (i - 1) / 2) {
+      a[i] = a[(i - 1) / 2];
+    }
+    a[i] = hit;
+    return;
+  }
+  a = p->text.a + iFirst;
+  if (hit.r <= a[0].r) {
+    return;
+  }
+  for (i = 0; (iChild = 2 * i + 1) < n; i = iChild) {
+    iChild += iChild + 1 < n && a[iChild + 1].r < a[iChild].r;
+    if (hit.r <= a[iChild].r) {
+      break;
+    }
+    a[i] = a[iChild];
+  }
+  a[i] = hit;
+}
+
+/* Proposes the chunks of one place with the most of the query's weight. */
+static void queryMerge(Query *p, int iPlace) {
+  int aAt[SEARCH_TERM_MAX] = {0};
+  int i, iFirst = p->text.n;
+  while (p->pErr->rc == SQLITE_OK) {
+    QueryHit hit = {iPlace, INT64_MAX, 0.0};
+    for (i = 0; i < p->terms.n; i++) {
+      const QueryDocs *pList = &p->aList[iPlace][i];
+      if (aAt[i] < pList->n && pList->a[aAt[i]] <= hit.iChunk) {
+        hit.r = pList->a[aAt[i]] < hit.iChunk ? 0.0 : hit.r;
+        hit.iChunk = pList->a[aAt[i]];
+        hit.r += p->terms.a[i].rIdf;
+      }
+    }
+    if (hit.iChunk == INT64_MAX) {
+      break;
+    }
+    for (i = 0; i < p->terms.n; i++) {
+      const QueryDocs *pList = &p->aList[iPlace][i];
+      aAt[i] += aAt[i] < pList->n && pList->a[aAt[i]] == hit.iChunk;
+    }
+    if (queryAccepts(p, iPlace, hit.iChunk)) {
+      queryHeap(p, iFirst, hit);
+    }
+  }
+}
+
+/* Proposes the chunks of one place with all the words, by FTS5's rank. */
+static void queryPropose(Query *p, int iPlace) {
   ChoirConn *pConn = p->apConn[iPlace];
-  char *zMatch = choirSearchMatch(&p->terms, p->pErr, p->mTerm, zJoin);
+  char *zMatch = choirSearchMatch(&p->terms, p->pErr,
+                                  (u32)(((u64)1 << p->terms.n) - 1), " AND ");
   sqlite3_stmt *pStmt = choirStmt(pConn, p->pErr,
                                   "SELECT rowid FROM ~._choir_fts"
                                   " WHERE _choir_fts MATCH ?1 ORDER BY rank");
@@ -275,8 +327,8 @@ static void queryText(Query *p) {
   int i, n = 0;
   for (i = 0; i < QUERY_PLACES; i++) {
     if (p->apConn[i]) {
-      queryPropose(p, i, " AND ");
-      queryPropose(p, i, " OR ");
+      queryPropose(p, i);
+      queryMerge(p, i);
     }
   }
   if (p->text.n > 1) {
@@ -305,15 +357,14 @@ static void queryText(Query *p) {
 
 /* --------------------------------------------------------------- vectors */
 
-/* Vectors have length 1, so the inner product is the cosine; the scan's
-** distance is its negative. */
-static void queryScan(Query *p, int iPlace, const float *aQuery,
+/* The scan's distance is 1 - cosine; a vector without content has none. */
+static void queryScan(Query *p, int iPlace, const signed char *aQuery,
                       double rLeast) {
   ChoirScan scan;
   sqlite3_stmt *pStmt = choirStmt(p->apConn[iPlace], p->pErr,
                                   "SELECT id, embedding FROM ~._choir_vector");
   i64 i;
-  choirScanInit(&scan, p->pHost, p->pErr, VEC_DOT, VEC_F32, aQuery,
+  choirScanInit(&scan, p->pHost, p->pErr, VEC_COSINE, VEC_I8, aQuery,
                 p->pModel->nDim, p->nCand);
   while (choirStep(p->pErr, pStmt)) {
     i64 iChunk = sqlite3_column_int64(pStmt, 0);
@@ -325,9 +376,9 @@ static void queryScan(Query *p, int iPlace, const float *aQuery,
   }
   choirStmtDone(p->apConn[iPlace], pStmt);
   for (i = 0; i < scan.nHit; i++) {
-    if (-scan.aHit[i].rDist >= rLeast) {
-      queryHitAdd(&p->vector, p->pErr, iPlace, scan.aHit[i].iRowid,
-                  -scan.aHit[i].rDist);
+    double r = 1.0 - scan.aHit[i].rDist;
+    if (r >= rLeast) { /* not so when there is no distance */
+      queryHitAdd(&p->vector, p->pErr, iPlace, scan.aHit[i].iRowid, r);
     }
   }
   choirScanFree(&scan);
@@ -371,13 +422,18 @@ static float *queryEmbed(Query *p) {
 
 static void queryVectors(Query *p, double rLeast) {
   float *a = queryEmbed(p);
+  signed char *aQuery = choirMalloc(p->pErr, (u64)p->pModel->nDim);
   int i;
   p->vector.n = 0;
+  if (a && aQuery) {
+    choirSearchQuantize(a, p->pModel->nDim, aQuery);
+  }
   for (i = 0; i < QUERY_PLACES && p->pErr->rc == SQLITE_OK; i++) {
     if (p->apConn[i]) {
-      queryScan(p, i, a, rLeast);
+      queryScan(p, i, aQuery, rLeast);
     }
   }
+  sqlite3_free(aQuery);
   sqlite3_free(a);
   queryHitReduce(&p->vector);
 }
@@ -404,7 +460,7 @@ static void queryMend(Query *p, i64 nChunk) {
     }
   }
   if (choirSearchMend(&p->terms)) {
-    queryWeigh(p, nChunk);
+    queryCollect(p, nChunk);
   }
 }
 
@@ -513,7 +569,7 @@ static void queryScope(ChoirErr *pErr, sqlite3_value *v) {
 static i64 queryWorkspace(Query *p) {
   char *zModel = choirMetaGet(p->pHost, p->pErr, "search.model");
   char *zChunk = choirMetaGet(p->pHost, p->pErr, "search.chunks");
-  i64 n = zChunk ? atoll(zChunk) : 0;
+  i64 n = zChunk ? strtoll(zChunk, NULL, 10) : 0;
   if (zModel && strcmp(zModel, p->pModel->zName) != 0) {
     choirErrSet(p->pErr, SQLITE_ERROR,
                 "the index has vectors of %s and embed.provider is %s; run"
@@ -544,7 +600,7 @@ static void queryRun(Query *p, ChoirCursor *pCur, const char *zPrefix,
   }
   queryOnly(p, zPrefix);
   if (p->bText) {
-    queryWeigh(p, nChunk);
+    queryCollect(p, nChunk);
     queryMend(p, nChunk);
     queryText(p);
   } else {
@@ -624,7 +680,11 @@ static void queryFilter(ChoirCursor *pCur) {
     }
   }
   for (i = 0; i < QUERY_PLACES; i++) {
+    int j;
     sqlite3_free(q.aOnly[i].a);
+    for (j = 0; j < SEARCH_TERM_MAX; j++) {
+      sqlite3_free(q.aList[i][j].a);
+    }
   }
   choirSearchTermsFree(&q.terms);
   sqlite3_free(q.skip.a);

@@ -81,6 +81,20 @@ CHOIR_PRIVATE void choirSearchMakeFts(ChoirConn *pConn, ChoirErr *pErr) {
 
 /* --------------------------------------------------------------- vectors */
 
+CHOIR_PRIVATE void choirSearchQuantize(const float *a, int n,
+                                       signed char *aTo) {
+  float rMax = 0.0f;
+  int i;
+  for (i = 0; i < n; i++) {
+    float r = a[i] < 0.0f ? -a[i] : a[i];
+    rMax = r > rMax ? r : rMax;
+  }
+  for (i = 0; i < n; i++) {
+    float r = rMax > 0.0f ? a[i] * (127.0f / rMax) : 0.0f;
+    aTo[i] = (signed char)(r < 0.0f ? r - 0.5f : r + 0.5f);
+  }
+}
+
 CHOIR_PRIVATE void choirSearchFlush(SearchStore *p, ChoirErr *pErr) {
   int i, n = p->nBatch, nDim = p->pModel->nDim;
   float *a = n ? choirMalloc(pErr, (u64)n * (u64)nDim * sizeof(float)) : NULL;
@@ -93,9 +107,10 @@ CHOIR_PRIVATE void choirSearchFlush(SearchStore *p, ChoirErr *pErr) {
         p->pConn, pErr,
         "INSERT OR REPLACE INTO ~._choir_vector(id, embedding) VALUES(?1, ?2)");
     choirBindInt(pErr, pStmt, 1, p->aId[i]);
-    if (a) {
-      choirBindBlob(pErr, pStmt, 2, a + (i64)i * nDim,
-                    nDim * (i64)sizeof(float));
+    if (a) { /* in place: a byte never reaches a float that is still needed */
+      signed char *aByte = (signed char *)(a + (i64)i * nDim);
+      choirSearchQuantize(a + (i64)i * nDim, nDim, aByte);
+      choirBindBlob(pErr, pStmt, 2, aByte, nDim);
     }
     choirStep(pErr, pStmt);
     choirStmtDone(p->pConn, pStmt);
