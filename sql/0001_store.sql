@@ -130,7 +130,7 @@ CREATE TABLE ~.memories(
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now),
   metadata JSON
-) WITHOUT ROWID;
+);
 CREATE INDEX ~.memories_persona ON memories(persona_id);
 
 -- ------------------------------------------------------------------ views
