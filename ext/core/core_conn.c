@@ -116,8 +116,10 @@ CHOIR_PRIVATE const char *choirSchema(ChoirConn *pConn) {
 CHOIR_PRIVATE int choirInterrupted(ChoirConn *pConn) {
   ChoirErr err = {0, NULL};
   sqlite3_stmt *p = choirStmt(pConn, &err, "SELECT 1");
-  int bRow = choirStep(&err, p);
+  int bStop;
+  choirStep(&err, p);
   choirStmtDone(pConn, p);
+  bStop = (err.rc & 0xff) == SQLITE_INTERRUPT; /* out of memory is not */
   choirErrClear(&err);
-  return !bRow;
+  return bStop;
 }
