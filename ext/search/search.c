@@ -120,6 +120,10 @@ static void indexRun(SearchStore *p, ChoirErr *pErr, int bRebuild) {
   choirExecText(pConn, pErr,
                 "INSERT OR IGNORE INTO ~._choir_cursor(consumer, seq)"
                 " VALUES('text', -1)");
+  if (!choirSearchIsMade(pConn, pErr)) {
+    choirSearchMake(pConn, pErr);
+    bRebuild = 1; /* whatever is left of an older index */
+  }
   iCursor = choirSearchCursor(pConn, pErr);
   iTail = choirQueryInt(pConn, pErr,
                         "SELECT coalesce(max(seq), 0) FROM ~.action_log", 0);
@@ -239,10 +243,11 @@ static void indexCheckText(ChoirConn *pConn, ChoirErr *pErr,
 }
 
 static void indexCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
-  const char *zRebuild = "; run select choir_index('rebuild')";
-  i64 nChunk =
-      choirQueryInt(pConn, pErr, "SELECT count(*) FROM ~._choir_chunk", 0);
-  (void)zRebuild;
+  i64 nChunk;
+  if (!choirSearchIsMade(pConn, pErr)) {
+    return;
+  }
+  nChunk = choirQueryInt(pConn, pErr, "SELECT count(*) FROM ~._choir_chunk", 0);
   indexProblem(
       pCur,
       "%lld chunks belong to no document; run select choir_index('rebuild')",
@@ -313,7 +318,9 @@ static void indexMetric(ChoirCursor *p, const char *zName, i64 n,
 static void indexMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   indexMetric(
       pCur, "search.documents",
-      choirQueryInt(pConn, pErr, "SELECT count(*) FROM ~._choir_doc", 0),
+      choirSearchIsMade(pConn, pErr)
+          ? choirQueryInt(pConn, pErr, "SELECT count(*) FROM ~._choir_doc", 0)
+          : 0,
       "documents");
   indexMetric(pCur, "search.chunks", indexCount(pConn, pErr), "chunks");
   indexMetric(pCur, "search.pending", indexPending(pConn, pErr), "documents");

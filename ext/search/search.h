@@ -8,7 +8,7 @@
 **   query  choir_search                                   search_query.c
 **   index  choir_index and the reports                    search.c
 **
-** One schema (sql/0003_search.sql), two places: the workspace, written by
+** One schema (search_store.c), two places: the workspace, written by
 ** choir_index() only, and a private database of the connection with what
 ** changed since. A search asks both by the same code and gives the same answer
 ** wherever a document is.
@@ -62,8 +62,11 @@ struct SearchStore {
 
 /* Does SQLite have FTS5 on this connection? */
 CHOIR_PRIVATE int choirSearchHasFts(ChoirConn *, ChoirErr *);
-/* Makes _choir_fts. */
+/* Makes the tables where they are missing; _choir_fts. */
+CHOIR_PRIVATE void choirSearchMake(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirSearchMakeFts(ChoirConn *, ChoirErr *);
+/* Have the tables been made? */
+CHOIR_PRIVATE int choirSearchIsMade(ChoirConn *, ChoirErr *);
 /* Makes the store agree with a document: a no-op when it does already. */
 CHOIR_PRIVATE void choirSearchPut(SearchStore *, ChoirErr *, const SearchDoc *);
 /* Without its chunks; bForget: without a trace. */

@@ -38,10 +38,9 @@ static void liveFree(void *pArg) { liveDrop(pArg); }
 static const ChoirStateType liveState = {"search", sizeof(SearchLive),
                                          liveFree};
 
-/* The tables of sql/0003_search.sql in the private database. */
+/* The tables of the workspace in the private database. */
 static void liveOpen(SearchLive *p, ChoirConn *pHost, ChoirErr *pErr,
                      const ChoirEmbedModel *pModel) {
-  int i, j;
   p->store.pHost = pHost;
   p->store.pModel = pModel;
   p->store.pConn = choirConnPrivate(pErr, 1);
@@ -51,12 +50,7 @@ static void liveOpen(SearchLive *p, ChoirConn *pHost, ChoirErr *pErr,
   choirExecText(p->store.pConn, pErr,
                 "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
                 "PRAGMA cache_size=-65536");
-  for (i = 0; i < choirMigrationCount; i++) {
-    const ChoirMigration *pMig = &choirMigrations[i];
-    for (j = 0; strcmp(pMig->zName, "search") == 0 && pMig->azSql[j]; j++) {
-      choirExecText(p->store.pConn, pErr, pMig->azSql[j]);
-    }
-  }
+  choirSearchMake(p->store.pConn, pErr);
   p->store.bText = choirSearchHasFts(pHost, pErr);
   if (p->store.bText) {
     choirSearchMakeFts(p->store.pConn, pErr);
@@ -125,7 +119,7 @@ static void liveLook(LiveView *p, ChoirConn *pConn, ChoirErr *pErr) {
   p->iCursor = choirSearchCursor(pConn, pErr);
   p->iTail = liveTail(pConn, pErr, &p->zTail);
   p->bTrusted = choirSearchTrusted(pConn, pErr) && p->iTail > 0;
-  p->bAll = p->iCursor < 0 || !p->bTrusted ||
+  p->bAll = p->iCursor < 0 || !p->bTrusted || !choirSearchIsMade(pConn, pErr) ||
             (choirSearchHasFts(pConn, pErr) && liveTextIsOld(pConn, pErr));
 }
 

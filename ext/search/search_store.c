@@ -72,6 +72,31 @@ CHOIR_PRIVATE int choirSearchHasFts(ChoirConn *pConn, ChoirErr *pErr) {
   return bHave;
 }
 
+/* A chunk's id is its document's id times 2^20 plus its number: 0 is the path,
+** 1 and up are pieces of the content. Vectors lie apart, so that a scan of them
+** reads nothing else. */
+CHOIR_PRIVATE void choirSearchMake(ChoirConn *pConn, ChoirErr *pErr) {
+  choirExecText(
+      pConn, pErr,
+      "CREATE TABLE IF NOT EXISTS ~._choir_doc(id INTEGER PRIMARY KEY,"
+      " kind TEXT NOT NULL, doc TEXT NOT NULL, path TEXT, hash BLOB,"
+      " UNIQUE(kind, doc));"
+      "CREATE INDEX IF NOT EXISTS ~._choir_doc_path ON _choir_doc(path)"
+      " WHERE path IS NOT NULL;"
+      "CREATE TABLE IF NOT EXISTS ~._choir_chunk(id INTEGER PRIMARY KEY,"
+      " start INTEGER NOT NULL, text TEXT NOT NULL);"
+      "CREATE TABLE IF NOT EXISTS ~._choir_vector(id INTEGER PRIMARY KEY,"
+      " embedding BLOB NOT NULL)");
+}
+
+CHOIR_PRIVATE int choirSearchIsMade(ChoirConn *pConn, ChoirErr *pErr) {
+  return choirQueryInt(pConn, pErr,
+                       "SELECT count(*) FROM ~.sqlite_schema WHERE name IN"
+                       " ('_choir_doc', '_choir_chunk', '_choir_vector')"
+                       " AND type='table'",
+                       0) == 3;
+}
+
 CHOIR_PRIVATE void choirSearchMakeFts(ChoirConn *pConn, ChoirErr *pErr) {
   choirExecText(pConn, pErr,
                 "CREATE VIRTUAL TABLE ~._choir_fts USING fts5(text,"

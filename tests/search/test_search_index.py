@@ -296,6 +296,30 @@ def test_uninstall_removes_it_and_init_brings_it_back(db):
     db.one("SELECT choir_uninstall()")
     assert db.rows("SELECT name FROM sqlite_schema WHERE name GLOB"
                    " '_choir_*'") == []
+    db.one("SELECT choir_init()")
+    assert db.one("SELECT path FROM choir_search('alpha')") == "/a.txt"
+    assert index(db) == (5, 0, 9)
+
+
+def test_a_new_workspace_has_no_tables_of_search(db):
+    db.rows("SELECT * FROM choir_search('alpha')")
+    sql = ("SELECT count(*) FROM sqlite_schema WHERE name GLOB '_choir_doc*' OR"
+           " name GLOB '_choir_chunk*' OR name GLOB '_choir_vector*' OR"
+           " name GLOB '_choir_fts*'")
+    assert db.one(sql) == 0
+    assert problems(db) == []
+    db.one("SELECT choir_index()")
+    assert db.one(sql) > 3
+
+
+def test_a_dropped_table_is_made_again(db):
+    fill(db)
+    index(db)
+    for table in ("_choir_vector", "_choir_chunk", "_choir_doc", "_choir_fts"):
+        db.run(f"DROP TABLE {table}")
+        assert db.one("SELECT path FROM choir_search('alpha')") == "/a.txt"
+        index(db)
+        assert db.one("SELECT path FROM choir_search('alpha')") == "/a.txt"
 
 
 @pytest.mark.skipif(DRIVER != "sqlite3", reason="needs Python's own sqlite3")
@@ -307,7 +331,7 @@ def test_it_can_be_interrupted(db):
     start = time.monotonic()
     assert "interrupted" in db.error("SELECT choir_index()")
     assert time.monotonic() - start < 1.5
-    assert db.one("SELECT count(*) FROM _choir_doc") == 0
+    assert not db.rows("SELECT 1 FROM sqlite_schema WHERE name='_choir_doc'")
     timer.join()
     assert index(db)[0] == 300
 
