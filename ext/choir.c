@@ -33,6 +33,28 @@ static const ChoirRoom aChoirRoom[] = {
     choirSyncRegister,   /* push, pull, snapshots and backups */
 };
 
+/* SQLite asks what a function may do in a schema (SQLITE_DIRECTONLY) while it
+** reads the schema, and lets a name pass that it does not know yet. A schema
+** read before choir's functions were there is therefore read again. The
+** pragma works when it is prepared; stepping it would only expire the host's
+** statements. It also leaves the connection without an error, which
+** sqlite3_open() would take for a failed automatic extension. */
+static int choirSchemaForget(sqlite3 *db) {
+  static const char *const azSql[] = {"PRAGMA writable_schema",
+                                      "PRAGMA writable_schema=RESET",
+                                      "PRAGMA writable_schema=ON"};
+  int i, bOn = 0, rc = SQLITE_OK;
+  for (i = 0; i < (bOn ? 3 : 2) && rc == SQLITE_OK; i++) {
+    sqlite3_stmt *p = NULL;
+    rc = sqlite3_prepare_v2(db, azSql[i], -1, &p, NULL);
+    if (i == 0 && rc == SQLITE_OK && sqlite3_step(p) == SQLITE_ROW) {
+      bOn = sqlite3_column_int(p, 0);
+    }
+    sqlite3_finalize(p);
+  }
+  return rc;
+}
+
 static int choirLoad(sqlite3 *db, char **pzErr,
                      const sqlite3_api_routines *pApi, int bReadonly) {
   ChoirConn *pConn;
@@ -58,11 +80,7 @@ static int choirLoad(sqlite3 *db, char **pzErr,
   }
   choirConnUnref(pConn); /* what was registered holds its own references */
   if (rc == SQLITE_OK) {
-    /* sqlite3_open() takes the last error of an automatic extension for a
-    ** failure, and looking for a free name (CHOIR_ALIAS) leaves one. */
-    sqlite3_stmt *pStmt = NULL;
-    rc = sqlite3_prepare_v2(db, "SELECT 1", -1, &pStmt, NULL);
-    sqlite3_finalize(pStmt);
+    rc = choirSchemaForget(db);
   }
   if (rc != SQLITE_OK) {
     return rc;

@@ -13,6 +13,8 @@ import sqlite3
 
 import pytest
 
+from conftest import SO
+
 # place -> (what the attacker stores, what the victim runs)
 PLACES = {
     "view": ("CREATE VIEW v AS SELECT {call} AS x", ["SELECT * FROM v"]),
@@ -127,3 +129,20 @@ def test_a_table_of_the_host_with_the_name_of_a_table_function_is_harmless(
     assert d.one("SELECT choir_init()") >= 1
     assert d.one("SELECT choir_check()") == '{"ok":1,"problems":[]}'
     assert d.one("SELECT choir_uninstall()") >= 1
+
+
+@pytest.mark.parametrize("place", ["check", "generated", "index"])
+def test_a_file_that_was_in_use_before_choir_was_loaded_is_no_way_around(
+        place, tmp_path, open_db):
+    """SQLite asks what a function may do when it reads the schema, and lets
+    names pass that it does not know yet."""
+    stored, uses = PLACES[place]
+    argument = "a" if place == "index" else "1"
+    attack(tmp_path / "x.db", stored.format(call=f"artifact_delete({argument})"),
+           "artifact_delete", 1)
+    for use in uses:
+        d = open_db(tmp_path / "x.db", choir=False)
+        d.rows("SELECT * FROM t")
+        d.load(SO)
+        assert refused(d, use), use
+        d.close()

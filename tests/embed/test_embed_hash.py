@@ -135,6 +135,7 @@ def test_bad_input_is_named(db, sql, message):
     assert db.error(sql) == message
 
 
+@pytest.mark.inprocess
 def test_a_provider_from_the_environment_is_checked_at_use(db, monkeypatch):
     monkeypatch.setenv("CHOIR_EMBED_PROVIDER", "oracle")
     assert db.error("SELECT embed_model()").startswith(

@@ -180,6 +180,7 @@ print(d.error(sys.argv[2], sys.argv[3]))
 """
 
 
+@pytest.mark.inprocess
 def test_a_full_disk_leaves_the_old_remote_and_a_usable_file(
         tmp_path, open_db, url):
     d = open_db(tmp_path / "ws.db", init=True)
@@ -208,6 +209,7 @@ def test_a_full_disk_leaves_the_old_remote_and_a_usable_file(
         "SELECT count(*) FROM artifacts") == 0
 
 
+@pytest.mark.inprocess
 def test_without_a_place_for_copies_theirs_replaces_nothing(
         tmp_path, db, open_db, url, monkeypatch):
     put(db, "/a")
@@ -215,8 +217,6 @@ def test_without_a_place_for_copies_theirs_replaces_nothing(
     put(db, "/mine")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file/below"))
     (tmp_path / "file").write_text("not a folder")
-    if os.environ.get("CHOIR_DRIVER") == "shell":
-        pytest.skip("the shell has its own environment")
     assert "cannot create the folder" in db.error(
         "SELECT sync_pull(?, 'theirs')", url)
     assert db.one("SELECT count(*) FROM artifacts") == 2

@@ -299,6 +299,7 @@ def test_a_tier_from_the_environment_that_is_not_there_is_reported(
                  " 'vector kernels'") == "warn"
 
 
+@pytest.mark.inprocess
 def test_functions_of_others_are_left_alone(tmp_path, open_db):
     """pgvector's and libSQL's names are taken only where they are free."""
     d = open_db(tmp_path / "x.db", choir=False)
