@@ -7,15 +7,22 @@
 static KERN_TARGET void KERN_FN(KX_NAME, block)(const uint8_t *q,
                                                 const uint8_t *r, size_t n,
                                                 double aOut[2]) {
-  KX_ACC s0 = KX_ZERO(), s1 = KX_ZERO(), n0 = KX_ZERO(), n1 = KX_ZERO();
+  KX_ACC s0 = KX_ZERO(), s1 = KX_ZERO(), s2 = KX_ZERO(), s3 = KX_ZERO();
+  KX_ACC n0 = KX_ZERO(), n1 = KX_ZERO(), n2 = KX_ZERO(), n3 = KX_ZERO();
   const size_t nStep = (size_t)KX_N * KX_BYTE;
   size_t i = 0, nByte = n * KX_BYTE;
-  for (; i + 2 * nStep <= nByte; i += 2 * nStep) {
-    const KX_VEC v = KX_LOAD(r + i), w = KX_LOAD(r + i + nStep);
-    KX_STEP(s0, KX_LOAD(q + i), v);
-    KX_STEP(n0, v, v);
-    KX_STEP(s1, KX_LOAD(q + i + nStep), w);
-    KX_STEP(n1, w, w);
+  for (; i + 4 * nStep <= nByte; i += 4 * nStep) {
+    const KX_VEC v0 = KX_LOAD(r + i), v1 = KX_LOAD(r + i + nStep);
+    const KX_VEC v2 = KX_LOAD(r + i + 2 * nStep);
+    const KX_VEC v3 = KX_LOAD(r + i + 3 * nStep);
+    KX_STEP(s0, KX_LOAD(q + i), v0);
+    KX_STEP(s1, KX_LOAD(q + i + nStep), v1);
+    KX_STEP(s2, KX_LOAD(q + i + 2 * nStep), v2);
+    KX_STEP(s3, KX_LOAD(q + i + 3 * nStep), v3);
+    KX_STEP(n0, v0, v0);
+    KX_STEP(n1, v1, v1);
+    KX_STEP(n2, v2, v2);
+    KX_STEP(n3, v3, v3);
   }
   for (; i + nStep <= nByte; i += nStep) {
     const KX_VEC v = KX_LOAD(r + i);
@@ -29,8 +36,8 @@ static KERN_TARGET void KERN_FN(KX_NAME, block)(const uint8_t *q,
     KX_STEP(s1, KX_LOAD(aQ), KX_LOAD(aR));
     KX_STEP(n1, KX_LOAD(aR), KX_LOAD(aR));
   }
-  aOut[0] += (double)KX_SUM(KX_ADD(s0, s1));
-  aOut[1] += (double)KX_SUM(KX_ADD(n0, n1));
+  aOut[0] += (double)KX_SUM(KX_ADD(KX_ADD(s0, s1), KX_ADD(s2, s3)));
+  aOut[1] += (double)KX_SUM(KX_ADD(KX_ADD(n0, n1), KX_ADD(n2, n3)));
 }
 
 static KERN_TARGET void KERN_FN(KX_NAME, pair)(const void *pQ, const void *pR,

@@ -34,7 +34,7 @@ CHOIR_PRIVATE double choirVecDistance(const ChoirKern *pKern, int eMetric,
   default:
     p->xCos(a, b, n, aCos);
     qq = qq < 0 ? p->xDot(a, a, n) : qq;
-    r = 1.0 - aCos[0] / (sqrt(qq) * sqrt(aCos[1]));
+    r = 1.0 - aCos[0] / sqrt(qq * aCos[1]);
     /* Rounding may lead out of 0 to 2; what is far outside or NaN comes from
     ** lengths that no float holds, and stays. */
     return r < 0.0 && r > -1e-3 ? 0.0 : r > 2.0 && r < 2.001 ? 2.0 : r;
@@ -45,6 +45,7 @@ CHOIR_PRIVATE double choirVecDistance(const ChoirKern *pKern, int eMetric,
 typedef struct DistanceAux {
   ChoirVec v; /* from text: owned; from a blob: only its length is used */
   double qq;  /* dot(v,v), -1 when the metric does not need it */
+  const ChoirKern *pKern;
 } DistanceAux;
 
 static void distanceAuxFree(void *pArg) {
@@ -74,6 +75,7 @@ static void distanceKeep(ChoirCall *p, int i, ChoirVec *pVec, double qq) {
   if (pAux) { /* without memory it is made again for the next row */
     pAux->v = *pVec;
     pAux->qq = qq;
+    pAux->pKern = choirVecKern(p->pConn);
     pVec->pOwn = NULL;
     sqlite3_set_auxdata(p->pCtx, i, pAux, distanceAuxFree);
   }
@@ -90,7 +92,9 @@ static void distanceCall(ChoirCall *p, int eMetric) {
     choirVecAllows(&p->err, eMetric, a.eType);
   }
   if (p->err.rc == SQLITE_OK) {
-    const ChoirKern *pKern = choirVecKern(p->pConn);
+    const ChoirKern *pKern = pAux0   ? pAux0->pKern
+                             : pAux1 ? pAux1->pKern
+                                     : choirVecKern(p->pConn);
     const void *q = b.a, *r = a.a; /* q is the one that may be constant */
     double qq = -1, rDist;
     if (pAux0) {
