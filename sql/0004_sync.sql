@@ -2,15 +2,10 @@
 -- "Sync tables", says what each column means and why the seal is of fixed
 -- length.
 
-CREATE TABLE ~._choir_sync(
-  id INTEGER PRIMARY KEY CHECK(id = 1),
-  lineage BLOB NOT NULL,
-  head BLOB,
-  txid INTEGER NOT NULL DEFAULT 0
-);
-INSERT INTO ~._choir_sync(id, lineage) VALUES(1, randomblob(16));
+INSERT INTO ~._choir_meta(key, value)
+  VALUES('sync.lineage', lower(hex(randomblob(16))));
 
--- Every version this file descends from, itself included.
+-- Every version this file descends from; the last one is its head.
 CREATE TABLE ~._choir_sync_history(
   txid INTEGER PRIMARY KEY,
   push_id BLOB NOT NULL,

@@ -3,8 +3,8 @@
 ** What every sync call begins with, sync_status and sync_verify, and sync's
 ** part of a workspace.
 **
-** Owns in the file: _choir_sync, _choir_sync_history, _choir_sync_seal
-** (sql/0004_sync.sql), and writes the three keys of sync_state.
+** Owns in the file: _choir_sync_history, _choir_sync_seal, the lineage in
+** _choir_meta (sql/0004_sync.sql), and the three keys of sync_state.
 */
 #include "sync.h"
 #include <time.h>
@@ -176,8 +176,7 @@ static const char *syncState(ChoirSyncRun *p, int bChanged) {
   if (p->there.eHead == CHOIR_OBJECT_ABSENT) {
     return "empty";
   }
-  if (p->bFetched &&
-      memcmp(p->there.pos.aLineage, p->here.aLineage, CHOIR_SYNC_ID) != 0) {
+  if (p->bFetched && strcmp(p->there.pos.zLineage, p->here.zLineage) != 0) {
     return !p->here.bHead && choirSyncIsEmpty(p->pConn, p->pErr)
                ? "pull"
                : "another workspace";
@@ -317,8 +316,8 @@ static void syncVerify(ChoirCall *pCall) {
 
 static void syncInstall(ChoirConn *pConn, ChoirErr *pErr) {
   choirExecText(pConn, pErr,
-                "INSERT OR IGNORE INTO ~._choir_sync(id, lineage)"
-                " VALUES(1, randomblob(16));"
+                "INSERT OR IGNORE INTO ~._choir_meta(key, value)"
+                " VALUES('sync.lineage', lower(hex(randomblob(16))));"
                 "DELETE FROM ~._choir_sync_seal WHERE id<>1 OR"
                 " typeof(seal)<>'blob' OR length(seal)<>160;"
                 "INSERT OR IGNORE INTO ~._choir_sync_seal(id, seal)"

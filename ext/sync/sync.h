@@ -22,7 +22,7 @@
 
 /* ------------------------------------------------------------ position ---- */
 
-#define CHOIR_SYNC_ID 16   /* bytes of a lineage or push id */
+#define CHOIR_SYNC_ID 16   /* bytes of a push id */
 #define CHOIR_SYNC_FACTS 4 /* facts in a seal */
 #define CHOIR_SYNC_SEAL (32 + 32 * CHOIR_SYNC_FACTS)
 
@@ -31,7 +31,7 @@
 typedef struct ChoirPosition {
   u8 bWorkspace; /* the sync tables exist */
   u8 bHead;      /* has a version: was pushed or pulled once */
-  u8 aLineage[CHOIR_SYNC_ID];
+  char zLineage[2 * CHOIR_SYNC_ID + 1]; /* hexadecimal, lower case */
   u8 aHead[CHOIR_SYNC_ID];
   i64 iTxid;
   i64 iTime;   /* when head was made, Unix milliseconds; 0 unknown */

@@ -138,16 +138,15 @@ CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *pConn, ChoirErr *pErr,
                                     const ChoirPosition *pPos) {
   char *zState = choirStateDir(pErr);
   char *zDir = NULL, *zFile = NULL;
-  char zLineage[2 * CHOIR_SYNC_ID + 1], zTime[32];
+  char zTime[32];
   time_t t = (time_t)(choirNow() / 1000);
   ChoirBackup out;
   struct tm tm;
   u32 iRandom;
-  choirHex(pPos->aLineage, CHOIR_SYNC_ID, zLineage);
   sqlite3_randomness(sizeof(iRandom), &iRandom);
   gmtime_r(&t, &tm);
   strftime(zTime, sizeof(zTime), "%Y%m%dT%H%M%SZ", &tm);
-  zDir = choirMprintf(pErr, "%s/%s", zState, zLineage);
+  zDir = choirMprintf(pErr, "%s/%s", zState, pPos->zLineage);
   if (zDir) {
     backupFolders(pErr, zDir);
     zFile =

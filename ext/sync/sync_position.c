@@ -3,9 +3,9 @@
 ** Where a file stands in the history of its workspace. All of it is inside the
 ** file, so a copied, renamed or restored file is as right as the original:
 **
-**   _choir_sync          lineage, head (the version this file is or is
-**                        becoming), txid
-**   _choir_sync_history  every version it descends from
+**   sync.lineage         in _choir_meta: which workspace this is
+**   _choir_sync_history  every version it descends from; the last one is its
+**                        head, the version this file is or is becoming
 **   _choir_sync_seal     the digest of head, and facts about remotes; these
 **                        160 bytes do not count as content
 **
@@ -62,20 +62,23 @@ CHOIR_PRIVATE void choirPositionRead(ChoirErr *pErr, sqlite3 *db,
   }
   p = positionPrepare(
       pErr, db, zSchema,
-      "SELECT s.lineage, s.head, s.txid, h.time, c.seal, m.version"
-      " FROM \"%w\"._choir_sync s"
-      " LEFT JOIN \"%w\"._choir_sync_history h ON h.push_id=s.head"
-      " LEFT JOIN \"%w\"._choir_sync_seal c ON c.id=1"
-      " LEFT JOIN (SELECT max(version) AS version"
-      "   FROM \"%w\"._choir_migration) m"
-      " WHERE s.id=1");
+      "SELECT m.value, h.push_id, h.txid, h.time,"
+      " (SELECT seal FROM \"%w\"._choir_sync_seal WHERE id=1),"
+      " (SELECT max(version) FROM \"%w\"._choir_migration)"
+      " FROM \"%w\"._choir_meta m LEFT JOIN (SELECT push_id, txid, time"
+      "   FROM \"%w\"._choir_sync_history ORDER BY txid DESC LIMIT 1) h"
+      " WHERE m.key='sync.lineage'");
   if (choirStep(pErr, p)) {
-    if (!positionBlob(p, 0, pPos->aLineage, CHOIR_SYNC_ID)) {
-      positionDamaged(pErr, "the lineage in _choir_sync");
+    const char *z = (const char *)sqlite3_column_text(p, 0);
+    if (z == NULL || strspn(z, "0123456789abcdef") != 2 * CHOIR_SYNC_ID ||
+        strlen(z) != 2 * CHOIR_SYNC_ID) {
+      positionDamaged(pErr, "sync.lineage in _choir_meta");
+    } else {
+      memcpy(pPos->zLineage, z, sizeof(pPos->zLineage));
     }
     pPos->bHead = sqlite3_column_type(p, 1) != SQLITE_NULL;
     if (pPos->bHead && !positionBlob(p, 1, pPos->aHead, CHOIR_SYNC_ID)) {
-      positionDamaged(pErr, "the head in _choir_sync");
+      positionDamaged(pErr, "the last row of _choir_sync_history");
     }
     if (!positionBlob(p, 4, pPos->aSeal, CHOIR_SYNC_SEAL)) {
       positionDamaged(pErr, "the row of _choir_sync_seal");
@@ -84,7 +87,7 @@ CHOIR_PRIVATE void choirPositionRead(ChoirErr *pErr, sqlite3 *db,
     pPos->iTime = sqlite3_column_int64(p, 3);
     pPos->iFormat = sqlite3_column_int(p, 5);
   } else {
-    positionDamaged(pErr, "the row of _choir_sync");
+    positionDamaged(pErr, "sync.lineage in _choir_meta");
   }
   sqlite3_finalize(p);
 }
@@ -134,7 +137,8 @@ static void positionSealRow(ChoirConn *pConn, ChoirErr *pErr,
   sqlite3_stmt *p =
       choirStmt(pConn, pErr,
                 "UPDATE ~._choir_sync_seal SET seal=?1 WHERE id=1 AND"
-                " (SELECT head FROM ~._choir_sync WHERE id=1) IS ?2");
+                " (SELECT push_id FROM ~._choir_sync_history"
+                "   ORDER BY txid DESC LIMIT 1) IS ?2");
   choirBindBlob(pErr, p, 1, pPos->aSeal, CHOIR_SYNC_SEAL);
   choirBindBlob(pErr, p, 2, pPos->aHead, CHOIR_SYNC_ID);
   choirStep(pErr, p);
@@ -145,14 +149,6 @@ static void positionRow(ChoirConn *pConn, ChoirErr *pErr,
                         const ChoirPosition *pPos) {
   sqlite3_stmt *p =
       choirStmt(pConn, pErr,
-                "UPDATE ~._choir_sync SET lineage=?1, head=?2, txid=?3"
-                " WHERE id=1");
-  choirBindBlob(pErr, p, 1, pPos->aLineage, CHOIR_SYNC_ID);
-  choirBindBlob(pErr, p, 2, pPos->aHead, CHOIR_SYNC_ID);
-  choirBindInt(pErr, p, 3, pPos->iTxid);
-  choirStep(pErr, p);
-  choirStmtDone(pConn, p);
-  p = choirStmt(pConn, pErr,
                 "INSERT INTO ~._choir_sync_history(txid, push_id, time)"
                 " VALUES(?1, ?2, ?3)");
   choirBindInt(pErr, p, 1, pPos->iTxid);
@@ -160,6 +156,16 @@ static void positionRow(ChoirConn *pConn, ChoirErr *pErr,
   choirBindInt(pErr, p, 3, pPos->iTime);
   choirStep(pErr, p);
   choirStmtDone(pConn, p);
+}
+
+/* The file leaves its workspace and begins one of its own. */
+static void positionFork(ChoirConn *pConn, ChoirErr *pErr,
+                         ChoirPosition *pPos) {
+  u8 a[CHOIR_SYNC_ID];
+  sqlite3_randomness(sizeof(a), a);
+  choirHex(a, sizeof(a), pPos->zLineage);
+  choirMetaSet(pConn, pErr, "sync.lineage", pPos->zLineage);
+  choirExecText(pConn, pErr, "DELETE FROM ~._choir_sync_history");
 }
 
 CHOIR_PRIVATE void choirPositionAdvance(ChoirConn *pConn, ChoirErr *pErr,
@@ -170,14 +176,13 @@ CHOIR_PRIVATE void choirPositionAdvance(ChoirConn *pConn, ChoirErr *pErr,
   choirPositionRead(pErr, pConn->db, choirSchema(pConn), &now);
   if (pErr->rc == SQLITE_OK &&
       (now.bHead != pPos->bHead || memcmp(now.aHead, pPos->aHead, 16) != 0 ||
-       memcmp(now.aLineage, pPos->aLineage, 16))) {
+       strcmp(now.zLineage, pPos->zLineage) != 0)) {
     choirErrSet(pErr, SQLITE_BUSY,
                 "another connection is syncing this file; try again");
   }
   *pPos = now;
   if (bFork) {
-    sqlite3_randomness(CHOIR_SYNC_ID, pPos->aLineage);
-    choirExecText(pConn, pErr, "DELETE FROM ~._choir_sync_history");
+    positionFork(pConn, pErr, pPos);
   }
   sqlite3_randomness(CHOIR_SYNC_ID, pPos->aHead);
   memset(pPos->aSeal, 0, 32);

@@ -112,7 +112,7 @@ static int pullDecide(ChoirSyncRun *p) {
   if (p->zMode) {
     return pullTheirs(p);
   }
-  if (memcmp(p->there.pos.aLineage, p->here.aLineage, CHOIR_SYNC_ID) != 0) {
+  if (strcmp(p->there.pos.zLineage, p->here.zLineage) != 0) {
     choirErrSet(p->pErr, SQLITE_ERROR,
                 "the remote %s belongs to another workspace; pull it into an"
                 " empty file, or sync_pull('%s', 'theirs') to replace this one"

@@ -72,8 +72,8 @@ static void pushMayReplace(ChoirSyncRun *p) {
     choirErrSet(p->pErr, SQLITE_ERROR,
                 "'fork' makes a new remote and %s exists; choose another name",
                 p->there.zUrl);
-  } else if (p->bFetched && memcmp(p->there.pos.aLineage, p->here.aLineage,
-                                   CHOIR_SYNC_ID) != 0) {
+  } else if (p->bFetched &&
+             strcmp(p->there.pos.zLineage, p->here.zLineage) != 0) {
     choirErrSet(p->pErr, SQLITE_ERROR,
                 "the remote %s belongs to another workspace; push to another"
                 " name, or pull it into an empty file",

@@ -118,6 +118,7 @@ CHOIR_PRIVATE void choirSnapshot(ChoirConn *pConn, ChoirErr *pErr,
   SnapshotSource src;
   ChoirPosition pos;
   sqlite3 *dbTo;
+  memset(&pos, 0, sizeof(pos));
   snapshotSource(pConn, pErr, &src);
   memset(&pos, 0, sizeof(pos));
   if (pErr->rc == SQLITE_OK) {

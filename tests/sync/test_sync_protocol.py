@@ -320,7 +320,7 @@ def test_the_uploaded_copy_describes_itself(tmp_path, db, open_db, url):
     put(db, "/a")
     result = push(db, url)
     remote = open_db(tmp_path / "remote/ws.sqlite", choir=False)
-    assert remote.one("SELECT lower(hex(head)) FROM _choir_sync") == \
+    assert remote.one("SELECT lower(hex(push_id)) FROM _choir_sync_history") == \
         result["version"]
     assert [k for k, v in remote.rows("SELECT * FROM sync_state")] == [
         "lastLocalVersion", "lastRemoteVersion", "lastSyncTimestamp"]
