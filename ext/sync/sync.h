@@ -80,6 +80,8 @@ CHOIR_PRIVATE ChoirSpool *choirSpoolNew(ChoirErr *, int fd, u64 nByte);
 CHOIR_PRIVATE void choirSpoolFree(ChoirSpool *);
 /* A connection that writes the spool (pages ascending), or reads it. */
 CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *, ChoirSpool *, int bSink);
+/* What PRAGMA quick_check finds wrong, caller frees; NULL: nothing. */
+CHOIR_PRIVATE char *choirSpoolProblem(ChoirErr *, sqlite3 *);
 CHOIR_PRIVATE void choirSpoolSealAt(ChoirSpool *, u32 iRoot);
 /* After the sink's connection is closed: the digest, the last bytes. */
 CHOIR_PRIVATE void choirSpoolFinish(ChoirErr *, ChoirSpool *, u8 aDigest[32]);

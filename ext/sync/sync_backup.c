@@ -22,23 +22,13 @@
 static void backupCheck(ChoirErr *pErr, int fd, u64 nByte) {
   ChoirSpool *pSpool = choirSpoolNew(pErr, fd, nByte);
   sqlite3 *db = choirSpoolOpen(pErr, pSpool, 0);
-  sqlite3_stmt *p = NULL;
-  if (db) {
-    sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-    sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    choirErrDb(pErr, db,
-               sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &p, NULL));
-    if (choirStep(pErr, p)) {
-      const char *z = (const char *)sqlite3_column_text(p, 0);
-      if (z == NULL || strcmp(z, "ok") != 0) {
-        choirErrSet(pErr, SQLITE_CORRUPT,
-                    "the database is damaged: %s; no copy was made",
-                    z ? z : "quick_check gives nothing");
-      }
-    }
-    sqlite3_finalize(p);
-    sqlite3_close(db);
+  char *z = choirSpoolProblem(pErr, db);
+  if (z) {
+    choirErrSet(pErr, SQLITE_CORRUPT,
+                "the database is damaged: %s; no copy was made", z);
   }
+  sqlite3_free(z);
+  sqlite3_close(db);
   choirSpoolFree(pSpool);
 }
 

@@ -130,16 +130,9 @@ static int remoteHeader(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
   return 1;
 }
 
-/* The fetched file as a database that can do nothing but be read. */
 static void remoteConnect(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
   p->pSpool = choirSpoolNew(pErr, p->fd, nByte);
   p->db = choirSpoolOpen(pErr, p->pSpool, 0);
-  if (p->db) {
-    sqlite3_db_config(p->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-    sqlite3_db_config(p->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    sqlite3_db_config(p->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-    sqlite3_db_config(p->db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
-  }
 }
 
 static u64 remotePageSize(ChoirErr *pErr, ChoirRemote *p) {
@@ -210,27 +203,10 @@ static void remoteSealCheck(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
   }
 }
 
-static void remoteQuickCheck(ChoirErr *pErr, ChoirRemote *p) {
-  sqlite3_stmt *pStmt = NULL;
-  int rc;
-  if (pErr->rc != SQLITE_OK) {
-    return;
-  }
-  rc = sqlite3_prepare_v2(p->db, "PRAGMA quick_check(1)", -1, &pStmt, NULL);
-  if (rc == SQLITE_OK && sqlite3_step(pStmt) == SQLITE_ROW) {
-    const char *z = (const char *)sqlite3_column_text(pStmt, 0);
-    if (z == NULL || strcmp(z, "ok") != 0) {
-      remoteDamaged(pErr, p, z ? z : "quick_check gives nothing");
-    }
-  } else {
-    remoteDamaged(pErr, p, sqlite3_errmsg(p->db));
-  }
-  sqlite3_finalize(pStmt);
-}
-
 static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
                          int bForeign) {
   ChoirErr err = {0, NULL};
+  char *zProblem;
   p->bSealed = 1;
   if (!remoteHeader(pErr, p, nByte)) {
     p->bSealed = 0;
@@ -257,7 +233,11 @@ static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
   }
   choirErrClear(&err);
   remoteSealCheck(pErr, p, nByte);
-  remoteQuickCheck(pErr, p);
+  zProblem = choirSpoolProblem(pErr, p->db);
+  if (zProblem) {
+    remoteDamaged(pErr, p, zProblem);
+  }
+  sqlite3_free(zProblem);
   if (!p->bSealed && !bForeign) {
     choirErrSet(pErr, SQLITE_CORRUPT,
                 "%s is not as it was pushed: it was damaged or changed by"

@@ -347,6 +347,12 @@ CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *pErr, ChoirSpool *p,
                       " PRAGMA locking_mode=EXCLUSIVE",
                       NULL, NULL, NULL);
   }
+  if (rc == SQLITE_OK && !bSink) { /* it can do nothing but be read */
+    sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+  }
   if (rc == SQLITE_NOMEM) {
     choirErrNomem(pErr);
   } else if (rc != SQLITE_OK) {
@@ -358,6 +364,34 @@ CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *pErr, ChoirSpool *p,
     db = NULL;
   }
   return db;
+}
+
+CHOIR_PRIVATE char *choirSpoolProblem(ChoirErr *pErr, sqlite3 *db) {
+  sqlite3_stmt *p = NULL;
+  const char *z = NULL;
+  char *zProblem = NULL;
+  int rc;
+  if (pErr->rc != SQLITE_OK) {
+    return NULL;
+  }
+  rc = sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &p, NULL);
+  rc = rc == SQLITE_OK ? sqlite3_step(p) : rc;
+  if (rc == SQLITE_ROW) {
+    z = (const char *)sqlite3_column_text(p, 0);
+    rc = z ? SQLITE_OK : SQLITE_NOMEM;
+    if (z && strstr(z, "error code=7")) {
+      rc = SQLITE_NOMEM; /* SQLite 3.40 reports it as if it were damage */
+    }
+  } else {
+    z = sqlite3_errmsg(db);
+  }
+  if ((rc & 0xff) == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  } else if (rc != SQLITE_OK || strcmp(z, "ok") != 0) {
+    zProblem = choirMprintf(pErr, "%s", z);
+  }
+  sqlite3_finalize(p);
+  return zProblem;
 }
 
 CHOIR_PRIVATE void choirSpoolFinish(ChoirErr *pErr, ChoirSpool *p,

@@ -23,3 +23,15 @@ SELECT choir_init() > 0;
 SELECT cosine_distance('[1,0]', '[0,1]'), l2_distance('[1,0]', '[0,1]'),
   vector_dims('[1,0]'), vector_distance_cos('[1,0]', '[0,1]');
 SELECT hex(binary_quantize('[1,0,1,0,1,0,1,0]'));
+-- case sync
+-- A push that fails has moved the file's position: choir_version() makes two
+-- calls of it, which may fail after the first has done its work.
+INSERT INTO artifacts(path, name, content) VALUES('/a', 'a', 'x');
+SELECT sync_push('file:///proc/self/cwd/ws.sqlite') <> choir_version();
+SELECT state, changed, txid > 0 FROM sync_status('file:///proc/self/cwd/ws.sqlite');
+SELECT json_extract(sync_verify('file:///proc/self/cwd/ws.sqlite'), '$.ok');
+INSERT INTO artifacts(path, name, content) VALUES('/b', 'b', 'y');
+SELECT sync_pull('file:///proc/self/cwd/ws.sqlite', 'theirs') <> choir_version();
+SELECT path FROM artifacts;
+-- case backup
+SELECT choir_backup('copy-' || hex(randomblob(8))) IS NOT NULL;
