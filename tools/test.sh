@@ -94,7 +94,7 @@ asan() {
   cases CHOIR_REPEAT=1 CHOIR_DRIVER=shell \
     CHOIR_SHELL="$PWD/build/shell/choir-shell-asan" \
     UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
-    ASAN_OPTIONS=allocator_may_return_null=1
+    ASAN_OPTIONS=allocator_may_return_null=1:exitcode=23
 }
 
 oom() {

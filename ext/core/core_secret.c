@@ -279,7 +279,9 @@ static ChoirSecret *secretParse(ChoirConn *pConn, ChoirErr *pErr,
     }
   }
   sqlite3_finalize(pStmt);
-  secretCheck(pErr, p);
+  if (pErr->rc == SQLITE_OK) {
+    secretCheck(pErr, p);
+  }
   if (pErr->rc != SQLITE_OK) {
     secretFree(p);
     p = NULL;
