@@ -297,7 +297,12 @@ CHOIR_PRIVATE const char *choirArgJson(ChoirConn *pConn, ChoirErr *pErr,
 CHOIR_PRIVATE void choirResultText(ChoirCall *p, const char *z) {
   if (p->err.rc == SQLITE_OK) {
     if (z) {
-      sqlite3_result_text(p->pCtx, z, -1, SQLITE_TRANSIENT);
+      /* Copied here and not by SQLite: a call that has no memory for its
+      ** result must fail before its savepoint is released. */
+      char *zCopy = choirMprintf(&p->err, "%s", z);
+      if (zCopy) {
+        sqlite3_result_text(p->pCtx, zCopy, -1, sqlite3_free);
+      }
     } else {
       sqlite3_result_null(p->pCtx);
     }
