@@ -193,6 +193,7 @@ struct ChoirConn {
   int nStmt;            /* slots in use */
   struct ChoirConfig *pConfig; /* core_config.c */
   struct ChoirState *pState;   /* list of room states */
+  ChoirTxn *pTxn;              /* the innermost call that writes, or NULL */
   struct ChoirBind *pBind;     /* every registered function, list */
   const ChoirPart *apPart[16]; /* parts of a workspace, in room order */
   int nPart;
@@ -256,9 +257,19 @@ CHOIR_PRIVATE int choirExists(ChoirConn *, ChoirErr *, const char *zType,
                               const char *zName);
 
 /* A savepoint around the writes of one call. The end releases it, or rolls
-** back when pErr is set, and restores the host's last_insert_rowid(). */
+** back when pErr is set, and restores the host's last_insert_rowid().
+**
+** Once SQLite itself has run out of memory, no statement runs any more on the
+** connection until the host's own has ended, so a roll-back would come too
+** late. Resetting a statement that is reading makes SQLite roll back by
+** itself then: pGuard is one, kept on its first row. A DROP lets go of it,
+** because SQLite refuses to drop while a statement reads. */
 struct ChoirTxn {
   ChoirConn *pConn;
+  ChoirTxn *pOuter;       /* the call around this one, or NULL */
+  sqlite3_stmt *pGuard;   /* reading, or NULL */
+  sqlite3_stmt *pRelease; /* RELEASE, prepared in time */
+  sqlite3_stmt *pUndo;    /* ROLLBACK TO */
   i64 iRowid;
   u8 bOpen;
 };

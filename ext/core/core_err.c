@@ -49,24 +49,13 @@ CHOIR_PRIVATE void choirErrClear(ChoirErr *pErr) {
   pErr->rc = SQLITE_OK;
 }
 
-/* A message may quote bytes of a damaged file; what is not UTF-8 becomes '?',
-** since some hosts fail on decoding it. */
-static char *errPrefixed(const char *zName, const char *zMsg) {
-  char *z = sqlite3_mprintf("%s: %s", zName, zMsg);
-  i64 i, n = z ? (i64)strlen(z) : 0;
-  for (i = 0; (i += choirUtf8Valid(z + i, n - i)) < n;) {
-    z[i] = '?';
-  }
-  return z;
-}
-
 CHOIR_PRIVATE void choirErrResult(ChoirErr *pErr, sqlite3_context *pCtx,
                                   const char *zName) {
   if (pErr->rc == SQLITE_OK) {
     return;
   }
   if (pErr->zMsg) {
-    char *z = errPrefixed(zName, pErr->zMsg);
+    char *z = sqlite3_mprintf("%s: %s", zName, pErr->zMsg);
     if (z) {
       sqlite3_result_error(pCtx, z, -1);
       sqlite3_result_error_code(pCtx, pErr->rc);
@@ -85,7 +74,7 @@ CHOIR_PRIVATE int choirErrVtab(ChoirErr *pErr, sqlite3_vtab *pVtab,
   int rc = pErr->rc;
   if (rc != SQLITE_OK && pErr->zMsg) {
     sqlite3_free(pVtab->zErrMsg);
-    pVtab->zErrMsg = errPrefixed(zName, pErr->zMsg);
+    pVtab->zErrMsg = sqlite3_mprintf("%s: %s", zName, pErr->zMsg);
     if (pVtab->zErrMsg == NULL) {
       rc = SQLITE_NOMEM;
     }

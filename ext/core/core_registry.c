@@ -278,19 +278,34 @@ CHOIR_PRIVATE double choirArgReal(ChoirErr *pErr, sqlite3_value *v,
   return r;
 }
 
+/* json_valid() gives 0 when memory runs out too; json_type() tells the two
+** apart, but accepts JSON5 from SQLite 3.42 on. */
+static int registryJsonValid(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
+  int bValid = 0, i;
+  for (i = 0; i < 2 && pErr->rc == SQLITE_OK; i++) {
+    sqlite3_stmt *p = choirStmt(pConn, pErr, "SELECT json_valid(?1)");
+    choirBindText(pErr, p, 1, z, -1);
+    bValid = choirStep(pErr, p) && sqlite3_column_int(p, 0);
+    choirStmtDone(pConn, p);
+    if (bValid) {
+      break;
+    }
+    p = choirStmt(pConn, pErr, "SELECT json_type(?1)");
+    choirBindText(pErr, p, 1, z, -1);
+    if (pErr->rc == SQLITE_OK && (sqlite3_step(p) & 0xff) == SQLITE_NOMEM) {
+      choirErrNomem(pErr);
+    }
+    choirStmtDone(pConn, p);
+  }
+  return bValid;
+}
+
 CHOIR_PRIVATE const char *choirArgJson(ChoirConn *pConn, ChoirErr *pErr,
                                        sqlite3_value *v, const char *zArg) {
   const char *z = choirArgText(pErr, v, zArg);
-  sqlite3_stmt *p;
-  if (z == NULL) {
-    return NULL;
-  }
-  p = choirStmt(pConn, pErr, "SELECT json_valid(?1)");
-  choirBindText(pErr, p, 1, z, -1);
-  if (choirStep(pErr, p) && !sqlite3_column_int(p, 0)) {
+  if (z && !registryJsonValid(pConn, pErr, z)) {
     choirErrSet(pErr, SQLITE_ERROR, "%s is not valid JSON: %.60s", zArg, z);
   }
-  choirStmtDone(pConn, p);
   return pErr->rc == SQLITE_OK ? z : NULL;
 }
 

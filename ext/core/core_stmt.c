@@ -234,13 +234,38 @@ CHOIR_PRIVATE void choirStmtFlush(ChoirConn *pConn) {
   pConn->nStmt = 0;
 }
 
+/* SQLite refuses to drop a table while a statement reads: the guards of the
+** open calls (ChoirTxn) let go for this one step. */
+static int stmtExecDrop(ChoirConn *pConn, sqlite3_stmt *pStmt) {
+  ChoirTxn *p;
+  int rc;
+  for (p = pConn->pTxn; p; p = p->pOuter) {
+    sqlite3_reset(p->pGuard);
+  }
+  rc = sqlite3_step(pStmt);
+  for (p = pConn->pTxn; p && rc == SQLITE_DONE; p = p->pOuter) {
+    rc = sqlite3_step(p->pGuard) == SQLITE_ROW ? SQLITE_DONE : SQLITE_NOMEM;
+  }
+  return rc;
+}
+
 CHOIR_PRIVATE void choirExecText(ChoirConn *pConn, ChoirErr *pErr,
                                  const char *zSql) {
-  char *z = pErr->rc == SQLITE_OK ? stmtExpand(pConn, pErr, zSql) : NULL;
-  if (z) {
-    choirErrDb(pErr, pConn->db, sqlite3_exec(pConn->db, z, NULL, NULL, NULL));
+  char *zAll = pErr->rc == SQLITE_OK ? stmtExpand(pConn, pErr, zSql) : NULL;
+  const char *z = zAll;
+  while (z && *z && pErr->rc == SQLITE_OK) {
+    sqlite3_stmt *pStmt = NULL;
+    int rc = sqlite3_prepare_v2(pConn->db, z, -1, &pStmt, &z);
+    if (pStmt && sqlite3_strnicmp(sqlite3_sql(pStmt), "DROP ", 5) == 0) {
+      rc = stmtExecDrop(pConn, pStmt);
+    }
+    while (pStmt && (rc == SQLITE_OK || rc == SQLITE_ROW)) {
+      rc = sqlite3_step(pStmt);
+    }
+    choirErrDb(pErr, pConn->db, rc);
+    sqlite3_finalize(pStmt);
   }
-  sqlite3_free(z);
+  sqlite3_free(zAll);
 }
 
 CHOIR_PRIVATE void choirExec(ChoirConn *pConn, ChoirErr *pErr, const char *zFmt,
@@ -340,6 +365,13 @@ CHOIR_PRIVATE int choirExists(ChoirConn *pConn, ChoirErr *pErr,
 
 /* ------------------------------------------------------------ savepoints */
 
+static void stmtTxnFree(ChoirTxn *p) {
+  choirStmtDone(p->pConn, p->pGuard);
+  choirStmtDone(p->pConn, p->pRelease);
+  choirStmtDone(p->pConn, p->pUndo);
+  p->pGuard = p->pRelease = p->pUndo = NULL;
+}
+
 CHOIR_PRIVATE void choirTxnBegin(ChoirTxn *pTxn, ChoirConn *pConn,
                                  ChoirErr *pErr) {
   sqlite3_stmt *p;
@@ -347,52 +379,61 @@ CHOIR_PRIVATE void choirTxnBegin(ChoirTxn *pTxn, ChoirConn *pConn,
   memset(pTxn, 0, sizeof(*pTxn));
   pTxn->pConn = pConn;
   p = choirStmt(pConn, pErr, "SAVEPOINT choir_call");
-  if (p == NULL) {
-    return;
-  }
-  pTxn->iRowid = sqlite3_last_insert_rowid(pConn->db);
-  rc = sqlite3_step(p);
-  if (rc == SQLITE_DONE) {
-    pTxn->bOpen = 1;
-  } else if (rc == SQLITE_BUSY) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "a statement that writes is running; call it as SELECT f(…),"
-                " not inside INSERT, UPDATE, DELETE or CREATE TABLE AS");
-  } else {
-    choirErrDb(pErr, pConn->db, rc);
+  pTxn->pRelease = choirStmt(pConn, pErr, "RELEASE choir_call");
+  pTxn->pUndo = choirStmt(pConn, pErr, "ROLLBACK TO choir_call");
+  pTxn->pGuard =
+      choirStmt(pConn, pErr, "SELECT (SELECT 1 FROM ~.sqlite_schema LIMIT 1)");
+  if (choirStep(pErr, pTxn->pGuard)) {
+    pTxn->iRowid = sqlite3_last_insert_rowid(pConn->db);
+    rc = sqlite3_step(p);
+    if (rc == SQLITE_DONE) {
+      pTxn->bOpen = 1;
+      pTxn->pOuter = pConn->pTxn;
+      pConn->pTxn = pTxn;
+    } else if (rc == SQLITE_BUSY) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "a statement that writes is running; call it as SELECT f(…),"
+                  " not inside INSERT, UPDATE, DELETE or CREATE TABLE AS");
+    } else {
+      choirErrDb(pErr, pConn->db, rc);
+    }
   }
   choirStmtDone(pConn, p);
+  if (!pTxn->bOpen) {
+    stmtTxnFree(pTxn);
+  }
+}
+
+static void stmtTxnUndo(ChoirTxn *pTxn) {
+  sqlite3 *db = pTxn->pConn->db;
+  if (sqlite3_step(pTxn->pUndo) == SQLITE_DONE &&
+      sqlite3_step(pTxn->pRelease) == SQLITE_DONE) {
+    return;
+  }
+  if (pTxn->pGuard) {
+    sqlite3_reset(pTxn->pGuard); /* rolls back where memory has run out */
+  }
+  if (!sqlite3_get_autocommit(db)) {
+    sqlite3_exec(db, "ROLLBACK TO choir_call; RELEASE choir_call", 0, 0, 0);
+  }
 }
 
 CHOIR_PRIVATE void choirTxnEnd(ChoirTxn *pTxn, ChoirErr *pErr) {
-  ChoirErr err = {0, NULL}; /* the roll-back must not be stopped by pErr */
-  sqlite3_stmt *p;
+  sqlite3 *db;
   if (!pTxn->bOpen) {
     return;
   }
+  db = pTxn->pConn->db;
   pTxn->bOpen = 0;
+  pTxn->pConn->pTxn = pTxn->pOuter;
+  if (pErr->rc == SQLITE_OK) {
+    /* BUSY or FULL at the commit of the outermost savepoint, or no memory. */
+    choirErrDb(pErr, db, sqlite3_step(pTxn->pRelease));
+  }
   if (pErr->rc != SQLITE_OK) {
-    p = choirStmt(pTxn->pConn, &err, "ROLLBACK TO choir_call");
-    choirStep(&err, p);
-    choirStmtDone(pTxn->pConn, p);
-    if (err.rc != SQLITE_OK) { /* no memory for a statement: plain exec */
-      choirErrClear(&err);
-      sqlite3_exec(pTxn->pConn->db, "ROLLBACK TO choir_call", 0, 0, 0);
-    }
+    sqlite3_reset(pTxn->pRelease);
+    stmtTxnUndo(pTxn);
   }
-  p = choirStmt(pTxn->pConn, &err, "RELEASE choir_call");
-  choirStep(&err, p);
-  choirStmtDone(pTxn->pConn, p);
-  if (err.rc != SQLITE_OK) {
-    /* BUSY or FULL at the commit of the outermost savepoint, or no memory:
-    ** nothing may stay open behind the host's back. */
-    sqlite3_exec(pTxn->pConn->db, "ROLLBACK TO choir_call; RELEASE choir_call",
-                 0, 0, 0);
-    if (pErr->rc == SQLITE_OK) {
-      *pErr = err;
-      err.zMsg = NULL;
-    }
-  }
-  choirErrClear(&err);
-  sqlite3_set_last_insert_rowid(pTxn->pConn->db, pTxn->iRowid);
+  stmtTxnFree(pTxn);
+  sqlite3_set_last_insert_rowid(db, pTxn->iRowid);
 }

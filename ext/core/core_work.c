@@ -262,7 +262,7 @@ static void workInit(ChoirCall *p) {
   workInstall(p->pConn, &p->err, bNew);
   choirTxnEnd(&txn, &p->err);
   if (p->err.rc == SQLITE_OK) {
-    sqlite3_result_int(p->pCtx, workVersion(p->pConn, &p->err));
+    sqlite3_result_int(p->pCtx, choirMigrationCount);
   }
 }
 
