@@ -316,6 +316,134 @@ static void embedChunksColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
   }
 }
 
+/* ------------------------------------------------------------ embed_each */
+
+typedef struct EmbedEach {
+  ChoirCursor base;
+  float *a; /* nText vectors */
+  i64 nText;
+  int nDim;
+  char **azText; /* while they are embedded */
+  i64 *anText;
+} EmbedEach;
+
+static void embedEachReset(ChoirCursor *pCur) {
+  EmbedEach *p = (EmbedEach *)pCur;
+  i64 i;
+  for (i = 0; p->azText && i < p->nText; i++) {
+    sqlite3_free(p->azText[i]);
+  }
+  sqlite3_free(p->azText);
+  sqlite3_free(p->anText);
+  sqlite3_free(p->a);
+  p->azText = NULL;
+  p->anText = NULL;
+  p->a = NULL;
+  p->nText = 0;
+}
+
+static void embedEachAdd(EmbedEach *p, ChoirErr *pErr, sqlite3_value *v,
+                         const char *zType) {
+  const char *z = (const char *)sqlite3_value_text(v);
+  if (strcmp(zType, "text") != 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "element %lld must be text, got %s",
+                p->nText, zType);
+  } else if (z == NULL) {
+    choirErrNomem(pErr);
+  }
+  if ((p->nText & (p->nText - 1)) == 0) { /* full at every power of two */
+    u64 n = p->nText ? (u64)p->nText * 2 : 1;
+    void *az = choirRealloc(pErr, p->azText, n * sizeof(char *));
+    void *an;
+    p->azText = az ? az : p->azText;
+    an = choirRealloc(pErr, p->anText, n * sizeof(i64));
+    p->anText = an ? an : p->anText;
+  }
+  if (pErr->rc == SQLITE_OK) {
+    i64 n = sqlite3_value_bytes(v);
+    p->azText[p->nText] = choirMalloc(pErr, (u64)n + 1);
+    if (p->azText[p->nText]) {
+      memcpy(p->azText[p->nText], z, (size_t)n);
+      p->anText[p->nText++] = n;
+    }
+  }
+}
+
+/*
+** SQL: embed_each(texts[, role]) -> TABLE(ord, embedding)
+**
+** The vectors of many texts at once, in their order, ord from 0: one request
+** for a batch where a model is behind a network. Each is what embed() gives.
+**
+**   texts  TEXT, a JSON array of strings
+**   role   'document' (default) or 'query'
+**
+** NULL: NULL texts have no rows.
+** Errors: texts is not a JSON array; an element is not a string; the errors of
+** embed().
+**
+** > SELECT ord, embedding = embed('pear') FROM embed_each('["apple","pear"]')
+** = 0|0
+** = 1|1
+** > SELECT * FROM embed_each('["apple",7]')
+** ! embed_each: element 1 must be text, got integer
+*/
+static void embedEachFilter(ChoirCursor *pCur) {
+  EmbedEach *p = (EmbedEach *)pCur;
+  ChoirErr *pErr = &pCur->err;
+  int eRole = embedRole(pErr, pCur->apArg[1]);
+  const ChoirEmbedModel *pModel;
+  sqlite3_stmt *pStmt;
+  const char *z;
+  pCur->bEof = 1;
+  if (pCur->apArg[0] == NULL ||
+      sqlite3_value_type(pCur->apArg[0]) == SQLITE_NULL) {
+    return;
+  }
+  z = choirArgJson(pCur->pConn, pErr, pCur->apArg[0], "texts");
+  pModel = choirEmbedModel(pCur->pConn, pErr);
+  /* On choir's own connection: a table of the host may be called json_each. */
+  pStmt = choirJsonStmt(pCur->pConn, pErr,
+                        "SELECT value, type, json_type(?1) FROM json_each(?1)",
+                        z, -1);
+  while (choirStep(pErr, pStmt)) {
+    const char *zType = (const char *)sqlite3_column_text(pStmt, 2);
+    if (zType == NULL || strcmp(zType, "array") != 0) {
+      choirErrSet(pErr, SQLITE_ERROR, "texts must be a JSON array, got %s",
+                  zType ? zType : "null");
+    } else {
+      zType = (const char *)sqlite3_column_text(pStmt, 1);
+      embedEachAdd(p, pErr, sqlite3_column_value(pStmt, 0),
+                   zType ? zType : "null");
+    }
+  }
+  sqlite3_finalize(pStmt);
+  if (pErr->rc == SQLITE_OK && p->nText > 0) {
+    p->nDim = pModel->nDim;
+    p->a = choirMalloc(pErr, (u64)p->nText * (u64)p->nDim * sizeof(float));
+    if (p->a) {
+      choirEmbedBatch(pCur->pConn, pErr, pModel, (const char *const *)p->azText,
+                      p->anText, (int)p->nText, eRole, p->a);
+    }
+    pCur->bEof = 0;
+  }
+}
+
+static void embedEachNext(ChoirCursor *pCur) {
+  pCur->bEof = pCur->iRow >= ((EmbedEach *)pCur)->nText;
+}
+
+static void embedEachColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
+  EmbedEach *p = (EmbedEach *)pCur;
+  if (i == 0) {
+    sqlite3_result_int64(pCtx, pCur->iRow);
+  } else {
+    sqlite3_result_blob64(pCtx, p->a + pCur->iRow * p->nDim,
+                          (u64)p->nDim * sizeof(float), SQLITE_TRANSIENT);
+    sqlite3_result_subtype(pCtx, EMBED_SUBTYPE);
+  }
+}
+
 static const ChoirFunc aEmbedFunc[] = {
     /* EFFECT because a model may be remote; hash-384 never is. */
     {"embed", 1, 2, CHOIR_EFFECT, CHOIR_LOCAL | CHOIR_SUBTYPE, embedFunc, NULL},
@@ -328,6 +456,9 @@ static const ChoirTvf aEmbedTvf[] = {
      " options HIDDEN",
      6, 1, 2, CHOIR_PURE, 0, (int)sizeof(EmbedChunks), embedChunksFilter,
      embedChunksNext, embedChunksColumn, NULL},
+    {"embed_each", "ord, embedding, texts HIDDEN, role HIDDEN", 2, 1, 2,
+     CHOIR_EFFECT, CHOIR_LOCAL, (int)sizeof(EmbedEach), embedEachFilter,
+     embedEachNext, embedEachColumn, embedEachReset},
 };
 
 CHOIR_PRIVATE int choirEmbedRegister(ChoirConn *pConn, char **pzErr) {

@@ -150,3 +150,28 @@ def test_a_readonly_connection_has_the_local_model(tmp_path, open_db):
 def test_a_locked_connection_embeds_nothing(db):
     db.one("SELECT choir_lock()")
     assert "this connection is locked" in db.error("SELECT embed('a')")
+
+
+def test_embed_each_gives_every_vector_in_order(db):
+    import json
+    texts = [f"text number {i} é🚀" for i in range(150)] + ["", " "]
+    rows = db.rows("SELECT ord, embedding FROM embed_each(?)",
+                   json.dumps(texts))
+    assert rows == [(i, db.one("SELECT embed(?)", t))
+                    for i, t in enumerate(texts)]
+    assert db.rows("SELECT * FROM embed_each('[]')") == []
+    assert db.rows("SELECT * FROM embed_each(NULL)") == []
+
+
+@pytest.mark.parametrize("texts, message", [
+    ("'[1]'", "element 0 must be text, got integer"),
+    ("'[\"a\",null]'", "element 1 must be text, got null"),
+    ("'{\"a\":\"b\"}'", "texts must be a JSON array, got object"),
+    ("'\"a\"'", "texts must be a JSON array, got text"),
+    ("'[\"a\"], \"b\"'", "texts is not valid JSON: [\"a\"], \"b\""),
+    ("7", "texts must be text, got integer"),
+    ("'[\"a\"]', 'x'", "role must be document or query, got 'x'"),
+])
+def test_embed_each_names_bad_input(db, texts, message):
+    assert db.error(f"SELECT * FROM embed_each({texts})") == (
+        "embed_each: " + message)

@@ -35,3 +35,20 @@ SELECT sync_pull('file:///proc/self/cwd/ws.sqlite', 'theirs') <> choir_version()
 SELECT path FROM artifacts;
 -- case backup
 SELECT choir_backup('copy-' || hex(randomblob(8))) IS NOT NULL;
+-- case search-live
+SELECT artifact_put('/a.txt', 'alpha words and a licence');
+SELECT artifact_put('/b.txt', 'beta words and a warranty');
+SELECT path, source FROM choir_search('warrenty licence');
+SELECT artifact_put('/b.txt', 'gamma words');
+SELECT path, preview FROM choir_search('gamma words');
+-- case search-index
+SELECT artifact_put('/a.txt', 'alpha words and a licence');
+SELECT artifact_put('/b.txt', 'beta words and a warranty');
+SELECT choir_index();
+SELECT artifact_put('/b.txt', 'gamma words');
+SELECT path, preview FROM choir_search('gamma words', 3, 'local', '/b');
+SELECT choir_index('rebuild');
+SELECT choir_index();
+-- case embed-all
+SELECT length(embed('one two three', 'query')), embed_model();
+SELECT ord, start, "end" FROM embed_chunks('one two. three four', '{"max":64,"overlap":3}');
