@@ -195,7 +195,11 @@ static void secretAdd(ChoirErr *pErr, ChoirSecret *p, const char *zKey,
     SecretField *pField = &p->aField[p->nField];
     pField->zKey = choirMprintf(pErr, "%s", zKey);
     pField->zValue = choirMprintf(pErr, "%s", zValue);
-    p->nField++;
+    if (pErr->rc == SQLITE_OK) {
+      p->nField++;
+    } else {
+      sqlite3_free(pField->zKey); /* the value came last and is NULL */
+    }
   }
 }
 

@@ -230,6 +230,7 @@ static int complain(const Case *p, long n, int bEver, const char *zWhat,
   printf("oom: %s, allocation %ld%s: %s%s%.200s\n", p->zName, n,
          bEver ? " and all after it" : "", zWhat, zMore ? ": " : "",
          zMore ? zMore : "");
+  fflush(stdout); /* or every child to come prints it again */
   return 1;
 }
 
