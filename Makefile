@@ -81,6 +81,11 @@ lint: ## the part of check that needs no build
 test: ## the whole of the tests; T='name pattern' runs a part
 	@tools/test.sh $(if $(T),'$(T)')
 
+demo: ## the story on real documents; DIR=folder Q='words' for yours
+	@tools/setup.sh build
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@DIR='$(DIR)' Q='$(Q)' $(PYTHON) tools/demo/run.py
+
 hosts: all ## install and run every program that can load choir
 	@$(PYTHON) tests/hosts/run.py --install
 
@@ -145,5 +150,5 @@ uninstall: ## what install put there
 clean: ## everything that make made
 	rm -rf build dist choir.so
 
-.PHONY: all help check lint test hosts docs amalgamation asan ubsan kern \
+.PHONY: all help check lint test demo hosts docs amalgamation asan ubsan kern \
   foreign bench install uninstall clean core
