@@ -24,11 +24,11 @@ HARDEN := -fstack-protector-strong $(call try,-fstack-clash-protection) \
   $(call try,-fcf-protection) \
   $(if $(filter -O0,$(OPT)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 LDHARDEN := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined
-ALL_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -Iext $(WARN) $(HARDEN) \
-  $(CFLAGS) $(EXTRA_CFLAGS) $(CURL_CFLAGS_$(CURL))
 CURL_CFLAGS_linked := -DCHOIR_CURL_LINKED
 CURL_LIBS_linked := -lcurl
 CURL_CFLAGS_none := -DCHOIR_OMIT_NET
+ALL_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -Iext $(WARN) $(HARDEN) \
+  $(CFLAGS) $(EXTRA_CFLAGS) $(CURL_CFLAGS_$(CURL))
 
 NET := http qdrant nats libsql
 SRC := $(wildcard ext/*.c ext/*/*.c)

@@ -9,6 +9,7 @@
 #include "embed/embed.h"
 #include "http/http.h"
 #include "index/index.h"
+#include "object/object.h"
 #include "search/search.h"
 #include "store/store.h"
 #include "sync/sync.h"
@@ -30,6 +31,7 @@ static const ChoirRoom aChoirRoom[] = {
     choirHttpRegister, /* requests, JSON services, signatures */
 #endif
     choirSearchRegister, /* choir_index, choir_search */
+    choirObjectRegister, /* s3_*: objects of s3:// and file:// */
     choirSyncRegister,   /* push, pull, snapshots and backups */
 };
 

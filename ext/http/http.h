@@ -120,6 +120,8 @@ CHOIR_PRIVATE int choirHttpPublicHeader(const char *zName);
 /* Unix seconds of a date and time in UTC. */
 CHOIR_PRIVATE i64 choirHttpSeconds(int iYear, int iMonth, int iDay, int iHour,
                                    int iMinute, int iSecond);
+/* Unix seconds of an HTTP date (`Fri, 24 May 2013 00:00:00 GMT`), 0: none. */
+CHOIR_PRIVATE i64 choirHttpDate(const char *z);
 
 /* --------------------------------------------------------------- wire ----
 ** One attempt of an exchange, for http_run.c only.

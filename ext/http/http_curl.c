@@ -83,13 +83,6 @@ typedef struct HttpWire {
 
 /* ---------------------------------------------------------------- library */
 
-/* A sanitizer's allocator and DEEPBIND do not go together. */
-static int wireSanitized(void) {
-  return dlsym(RTLD_DEFAULT, "__asan_init") ||
-         dlsym(RTLD_DEFAULT, "__tsan_init") ||
-         dlsym(RTLD_DEFAULT, "__msan_init");
-}
-
 #ifdef CHOIR_CURL_LINKED
 static void wireOpenLibrary(ChoirErr *pErr, HttpCurl *p) {
   (void)pErr;
@@ -98,6 +91,13 @@ static void wireOpenLibrary(ChoirErr *pErr, HttpCurl *p) {
 #undef X
 }
 #else
+/* A sanitizer's allocator and DEEPBIND do not go together. */
+static int wireSanitized(void) {
+  return dlsym(RTLD_DEFAULT, "__asan_init") ||
+         dlsym(RTLD_DEFAULT, "__tsan_init") ||
+         dlsym(RTLD_DEFAULT, "__msan_init");
+}
+
 static void wireOpenLibrary(ChoirErr *pErr, HttpCurl *p) {
   static const char *const azName[] = {"libcurl.so.4", "libcurl-gnutls.so.4",
                                        "libcurl.4.dylib"};
@@ -233,6 +233,16 @@ static int wireStatus(HttpWire *pWire) {
   return (int)iStatus;
 }
 
+/* Room for the announced length, so that the body is not moved as it grows. */
+static void wireReserve(ChoirHttp *p) {
+  curl_off_t n = -1;
+  p->pWire->pState->curl.easy_getinfo(p->pWire->pCurl,
+                                      CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &n);
+  if (n > 0 && (u64)n <= p->nMax && choirBufSpace(&p->body, (u64)n)) {
+    p->body.n -= (u64)n;
+  }
+}
+
 static size_t wireBody(char *a, size_t m, size_t n, void *pArg) {
   ChoirHttp *p = pArg;
   HttpWire *pWire = p->pWire;
@@ -241,6 +251,9 @@ static size_t wireBody(char *a, size_t m, size_t n, void *pArg) {
   if (!pWire->bBody) {
     pWire->bBody = 1;
     p->iStatus = wireStatus(pWire);
+    if (p->xWrite == NULL) {
+      wireReserve(p);
+    }
   }
   bOk = p->iStatus >= 200 && p->iStatus < 300;
   p->nReceived += (i64)n;

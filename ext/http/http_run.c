@@ -448,23 +448,29 @@ CHOIR_PRIVATE i64 choirHttpSeconds(int iYear, int iMonth, int iDay, int iHour,
   return ((nDay * 24 + iHour) * 60 + iMinute) * 60 + iSecond;
 }
 
-/* Seconds or an HTTP date, in milliseconds from now; -1: none. */
-static i64 runRetryAfter(ChoirHttp *p) {
-  static const char zMonth[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-  char *z = choirHttpReply(p, "Retry-After");
-  char zName[4] = "";
+CHOIR_PRIVATE i64 choirHttpDate(const char *z) {
+  static const char zMonths[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+  char zMonth[4] = "";
+  const char *zFound;
   int iDay, iYear, iHour, iMinute, iSecond;
+  if (sscanf(z, "%*[^ ] %2d %3s %4d %2d:%2d:%2d", &iDay, zMonth, &iYear, &iHour,
+             &iMinute, &iSecond) != 6 ||
+      (zFound = strstr(zMonths, zMonth)) == NULL) {
+    return 0;
+  }
+  return choirHttpSeconds(iYear, (int)(zFound - zMonths) / 3 + 1, iDay, iHour,
+                          iMinute, iSecond);
+}
+
+/* Retry-After in milliseconds from now, -1: none. */
+static i64 runRetryAfter(ChoirHttp *p) {
+  char *z = choirHttpReply(p, "Retry-After");
   i64 nMs = -1;
   if (z && z[0] >= '0' && z[0] <= '9') {
     nMs = strtoll(z, NULL, 10);
     nMs = nMs > 1000000 ? 1000000000 : nMs * 1000;
-  } else if (z && sscanf(z, "%*[^ ] %2d %3s %4d %2d:%2d:%2d", &iDay, zName,
-                         &iYear, &iHour, &iMinute, &iSecond) == 6) {
-    const char *zFound = strstr(zMonth, zName);
-    int iMonth = zFound ? (int)(zFound - zMonth) / 3 + 1 : 1;
-    nMs =
-        choirHttpSeconds(iYear, iMonth, iDay, iHour, iMinute, iSecond) * 1000 -
-        choirNow();
+  } else if (z && choirHttpDate(z)) {
+    nMs = choirHttpDate(z) * 1000 - choirNow();
     nMs = nMs < 0 ? 0 : nMs;
   }
   sqlite3_free(z);

@@ -11,6 +11,9 @@ static const struct {
   ChoirObject *(*xOpen)(ChoirConn *, ChoirErr *, const char *zUrl);
 } aObjectBackend[] = {
     {"file:", choirFileOpen},
+#ifndef CHOIR_OMIT_NET
+    {"s3:", choirS3Open},
+#endif
 };
 
 CHOIR_PRIVATE ChoirObject *choirObjectOpen(ChoirConn *pConn, ChoirErr *pErr,

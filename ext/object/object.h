@@ -4,6 +4,8 @@
 **
 **   store     open, head, get, put, delete, list   object.c
 **   file      the file:// backend, private files   object_file.c
+**   s3        the s3:// backend                     object_s3.c
+**   sql       s3_get, s3_put, s3_list, …            object_sql.c
 **
 ** A store is opened by URL: everything up to the last '/' is its root, what
 ** follows is zKey (empty when the URL ends in '/'). Keys are relative to the
@@ -130,5 +132,16 @@ CHOIR_PRIVATE void choirFdRead(ChoirErr *, int fd, u64 iOff, void *a, u64 n);
 /* `cannot <zDo> '<zWhat>': <reason>` with the code that errno stands for. */
 CHOIR_PRIVATE void choirErrno(ChoirErr *, int iErrno, const char *zDo,
                               const char *zWhat);
+
+/* ------------------------------------------------------------------ s3 ---- */
+
+/* Opens a bucket and folder; object.c calls it. */
+CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *, ChoirErr *,
+                                       const char *zUrl);
+/* A URL that does one thing without credentials; caller frees. */
+CHOIR_PRIVATE char *choirS3Presign(ChoirConn *, ChoirErr *, const char *zMethod,
+                                   const char *zUrl, i64 nSeconds);
+
+CHOIR_PRIVATE int choirObjectRegister(ChoirConn *, char **pzErr);
 
 #endif /* CHOIR_OBJECT_H */

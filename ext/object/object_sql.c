@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** s3_get, s3_put, s3_head, s3_delete, s3_copy, s3_put_file, s3_get_file and
+** s3_list: objects from SQL, the same for s3:// and file:// URLs.
+**
+** Each call opens its store, does one thing and closes it; connections to the
+** server are kept by http. Nothing here is undone by ROLLBACK.
+*/
+#include "object.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The store of argument i, or NULL; the caller closes it. */
+static ChoirObject *objSqlOpen(ChoirCall *p, int i) {
+  const char *zUrl = choirArgText(&p->err, p->apArg[i], "url");
+  return zUrl ? choirObjectOpen(p->pConn, &p->err, zUrl) : NULL;
+}
+
+/* There was no object: an error that names the URL without a query. */
+static void objSqlAbsent(ChoirErr *pErr, const ChoirObject *pObj) {
+  choirErrSet(pErr, SQLITE_ERROR, "no object %.*s",
+              (int)strcspn(pObj->zUrl, "?"), pObj->zUrl);
+}
+
+static void objSqlMeta(ChoirCall *p, const ChoirObjectMeta *pMeta) {
+  ChoirBuf b;
+  choirBufInit(&b, &p->err, CHOIR_BUF_SQL);
+  choirBufPrintf(&b, "{\"size\":%llu,\"etag\":", pMeta->nByte);
+  choirBufJson(&b, pMeta->zEtag, -1);
+  choirBufPrintf(&b, ",\"modified\":%lld}", pMeta->iModified);
+  choirBufResult(&b, p->pCtx);
+  choirBufFree(&b);
+}
+
+static void objSqlToBuf(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
+  (void)pErr;
+  choirBufAppend(pArg, a, n);
+}
+
+/*
+** SQL: s3_get(url[, offset, length]) -> BLOB
+**
+** The content of an object, or a range of it: at most length bytes from offset,
+** fewer at its end.
+**
+**   url     TEXT, s3:// or file://
+**   offset  INTEGER, bytes from 0
+**   length  INTEGER, bytes; NULL: to the end
+**
+** NULL: a NULL url is an error.
+** Errors: no such object; no access; a reply that is cut short or more than
+** SQLite's limit for one value.
+**
+** > SELECT s3_get('ftp://host/a')
+** ! s3_get: not supported yet: ftp URLs; use file:///folder/name.sqlite
+*/
+static void objSqlGet(ChoirCall *p) {
+  ChoirObject *pObj = objSqlOpen(p, 0);
+  i64 iOff = 0, nByte = -1;
+  ChoirObjectMeta meta;
+  ChoirBuf b;
+  if (p->nArg > 1) {
+    iOff = choirArgInt(&p->err, p->apArg[1], "offset", 0, (i64)1 << 60);
+  }
+  if (p->nArg > 2 && sqlite3_value_type(p->apArg[2]) != SQLITE_NULL) {
+    nByte = choirArgInt(&p->err, p->apArg[2], "length", 0, (i64)1 << 60);
+  }
+  choirBufInit(&b, &p->err,
+               (u64)sqlite3_limit(p->pConn->db, SQLITE_LIMIT_LENGTH, -1));
+  if (pObj && choirObjectGet(pObj, &p->err, pObj->zKey, iOff, nByte, &meta,
+                             objSqlToBuf, &b) == CHOIR_OBJECT_ABSENT) {
+    objSqlAbsent(&p->err, pObj);
+  }
+  if (p->err.rc == SQLITE_OK) {
+    u64 n = b.n;
+    char *a = choirBufTake(&b);
+    if (a) {
+      sqlite3_result_blob64(p->pCtx, a, n, sqlite3_free);
+    }
+  }
+  choirBufFree(&b);
+  choirObjectClose(pObj);
+}
+
+typedef struct ObjSqlBytes {
+  const u8 *a;
+  int fd; /* >= 0: a file instead */
+} ObjSqlBytes;
+
+static void objSqlRead(void *pArg, ChoirErr *pErr, u64 iOff, void *a, u64 n) {
+  const ObjSqlBytes *p = pArg;
+  if (p->fd >= 0) {
+    choirFdRead(pErr, p->fd, iOff, a, n);
+  } else {
+    memcpy(a, p->a + iOff, (size_t)n);
+  }
+}
+
+/* Puts the source at argument 0 under the conditions of argument iOpts. */
+static void objSqlPutSource(ChoirCall *p, const ChoirObjectSource *pSource,
+                            int iOpts) {
+  ChoirObject *pObj = objSqlOpen(p, 0);
+  ChoirObjectMeta meta;
+  char *zAbsent = NULL, *zMatch = NULL;
+  int eIf = CHOIR_IF_ANY;
+  if (p->nArg > iOpts && sqlite3_value_type(p->apArg[iOpts]) != SQLITE_NULL) {
+    const char *z = choirArgJson(p->pConn, &p->err, p->apArg[iOpts], "options");
+    if (z) {
+      zAbsent = choirJsonText(p->pConn, &p->err, z, -1, "$.if_none_match");
+      zMatch = choirJsonText(p->pConn, &p->err, z, -1, "$.if_match");
+    }
+    if (zAbsent && strcmp(zAbsent, "*") != 0) {
+      choirErrSet(&p->err, SQLITE_ERROR,
+                  "if_none_match must be '*', got '%.40s'", zAbsent);
+    }
+    eIf = zMatch ? CHOIR_IF_MATCH : zAbsent ? CHOIR_IF_ABSENT : CHOIR_IF_ANY;
+  }
+  if (pObj && p->err.rc == SQLITE_OK &&
+      choirObjectPut(pObj, &p->err, pObj->zKey, pSource, eIf, zMatch, &meta) ==
+          CHOIR_OBJECT_CHANGED) {
+    choirErrSet(&p->err, SQLITE_BUSY, "%s: %s", pObj->zUrl,
+                zMatch ? "it is not the object that if_match names"
+                       : "there is an object already");
+  }
+  if (pObj && p->err.rc == SQLITE_OK) {
+    objSqlMeta(p, &meta);
+  }
+  sqlite3_free(zAbsent);
+  sqlite3_free(zMatch);
+  choirObjectClose(pObj);
+}
+
+/*
+** SQL: s3_put(url, content[, options]) -> TEXT
+**
+** Writes an object, all or nothing, and returns {size, etag, modified}.
+**
+**   url      TEXT, s3:// or file://
+**   content  BLOB or TEXT
+**   options  TEXT, a JSON object: if_none_match '*' (only when there is none
+**            yet) or if_match (only when it still has this etag)
+**
+** NULL: a NULL url or content is an error.
+** Errors: BUSY when the condition does not hold; no access.
+**
+** > SELECT s3_put('file:///', 'x')
+** ! s3_put: the name '' has an empty part
+*/
+static void objSqlPut(ChoirCall *p) {
+  sqlite3_value *v = p->apArg[1];
+  ObjSqlBytes bytes = {NULL, -1};
+  ChoirObjectSource source = {0, objSqlRead, &bytes};
+  if (sqlite3_value_type(v) == SQLITE_NULL) {
+    choirErrSet(&p->err, SQLITE_ERROR,
+                "content must be blob or text, got null");
+    return;
+  }
+  bytes.a = sqlite3_value_type(v) == SQLITE_BLOB ? sqlite3_value_blob(v)
+                                                 : sqlite3_value_text(v);
+  source.nByte = (u64)sqlite3_value_bytes(v);
+  if (bytes.a == NULL && source.nByte) {
+    choirErrNomem(&p->err);
+    return;
+  }
+  objSqlPutSource(p, &source, 2);
+}
+
+/*
+** SQL: s3_put_file(url, file[, options]) -> TEXT
+**
+** Writes an object from a file, a piece at a time; else as s3_put.
+**
+**   file  TEXT, a path
+**
+** > SELECT s3_put_file('file:///tmp/x', '/no/such/file')
+** ! s3_put_file: cannot open '/no/such/file': No such file or directory
+*/
+static void objSqlPutFile(ChoirCall *p) {
+  const char *zFile = choirArgText(&p->err, p->apArg[1], "file");
+  ObjSqlBytes bytes = {NULL, -1};
+  ChoirObjectSource source = {0, objSqlRead, &bytes};
+  struct stat st;
+  if (zFile == NULL) {
+    return;
+  }
+  bytes.fd = open(zFile, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (bytes.fd < 0) {
+    choirErrno(&p->err, errno, "open", zFile);
+    return;
+  }
+  if (fstat(bytes.fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    choirErrSet(&p->err, SQLITE_ERROR, "'%s' is not a file", zFile);
+  } else {
+    source.nByte = (u64)st.st_size;
+    objSqlPutSource(p, &source, 2);
+  }
+  close(bytes.fd);
+}
+
+typedef struct ObjSqlFile {
+  int fd;
+  u64 n;
+} ObjSqlFile;
+
+static void objSqlToFile(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
+  ObjSqlFile *p = pArg;
+  choirFdWrite(pErr, p->fd, p->n, a, n);
+  p->n += n;
+}
+
+/*
+** SQL: s3_get_file(url, file) -> TEXT
+**
+** Reads an object into a file, a piece at a time, and returns {size, etag,
+** modified}. The file appears under its name when it is complete, replacing
+** one of that name.
+**
+**   file  TEXT, a path
+**
+** > SELECT s3_get_file('file:///no/such/object', '/no/such/folder/x')
+** ! s3_get_file: cannot open '/no/such/folder': No such file or directory
+*/
+static void objSqlGetFile(ChoirCall *p) {
+  const char *zFile = choirArgText(&p->err, p->apArg[1], "file");
+  const char *zSlash = zFile ? strrchr(zFile, '/') : NULL;
+  const char *zName = zSlash ? zSlash + 1 : zFile;
+  char *zDir =
+      zFile == NULL ? NULL
+      : zSlash
+          ? choirMprintf(&p->err, "%.*s",
+                         zSlash == zFile ? 1 : (int)(zSlash - zFile), zFile)
+          : choirMprintf(&p->err, ".");
+  ChoirObject *pObj = NULL;
+  ObjSqlFile file = {-1, 0};
+  ChoirObjectMeta meta;
+  ChoirTemp temp;
+  int fdDir = zDir ? open(zDir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  if (zDir && fdDir < 0) {
+    choirErrno(&p->err, errno, "open", zDir);
+  }
+  if (p->err.rc == SQLITE_OK) {
+    pObj = objSqlOpen(p, 0);
+  }
+  if (pObj && p->err.rc == SQLITE_OK) {
+    choirTempOpen(&temp, &p->err, fdDir, zFile);
+    file.fd = temp.fd;
+    if (choirObjectGet(pObj, &p->err, pObj->zKey, 0, -1, &meta, objSqlToFile,
+                       &file) == CHOIR_OBJECT_ABSENT) {
+      objSqlAbsent(&p->err, pObj);
+    }
+    if (p->err.rc == SQLITE_OK) {
+      choirTempPublish(&temp, &p->err, zName, 1);
+    }
+    choirTempClose(&temp);
+    if (p->err.rc == SQLITE_OK) {
+      objSqlMeta(p, &meta);
+    }
+  }
+  if (fdDir >= 0) {
+    close(fdDir);
+  }
+  choirObjectClose(pObj);
+  sqlite3_free(zDir);
+}
+
+/*
+** SQL: s3_head(url) -> TEXT
+**
+** {size, etag, modified} of an object, or NULL when there is none.
+**
+** NULL: a NULL url is an error.
+** Errors: no access.
+**
+** > SELECT s3_head('file:///tmp/no-such-object')
+** = NULL
+*/
+static void objSqlHead(ChoirCall *p) {
+  ChoirObject *pObj = objSqlOpen(p, 0);
+  ChoirObjectMeta meta;
+  if (pObj &&
+      choirObjectHead(pObj, &p->err, pObj->zKey, &meta) == CHOIR_OBJECT_OK) {
+    objSqlMeta(p, &meta);
+  }
+  choirObjectClose(pObj);
+}
+
+/*
+** SQL: s3_delete(url[, etag]) -> INTEGER
+**
+** Deletes an object; 1 when there was one, 0 when not.
+**
+**   etag  TEXT, only when it still has this etag
+**
+** NULL: a NULL url is an error.
+** Errors: BUSY when the etag is another; no access.
+**
+** > SELECT s3_delete('file:///tmp/no-such-object')
+** = 0
+*/
+static void objSqlDelete(ChoirCall *p) {
+  ChoirObject *pObj = objSqlOpen(p, 0);
+  const char *zEtag =
+      p->nArg > 1 ? choirArgTextOrNull(&p->err, p->apArg[1], "etag") : NULL;
+  int e = pObj ? choirObjectDelete(pObj, &p->err, pObj->zKey, zEtag) : 0;
+  if (p->err.rc == SQLITE_OK && e == CHOIR_OBJECT_CHANGED) {
+    choirErrSet(&p->err, SQLITE_BUSY, "%s: its etag is not %.80s", pObj->zUrl,
+                zEtag);
+  }
+  sqlite3_result_int(p->pCtx, e == CHOIR_OBJECT_OK);
+  choirObjectClose(pObj);
+}
+
+/*
+** SQL: s3_copy(from, to) -> TEXT
+**
+** Copies an object, also from one kind of store to another, and returns
+** {size, etag, modified} of the copy. The bytes pass through this process, by
+** way of a file without a name.
+**
+** NULL: a NULL url is an error.
+**
+** > SELECT s3_copy('file:///tmp/no-such-object', 'file:///tmp/x')
+** ! s3_copy: no object file:///tmp/no-such-object
+*/
+static void objSqlCopy(ChoirCall *p) {
+  ChoirObject *pFrom = objSqlOpen(p, 0), *pTo = NULL;
+  ObjSqlFile file = {-1, 0};
+  ObjSqlBytes bytes = {NULL, -1};
+  ChoirObjectSource source = {0, objSqlRead, &bytes};
+  ChoirObjectMeta meta;
+  if (p->err.rc == SQLITE_OK) {
+    pTo = objSqlOpen(p, 1);
+  }
+  if (pTo && p->err.rc == SQLITE_OK) {
+    file.fd = choirTempAnonymous(&p->err);
+  }
+  if (file.fd >= 0) {
+    if (choirObjectGet(pFrom, &p->err, pFrom->zKey, 0, -1, &meta, objSqlToFile,
+                       &file) == CHOIR_OBJECT_ABSENT) {
+      objSqlAbsent(&p->err, pFrom);
+    }
+    bytes.fd = file.fd;
+    source.nByte = file.n;
+    if (p->err.rc == SQLITE_OK) {
+      choirObjectPut(pTo, &p->err, pTo->zKey, &source, CHOIR_IF_ANY, NULL,
+                     &meta);
+    }
+    if (p->err.rc == SQLITE_OK) {
+      objSqlMeta(p, &meta);
+    }
+    close(file.fd);
+  }
+  choirObjectClose(pFrom);
+  choirObjectClose(pTo);
+}
+
+/*
+** SQL: s3_presign(method, url, seconds) -> TEXT
+**
+** A URL by which anyone may do this one thing with this object until then,
+** without credentials. Nothing is sent, but credentials may have to be fetched.
+**
+**   method   TEXT, GET, PUT, HEAD or DELETE
+**   url      TEXT, s3://bucket/key
+**   seconds  INTEGER, 1 to 604800
+**
+** NULL: a NULL argument is an error.
+** Errors: no credentials; not an s3:// URL.
+**
+** > SELECT s3_presign('POST', 's3://bucket/key', 60)
+** ! s3_presign: method must be GET, PUT, HEAD or DELETE, got 'POST'
+*/
+static void objSqlPresign(ChoirCall *p) {
+  const char *zMethod = choirArgText(&p->err, p->apArg[0], "method");
+  const char *zUrl = choirArgText(&p->err, p->apArg[1], "url");
+  i64 nSeconds = choirArgInt(&p->err, p->apArg[2], "seconds", 1, 604800);
+  char *z = NULL;
+  if (zMethod && strcmp(zMethod, "GET") != 0 && strcmp(zMethod, "PUT") != 0 &&
+      strcmp(zMethod, "HEAD") != 0 && strcmp(zMethod, "DELETE") != 0) {
+    choirErrSet(&p->err, SQLITE_ERROR,
+                "method must be GET, PUT, HEAD or DELETE, got '%.20s'",
+                zMethod);
+  }
+#ifdef CHOIR_OMIT_NET
+  (void)zUrl, (void)nSeconds;
+  choirErrSet(&p->err, SQLITE_ERROR, "this choir was built without s3://");
+#else
+  z = choirS3Presign(p->pConn, &p->err, zMethod, zUrl, nSeconds);
+#endif
+  choirResultText(p, z);
+  sqlite3_free(z);
+}
+
+typedef struct ObjSqlList {
+  ChoirCursor *pCur;
+} ObjSqlList;
+
+static void objSqlEach(void *pArg, ChoirErr *pErr, const char *zKey,
+                       const ChoirObjectMeta *pMeta) {
+  ChoirCursor *p = ((ObjSqlList *)pArg)->pCur;
+  (void)pErr;
+  choirRowText(p, zKey);
+  choirRowInt(p, (i64)pMeta->nByte);
+  choirRowText(p, pMeta->zEtag);
+  choirRowInt(p, pMeta->iModified);
+}
+
+/*
+** SQL: s3_list(url) -> TABLE(key, size, etag, modified)
+**
+** The objects whose names begin with url, in byte order. key is what follows
+** url's last '/', so that this folder and key make a URL again.
+**
+**   url  TEXT, s3:// or file://; `s3://bucket/folder/` or
+**        `s3://bucket/folder/begin`
+**
+** Errors: no access.
+**
+** > SELECT count(*) FROM s3_list('file:///tmp/no-such-beginning')
+** = 0
+*/
+static void objSqlListFilter(ChoirCursor *pCur) {
+  const char *zUrl = choirArgText(&pCur->err, pCur->apArg[0], "url");
+  ChoirObject *pObj =
+      zUrl ? choirObjectOpen(pCur->pConn, &pCur->err, zUrl) : NULL;
+  ObjSqlList list = {pCur};
+  if (pObj) {
+    choirObjectList(pObj, &pCur->err, pObj->zKey, objSqlEach, &list);
+  }
+  choirObjectClose(pObj);
+}
+
+static const ChoirFunc aObjSqlFunc[] = {
+    {"s3_get", 1, 3, CHOIR_EFFECT, 0, objSqlGet, NULL},
+    {"s3_put", 2, 3, CHOIR_EFFECT, 0, objSqlPut, NULL},
+    {"s3_put_file", 2, 3, CHOIR_EFFECT, 0, objSqlPutFile, NULL},
+    {"s3_get_file", 2, 2, CHOIR_EFFECT, 0, objSqlGetFile, NULL},
+    {"s3_head", 1, 1, CHOIR_EFFECT, 0, objSqlHead, NULL},
+    {"s3_delete", 1, 2, CHOIR_EFFECT, 0, objSqlDelete, NULL},
+    {"s3_presign", 3, 3, CHOIR_EFFECT, 0, objSqlPresign, NULL},
+    {"s3_copy", 2, 2, CHOIR_EFFECT, 0, objSqlCopy, NULL},
+};
+
+static const ChoirTvf aObjSqlTvf[] = {
+    {"s3_list", "key, size, etag, modified, url HIDDEN", 4, 1, 1, CHOIR_EFFECT,
+     0, 0, objSqlListFilter, NULL, NULL, NULL},
+};
+
+CHOIR_PRIVATE int choirObjectRegister(ChoirConn *pConn, char **pzErr) {
+  int rc = choirRegisterFuncs(
+      pConn, aObjSqlFunc, (int)(sizeof(aObjSqlFunc) / sizeof(aObjSqlFunc[0])),
+      pzErr);
+  if (rc == SQLITE_OK) {
+    rc = choirRegisterTvfs(pConn, aObjSqlTvf, 1, pzErr);
+  }
+  return rc;
+}

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: MIT
+"""s3_* functions: one suite on file:// and on a real S3 server."""
+import json
+import os
+import random
+import subprocess
+import urllib.parse
+import urllib.request
+
+import pytest
+
+import versitygw
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory):
+    if versitygw.program() is None:
+        pytest.skip("versitygw: no Go to install it with")
+    server = versitygw.Versitygw(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+def arm(db, gateway, **more):
+    db.one("SELECT choir_secret('test', ?)", json.dumps(dict(
+        {"type": "s3", "access_key": versitygw.ACCESS,
+         "secret_key": versitygw.SECRET, "region": versitygw.REGION,
+         "endpoint": gateway.endpoint}, **more)))
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request, db, tmp_path):
+    """(db, root URL of an empty store)"""
+    if request.param == "file":
+        for folder in ("", "b", "ünï"):  # file:// makes no folders
+            (tmp_path / "store" / folder).mkdir()
+        return db, f"file://{tmp_path}/store/"
+    import conftest
+    if conftest.OMIT_NET:
+        pytest.skip("this build leaves the network out")
+    gateway = request.getfixturevalue("gateway")
+    arm(db, gateway)
+    return db, f"s3://bucket/{random.getrandbits(64):x}/"
+
+
+def meta(text):
+    return json.loads(text)
+
+
+def test_put_head_get_delete(store):
+    db, root = store
+    put = meta(db.one("SELECT s3_put(?, ?)", root + "b/b", b"\x00\xff" * 5000))
+    assert put["size"] == 10000 and put["etag"]
+    head = meta(db.one("SELECT s3_head(?)", root + "b/b"))
+    assert head["size"] == 10000 and head["etag"] == put["etag"]
+    assert abs(head["modified"] - put["modified"]) < 60_000
+    assert db.one("SELECT s3_get(?)", root + "b/b") == b"\x00\xff" * 5000
+    assert db.one("SELECT s3_delete(?)", root + "b/b") == 1
+    assert db.one("SELECT s3_delete(?)", root + "b/b") == 0
+    assert db.one("SELECT s3_head(?)", root + "b/b") is None
+    assert "no object" in db.error("SELECT s3_get(?)", root + "b/b")
+
+
+def test_text_and_nothing_can_be_put(store):
+    db, root = store
+    db.one("SELECT s3_put(?, 'ä')", root + "t")
+    assert db.one("SELECT s3_get(?)", root + "t") == "ä".encode()
+    db.one("SELECT s3_put(?, '')", root + "e")
+    assert db.one("SELECT s3_get(?)", root + "e") == b""
+    assert meta(db.one("SELECT s3_head(?)", root + "e"))["size"] == 0
+
+
+def test_ranges_end_where_the_object_does(store):
+    db, root = store
+    db.one("SELECT s3_put(?, '0123456789')", root + "r")
+    get = "SELECT s3_get(?, ?, ?)"
+    for offset, length, want in (
+            (0, 4, b"0123"), (8, 10, b"89"), (3, None, b"3456789"),
+            (9, 1, b"9"), (10, 5, b""), (50, 5, b""), (2, 0, b"")):
+        assert db.one(get, root + "r", offset, length) == want, (offset, length)
+
+
+def test_create_only_when_absent(store):
+    db, root = store
+    once = "SELECT s3_put(?, ?, '{\"if_none_match\":\"*\"}')"
+    db.one(once, root + "k", "first")
+    assert "there is an object already" in db.error(once, root + "k", "second")
+    assert db.one("SELECT s3_get(?)", root + "k") == b"first"
+
+
+def test_replace_only_what_is_known(store):
+    db, root = store
+    etag = meta(db.one("SELECT s3_put(?, 'one')", root + "k"))["etag"]
+    swap = "SELECT s3_put(?, ?, json_object('if_match', ?))"
+    newer = meta(db.one(swap, root + "k", "two", etag))["etag"]
+    assert newer != etag
+    assert "not the object that if_match names" in db.error(
+        swap, root + "k", "three", etag)
+    assert db.one("SELECT s3_get(?)", root + "k") == b"two"
+    assert db.error(swap, root + "none", "x", etag)
+    assert db.one("SELECT s3_head(?)", root + "none") is None
+    assert "its etag is not" in db.error("SELECT s3_delete(?, ?)", root + "k",
+                                         etag)
+    assert db.one("SELECT s3_delete(?, ?)", root + "k", newer) == 1
+
+
+def test_listing_is_in_byte_order_below_a_folder_or_a_beginning(store):
+    db, root = store
+    for key in ("a", "b/1", "b/2", "b/2/x", "b1", "c"):
+        if key == "b/2/x" and root.startswith("file"):
+            continue  # a file is no folder
+        if key == "b/2" and not root.startswith("file"):
+            continue
+        db.one("SELECT s3_put(?, ?)", root + key, key)
+    keys = [r[0] for r in db.rows("SELECT key FROM s3_list(?)", root)]
+    assert keys == sorted(keys) and set(keys) >= {"a", "b/1", "b1", "c"}
+    assert [r[0] for r in db.rows("SELECT key FROM s3_list(?)", root + "b")
+            ] == [k for k in keys if k.startswith("b")]
+    assert [r[0] for r in db.rows("SELECT key FROM s3_list(?)", root + "b/")
+            ] == [k[2:] for k in keys if k.startswith("b/")]
+    (row,) = db.rows("SELECT key, size, etag, modified FROM s3_list(?)",
+                     root + "c")
+    head = meta(db.one("SELECT s3_head(?)", root + "c"))
+    assert row[:2] == ("c", 1) and row[2] == head["etag"]
+    assert abs(row[3] - head["modified"]) < 2000
+    assert db.rows("SELECT * FROM s3_list(?)", root + "zz") == []
+
+
+@pytest.mark.parametrize("key", [
+    "with space", "plus+and&amp;", "per%20cent", "ünï/日本", "q?x=1#f", "a=b;c",
+    "'quote\"", "<tag>", "tab\tx", "(par)*!~", "a" * 200])
+def test_awkward_names(store, key):
+    db, root = store
+    if root.startswith("file"):
+        url = root + urllib.parse.quote(key)
+    else:
+        url = root + key
+    db.one("SELECT s3_put(?, 'x')", url)
+    assert db.one("SELECT s3_get(?)", url) == b"x"
+    assert [r[0] for r in db.rows("SELECT key FROM s3_list(?)", root)] == [key]
+    assert db.one("SELECT s3_delete(?)", url) == 1
+
+
+def test_files_come_and_go_a_piece_at_a_time(store, tmp_path):
+    db, root = store
+    data = os.urandom(5_000_000)
+    (tmp_path / "in").write_bytes(data)
+    put = meta(db.one("SELECT s3_put_file(?, ?)", root + "big",
+                      str(tmp_path / "in")))
+    assert put["size"] == len(data)
+    got = meta(db.one("SELECT s3_get_file(?, ?)", root + "big",
+                      str(tmp_path / "out")))
+    assert got["etag"] == put["etag"]
+    assert (tmp_path / "out").read_bytes() == data
+    assert "no object" in db.error("SELECT s3_get_file(?, ?)", root + "none",
+                                   str(tmp_path / "out"))
+    assert (tmp_path / "out").read_bytes() == data  # left as it was
+    assert not [n for n in os.listdir(tmp_path) if n.startswith(".choir-")]
+
+
+def test_a_copy(store):
+    db, root = store
+    db.one("SELECT s3_put(?, 'content')", root + "from")
+    assert meta(db.one("SELECT s3_copy(?, ?)", root + "from", root + "to")
+                )["size"] == 7
+    assert db.one("SELECT s3_get(?)", root + "to") == b"content"
+
+
+@pytest.mark.parametrize("sql", [
+    "s3_get(NULL)", "s3_put('file:///tmp/x', NULL)", "s3_get('s3://x/y', -1)",
+    "s3_head('s3://B/k')", "s3_head('s3://')", "s3_get('s3://bucket/a//b')",
+    "s3_get('s3://bucket/../b')", "s3_put('s3://bucket/k', 'x', '{')",
+    "s3_put('file:///tmp/x', 'x', '{\"if_none_match\":\"y\"}')",
+    "s3_presign('POST', 's3://bucket/k', 5)",
+    "s3_presign('GET', 's3://bucket/k', 0)"])
+def test_bad_arguments_are_named(db, sql):
+    if "s3://" in sql:
+        import conftest
+        if conftest.OMIT_NET:
+            pytest.skip("this build leaves the network out")
+        db.one("SELECT choir_secret('t', '{\"type\":\"s3\",\"access_key\":\"a\","
+               "\"secret_key\":\"s\",\"endpoint\":\"http://127.0.0.1:1\"}')")
+        db.one("SELECT choir_config('http.attempts', 1)")
+    assert db.error("SELECT " + sql).startswith(sql.split("(")[0] + ": ")
+
+
+def test_a_lock_ends_it(store):
+    db, root = store
+    db.one("SELECT choir_lock()")
+    for call in ("s3_get(?)", "s3_put(?, 'x')", "s3_head(?)", "s3_delete(?)"):
+        assert "locked" in db.error("SELECT " + call, root + "k")
+
+
+# ------------------------------------------------------------------- s3 alone
+
+@pytest.fixture
+def s3(db, gateway):
+    import conftest
+    if conftest.OMIT_NET:
+        pytest.skip("this build leaves the network out")
+    arm(db, gateway)
+    return db, f"s3://bucket/{random.getrandbits(64):x}/"
+
+
+def test_a_wrong_key_is_said_with_code_host_and_region(s3, gateway):
+    db, root = s3
+    arm(db, gateway, secret_key="wrong-canary")
+    message = db.error("SELECT s3_get(?)", root + "k")
+    for part in ("403 SignatureDoesNotMatch", "127.0.0.1", "eu-test-1", root):
+        assert part in message
+    assert "canary" not in message
+
+
+def test_a_presigned_url_works_without_credentials(s3):
+    db, root = s3
+    put = db.one("SELECT s3_presign('PUT', ?, 60)", root + "p q")
+    urllib.request.urlopen(urllib.request.Request(
+        put, b"by url", method="PUT")).close()
+    assert db.one("SELECT s3_get(?)", root + "p q") == b"by url"
+    get = db.one("SELECT s3_presign('GET', ?, 60)", root + "p q")
+    with urllib.request.urlopen(get) as f:
+        assert f.read() == b"by url"
+
+
+def test_more_than_a_page_is_listed(s3, gateway):
+    db, root = s3
+    folder = gateway.folder / "data/bucket" / root.split("/")[3]
+    folder.mkdir()
+    for i in range(2345):
+        (folder / f"{i:05}").write_bytes(b"")
+    assert [r[0] for r in db.rows("SELECT key FROM s3_list(?)", root)] == [
+        f"{i:05}" for i in range(2345)]
+
+
+def test_a_bucket_with_a_dot_is_addressed_by_path(s3):
+    db, _ = s3
+    db.one("SELECT s3_put('s3://other.bucket/k', 'x')")
+    assert db.one("SELECT s3_get('s3://other.bucket/k')") == b"x"
+
+
+def test_two_devices_sync_through_s3(s3, tmp_path, open_db, gateway):
+    db, root = s3
+    db.one("SELECT artifact_put('a.txt', 'hello')")
+    db.one("SELECT sync_push(?)", root + "ws.sqlite")
+    other = open_db(tmp_path / "two.db", init=True)
+    arm(other, gateway)
+    other.one("SELECT sync_pull(?)", root + "ws.sqlite")
+    assert other.one("SELECT CAST(artifact_get('a.txt') AS TEXT)") == "hello"
+
+
+def test_a_lost_reply_is_recognised(s3, gateway):
+    """A proxy drops the reply of the first PUT after the store has made it."""
+    import socket
+    import threading
+    db, root = s3
+    listener = socket.create_server(("127.0.0.1", 0))
+    state = {"dropped": 0}
+
+    def pump(client):
+        back = socket.create_connection(("127.0.0.1", gateway.port))
+
+        def down():
+            try:
+                while (data := back.recv(65536)):
+                    if state["drop"]:
+                        state["drop"] = False
+                        state["dropped"] += 1
+                        break
+                    client.sendall(data)
+            except OSError:
+                pass
+            client.shutdown(socket.SHUT_RDWR)
+            back.close()
+        threading.Thread(target=down, daemon=True).start()
+        try:
+            while (data := client.recv(65536)):
+                if data.startswith(b"PUT") and not state["dropped"]:
+                    state["drop"] = True
+                back.sendall(data)
+        except OSError:
+            pass
+    state["drop"] = False
+
+    def accept():
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=pump, args=(client,), daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
+    # signed for the proxy's host: versitygw checks the Host it is given
+    arm(db, gateway, endpoint="http://127.0.0.1:%d"
+        % listener.getsockname()[1])
+    once = "SELECT s3_put(?, 'mine', '{\"if_none_match\":\"*\"}')"
+    assert meta(db.one(once, root + "k"))["size"] == 4
+    assert state["dropped"] == 1
+    assert "there is an object already" in db.error(once, root + "k")
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()

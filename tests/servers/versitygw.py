@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""versitygw, an S3 server over a folder, from the Go module proxy.
+
+Installed once into build/servers; started on 127.0.0.1 and ended by its
+process id. strict about signatures, clocks and presigned URLs.
+"""
+import fcntl
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+ACCESS, SECRET, REGION = "AKIAVERSITY00001", "versity-secret/+=", "eu-test-1"
+
+
+def program():
+    """The server's path, or None when it cannot be had here."""
+    given = os.environ.get("CHOIR_TEST_VERSITYGW")
+    if given:
+        return given
+    folder = ROOT / "build/servers"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "versitygw"
+    with open(folder / "versitygw.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            go = shutil.which("go") or "/usr/local/go/bin/go"
+            if not os.path.exists(go):
+                return None
+            env = dict(os.environ, GOBIN=str(folder))
+            env.setdefault("HOME", str(folder))
+            if subprocess.run([go, "install", MODULE], env=env,
+                              capture_output=True).returncode:
+                return None
+    return str(path)
+
+
+class Versitygw:
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        for name in ("data", "data/bucket", "data/other.bucket", "iam"):
+            (self.folder / name).mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            self.port = s.getsockname()[1]
+        self.log = open(self.folder / "log", "wb")
+        self.process = subprocess.Popen(
+            [program(), "--port", f"127.0.0.1:{self.port}", "--access", ACCESS,
+             "--secret", SECRET, "--region", REGION, "--iam-dir",
+             str(self.folder / "iam"), "posix", str(self.folder / "data")],
+            stdout=self.log, stderr=self.log)
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            except OSError:
+                if self.process.poll() is not None:
+                    raise RuntimeError((self.folder / "log").read_text())
+                time.sleep(0.05)
+        raise RuntimeError("versitygw does not answer")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.log.close()
