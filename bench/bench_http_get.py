@@ -5,7 +5,7 @@
   bench/bench_http_get.py [REQUESTS=1000] [ROUNDS=9]
 
 Both fetch the same file of 1 KB, one after the other, from nginx on 127.0.0.1
-(one worker, keep-alive); rounds are interleaved, the figure is the median.
+(one worker, keep-alive); rounds are interleaved; the median and the best are printed.
 `fresh` makes a new handle for every request, as a naive client does. `big` is
 one file of 256 MiB into memory, against `curl -o /dev/null`.
 """
@@ -129,18 +129,19 @@ def main():
         for _ in range(rounds):
             for k, run in runs.items():
                 times[k].append(run())
-        m = {k: statistics.median(v) for k, v in times.items()}
-        us = 1e6 / n
-        print(f"http_get {m['http_get'] * us:.0f} us a request,"
-              f" bare libcurl loop {m['bare'] * us:.0f} us"
-              f" ({m['http_get'] / m['bare']:.2f}x),"
-              f" a new handle each time {m['fresh'] * us:.0f} us")
-        print(f"256 MiB: http_get {268.4 / m['big']:.0f} MB/s, curl"
-              f" {268.4 / m['curl']:.0f} MB/s ({m['curl'] / m['big']:.2f}x)")
+        for name, pick in (("median", statistics.median), ("best", min)):
+            m = {k: pick(v) for k, v in times.items()}
+            us = 1e6 / n
+            print(f"{name}: http_get {m['http_get'] * us:.0f} us a request,"
+                  f" bare libcurl loop {m['bare'] * us:.0f} us"
+                  f" ({m['http_get'] / m['bare']:.2f}x),"
+                  f" a new handle each time {m['fresh'] * us:.0f} us;"
+                  f" 256 MiB: http_get {268.4 / m['big']:.0f} MB/s,"
+                  f" curl {268.4 / m['curl']:.0f} MB/s")
     finally:
         server.terminate()
         server.wait()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
