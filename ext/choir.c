@@ -9,6 +9,7 @@
 #include "embed/embed.h"
 #include "http/http.h"
 #include "index/index.h"
+#include "log/log.h"
 #include "object/object.h"
 #include "search/search.h"
 #include "store/store.h"
@@ -26,6 +27,7 @@ static const ChoirRoom aChoirRoom[] = {
     choirVecRegister,   /* vec_*: vector values and distances */
     choirIndexRegister, /* vec_scan */
     choirStoreRegister, /* artifacts, conversations, settings */
+    choirLogRegister,   /* the action log and its triggers */
     choirEmbedRegister, /* words, chunks and vectors of a text */
 #ifndef CHOIR_OMIT_NET
     choirHttpRegister, /* requests, JSON services, signatures */
