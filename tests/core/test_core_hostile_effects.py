@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""A hostile file changes nothing, seen by what would have changed.
+
+test_core_hostile.py asks SQLite whether it refuses; here nobody is asked. The
+file is a workspace into whose schema an attacker wrote calls that would show:
+rows, files, settings, the lock, a request to a server of ours. It is then used
+in every ordinary way, as the main database and attached to another workspace,
+with trusted_schema on and off, and afterwards everything must be as it was.
+Each call is first made by hand, to see that it would have shown.
+"""
+import shutil
+import socket
+import sqlite3
+
+import pytest
+
+from conftest import Db
+
+pytestmark = pytest.mark.inprocess
+
+CALLS = {  # function -> arguments with which it leaves a trace
+    "choir_config": "'user', 'evil'",
+    "choir_init": "",
+    "choir_lock": "",
+    "choir_secret": """'evil', '{"type":"http","scope":"http://a/"}'""",
+    "choir_uninstall": "",
+    "artifact_put": "'/evil.md', 'x'",
+    "artifact_put_file": "'/evil.md', '{folder}/in/file.txt'",
+    "artifact_import": "'{folder}/in'",
+    "artifact_export": "'{folder}/evil'",
+    "artifact_delete": "'/a.md'",
+    "artifact_move": "'/a.md', '/evil.md'",
+    "artifact_purge": "",
+    "conversation_create": "'evil'",
+    "conversation_delete": "'talk'",
+    "conversation_rename": "'talk', 'evil'",
+    "message_add": "'talk', 'user', 'evil'",
+    "setting_set": "'theme', 'evil'",
+    "log_record": "'EVIL', '{{}}'",
+    "choir_index": "",
+    "choir_backup": "'{folder}/evil.db'",
+    "sync_push": "'file://{folder}/evil.sqlite'",
+    "jsonrpc": "'http://127.0.0.1:{port}/', 'evil'",
+    "graphql": "'http://127.0.0.1:{port}/', 'evil'",
+}
+CALLS = {k: v if "{folder}" in v or "{port}" in v else
+         v.replace("{{", "{").replace("}}", "}") for k, v in CALLS.items()}
+BY_ITSELF = {  # places that SQLite looks at when it reads the schema
+    "check": "CREATE TABLE c(a, CHECK({call} IS NOT 'never'))",
+    "generated": "CREATE TABLE c(a, b AS ({call}) STORED)",
+    "index": "CREATE INDEX i ON t(a || {call})",
+}
+TOGETHER = {
+    "view": "CREATE VIEW v{i} AS SELECT {call} AS x",
+    "trigger": "CREATE TRIGGER r{i} AFTER INSERT ON t{i} BEGIN"
+               " SELECT {call}; END",
+    "instead": "CREATE TRIGGER o{i} INSTEAD OF INSERT ON w{i} BEGIN"
+               " DELETE FROM t{i} WHERE {call} = 1; END",
+    "default": "CREATE TABLE c{i}(a, b DEFAULT ({call}))",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a workspace, files to read, a server to reach."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "in").mkdir()
+    (folder / "in/file.txt").write_text("a file")
+    d = Db(folder / "good.db", init=True)
+    d.run("PRAGMA journal_mode = delete;"
+          "INSERT INTO conversation_history(id, title) VALUES('talk', 'good')")
+    d.one("SELECT artifact_put('/a.md', 'text')")
+    d.one("SELECT artifact_put('/gone.md', 'text')")
+    d.one("SELECT artifact_delete('/gone.md')")
+    d.one("SELECT setting_set('theme', 'good')")
+    d.run("DROP TRIGGER _choir_log_memories_update")  # for choir_init to mend
+    d.run("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    d.close()
+    server = socket.create_server(("127.0.0.1", 0))
+    server.setblocking(False)
+    yield folder, server
+    server.close()
+
+
+def call_of(name, world):
+    folder, server = world
+    return f"{name}({CALLS[name]})".replace("{folder}", str(folder)).replace(
+        "{port}", str(server.getsockname()[1]))
+
+
+def trace(d, world, schema="main"):
+    """Everything that a call could have changed."""
+    folder, server = world
+    seen = {"files": sorted(str(p.relative_to(folder)) for p in
+                            folder.rglob("*") if "-journal" not in p.name)}
+    try:
+        server.accept()[0].close()
+        seen["request"] = True
+    except BlockingIOError:
+        pass
+    seen["user"] = d.one("SELECT choir_config('user')")
+    seen["locked"] = d.one("SELECT json_extract(choir_debug(), '$.locked')")
+    seen["secrets"] = d.rows("SELECT * FROM choir_secrets")
+    schema = f'"{schema}"'
+    seen["schema"] = d.rows(f"SELECT type, name FROM {schema}.sqlite_schema"
+                            " WHERE name GLOB '_choir*' ORDER BY 1, 2")
+    for name in ("artifacts", "conversation_history", "messages",
+                 "user_settings", "action_log", "_choir_doc", "_choir_chunk"):
+        try:
+            seen[name] = d.rows(f"SELECT * FROM {schema}.{name}")
+        except d.failure as e:
+            seen[name] = str(e)
+    return seen
+
+
+def test_each_call_shows_when_made_by_hand(world, tmp_path):
+    folder, server = world
+    for name in CALLS:
+        path = folder / "hand.db"
+        shutil.copy(folder / "good.db", path)
+        d = Db(path)
+        before = trace(d, world)
+        try:
+            d.rows("PRAGMA busy_timeout = 0")
+            if name in ("jsonrpc", "graphql"):
+                d.one("SELECT choir_config('http.timeout_ms', '200')")
+            d.rows("SELECT " + call_of(name, world))
+        except d.failure as e:
+            assert name in ("jsonrpc", "graphql"), (name, e)
+        after = trace(d, world)
+        d.close()
+        assert before != after, f"{name} leaves no trace"
+        for p in list(folder.iterdir()):
+            if p.name not in ("good.db", "in"):
+                shutil.rmtree(p) if p.is_dir() else p.unlink()
+
+
+def attacked(folder, statements, names):
+    path = folder / "hostile.db"
+    shutil.copy(folder / "good.db", path)
+    a = sqlite3.connect(path, isolation_level=None)
+    for name in names:
+        a.create_function(name, -1, lambda *_: 1, deterministic=True)
+    for s in statements:
+        a.execute(s)
+    a.close()
+    return path
+
+
+def use(d, schema, tables):
+    """Everything that people do with a file; errors are welcome."""
+    def attempt(sql):
+        try:
+            d.rows(sql)
+        except d.failure:
+            pass
+    attempt(f"PRAGMA {schema}.quick_check")
+    attempt(f"PRAGMA {schema}.integrity_check")
+    for t in tables:
+        attempt(f"SELECT * FROM {schema}.{t}")
+        attempt(f"SELECT count(*), a FROM {schema}.{t} WHERE a IS NOT NULL")
+        attempt(f"INSERT INTO {schema}.{t}(a) VALUES(2)")
+        attempt(f"UPDATE {schema}.{t} SET a = 3")
+        attempt(f"DELETE FROM {schema}.{t} WHERE a = 3")
+    attempt(f"ANALYZE {schema}")
+    attempt("REINDEX")
+    attempt(f"VACUUM {schema}")
+    attempt("ALTER TABLE t ADD COLUMN more")
+
+
+def unharmed(world, path, tables):
+    folder = world[0]
+    for trusted in (1, 0):
+        for attached in (0, 1):
+            v = Db(folder / "good.db" if attached else path)
+            schema = "foreign_file" if attached else "main"
+            v.rows(f"PRAGMA trusted_schema = {trusted}")
+            try:
+                if attached:
+                    v.rows(f"ATTACH '{path}' AS foreign_file")
+                v.rows(f"PRAGMA {schema}.synchronous = off")
+            except v.failure as e:  # refused at the door
+                assert "unsafe use" in str(e), e
+                v.close()
+                continue
+            before = {s: trace(v, world, s) for s in {"main", schema}}
+            v.rows("BEGIN")
+            use(v, schema, tables)
+            after = {s: trace(v, world, s) for s in {"main", schema}}
+            assert after == before, (path, schema, trusted)
+            v.rows("ROLLBACK")
+            if not attached:
+                use(v, "main", tables)
+                assert trace(v, world) == before["main"], (path, trusted)
+            v.close()
+    path.unlink()
+
+
+@pytest.mark.parametrize("place", BY_ITSELF)
+def test_one_call_in_the_schema_does_nothing(place, world):
+    for name in CALLS:
+        call = call_of(name, world)
+        path = attacked(world[0], [BY_ITSELF[place].format(call=call)], [name])
+        unharmed(world, path, ["t", "c"])
+
+
+def test_calls_in_views_triggers_and_defaults_do_nothing(world):
+    statements, tables = [], []
+    for i, name in enumerate(CALLS):
+        statements += [f"CREATE TABLE t{i}(a)", f"INSERT INTO t{i} VALUES(1)",
+                       f"CREATE VIEW w{i} AS SELECT a FROM t{i}"]
+        statements += [s.format(i=i, call=call_of(name, world))
+                       for s in TOGETHER.values()]
+        tables += [f"t{i}", f"v{i}", f"w{i}", f"c{i}"]
+    path = attacked(world[0], statements, list(CALLS))
+    unharmed(world, path, tables)
+
+
+def test_every_function_that_acts_is_tried(open_db):
+    acting = {n for n, in open_db().rows(
+        "SELECT name FROM choir_help() WHERE kind <> 'table'"
+        " AND risk IN ('write', 'effect')")}
+    quiet = {"embed", "sync_pull", "sync_verify"}  # nothing to see, or the push
+    assert acting - quiet - set(CALLS) == set()
