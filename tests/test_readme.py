@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import DRIVER, ROOT, SO
+from conftest import ROOT, SO
 
 SQLITE3 = shutil.which("sqlite3", path="/usr/bin:/bin:" + os.environ["PATH"])
 README = (ROOT / "README.md").read_text()
@@ -16,8 +16,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
 
 
-@pytest.mark.skipif(not (ROOT / "ext" / "log").is_dir() or
-                    DRIVER != "sqlite3", reason="runs in the stock shell")
+@pytest.mark.once
 def test_the_readme_s_sql_runs_and_its_first_result_is_as_printed(tmp_path):
     os.symlink(SO, tmp_path / "choir.so")
     os.symlink(ROOT / "docs", tmp_path / "docs")
@@ -31,7 +30,7 @@ def test_the_readme_s_sql_runs_and_its_first_result_is_as_printed(tmp_path):
     assert blocks("text")[0] in done.stdout
 
 
-@pytest.mark.skipif(DRIVER != "sqlite3", reason="runs Debian's Python")
+@pytest.mark.once
 def test_the_readme_s_python_runs(tmp_path):
     os.symlink(SO, tmp_path / "choir.so")
     done = subprocess.run(["/usr/bin/python3", "-c", blocks("python")[0]],

@@ -263,7 +263,8 @@ CHOIR_PRIVATE int choirExists(ChoirConn *, ChoirErr *, const char *zType,
 ** connection until the host's own has ended, so a roll-back would come too
 ** late. Resetting a statement that is reading makes SQLite roll back by
 ** itself then: pGuard is one, kept on its first row. A DROP lets go of it,
-** because SQLite refuses to drop while a statement reads. */
+** because SQLite refuses to drop while a statement reads. An interrupt stops
+** every statement too, ROLLBACK TO as well: see stmtInterruptWrite. */
 struct ChoirTxn {
   ChoirConn *pConn;
   ChoirTxn *pOuter;       /* the call around this one, or NULL */

@@ -404,17 +404,35 @@ CHOIR_PRIVATE void choirTxnBegin(ChoirTxn *pTxn, ChoirConn *pConn,
   }
 }
 
+/* SQLITE_DONE when the savepoint is rolled back and gone. */
+static int stmtTxnUndone(ChoirTxn *pTxn) {
+  int rc;
+  sqlite3_reset(pTxn->pUndo);
+  sqlite3_reset(pTxn->pRelease);
+  rc = sqlite3_step(pTxn->pUndo);
+  return rc == SQLITE_DONE ? sqlite3_step(pTxn->pRelease) : rc;
+}
+
+/* While an interrupt is pending no ROLLBACK TO runs, and SQL whose schema has
+** changed is not even prepared. But when SQLite interrupts a write it rolls
+** the whole transaction back by itself. Opening a blob for writing is the
+** write that needs no preparing; interrupted, it writes nothing. */
+static void stmtInterruptWrite(ChoirConn *pConn) {
+  sqlite3_blob *pBlob = NULL;
+  sqlite3_blob_open(pConn->db, choirSchema(pConn), "sqlite_schema", "name", 1,
+                    1, &pBlob);
+  sqlite3_blob_close(pBlob);
+}
+
 static void stmtTxnUndo(ChoirTxn *pTxn) {
-  sqlite3 *db = pTxn->pConn->db;
-  if (sqlite3_step(pTxn->pUndo) == SQLITE_DONE &&
-      sqlite3_step(pTxn->pRelease) == SQLITE_DONE) {
-    return;
-  }
-  if (pTxn->pGuard) {
+  int rc = stmtTxnUndone(pTxn);
+  if (rc == SQLITE_INTERRUPT) {
+    stmtInterruptWrite(pTxn->pConn);
+  } else if (rc != SQLITE_DONE) {
     sqlite3_reset(pTxn->pGuard); /* rolls back where memory has run out */
-  }
-  if (!sqlite3_get_autocommit(db)) {
-    sqlite3_exec(db, "ROLLBACK TO choir_call; RELEASE choir_call", 0, 0, 0);
+    if (!sqlite3_get_autocommit(pTxn->pConn->db)) {
+      stmtTxnUndone(pTxn);
+    }
   }
 }
 

@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from conftest import DRIVER, ROOT, SO
+from conftest import ROOT, SO
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get("CC", "cc")),
                     reason="no C compiler")
-@pytest.mark.skipif(DRIVER != "sqlite3", reason="one run is enough")
+@pytest.mark.once
 def test_a_host_in_c_closes_cleanly(tmp_path):
     program = tmp_path / "anchor_test"
     subprocess.run([os.environ.get("CC", "cc"), "-o", program,

@@ -14,7 +14,6 @@ import subprocess
 import pytest
 from conftest import ROOT, SO
 
-LOG = (ROOT / "ext" / "log").is_dir()
 SQLITE3 = shutil.which("sqlite3", path="/usr/bin:/bin:" + os.environ["PATH"])
 HARD = ("defensive on", "trusted_schema off", "dqs_dml off", "dqs_ddl off",
         "enable_fkey on")
@@ -163,11 +162,7 @@ COLUMNS = [(table, column) for table, columns in {
     "memories": "id persona_id content importance metadata",
     "action_log": "id timestamp action_type payload synced seq tbl pk",
 }.items() for column in columns.split()]
-# SQLite does not rename a correlated column inside a recursive CTE, and the
-# log's trigger for what REPLACE displaces has one.
-NOT_YET = pytest.mark.xfail(reason="a trigger of the log names it in a CTE")
-COLUMNS = [pytest.param(*c, marks=NOT_YET if c == ("artifacts", "path") else (),
-                        id=".".join(c)) for c in COLUMNS]
+COLUMNS = [pytest.param(*c, id=".".join(c)) for c in COLUMNS]
 
 
 @pytest.mark.parametrize("table,column", COLUMNS)
@@ -177,7 +172,6 @@ def test_choir_s_own_columns_are_renamed_without_choir(
           f"SELECT other FROM {table};", "PRAGMA integrity_check;")
 
 
-@pytest.mark.skipif(not LOG, reason="no log room yet")
 def test_writes_without_choir_are_logged_and_searched(workspace, open_db):
     plain(workspace,
           "UPDATE artifacts SET path = '/den/fox.md' WHERE id = 'a1';",

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from conftest import DRIVER
 
 
 
@@ -22,12 +21,6 @@ def index(db, *args):
     assert got.pop("pending") == 0
     assert problems(db) == []
     return got["indexed"], got["removed"], got["chunks"]
-
-
-def needs_log(db):
-    if not db.rows("SELECT 1 FROM sqlite_schema WHERE"
-                   " name='_choir_log_artifacts_insert'"):
-        pytest.skip("without the log's triggers the index is not read")
 
 
 def dump(db):
@@ -201,7 +194,6 @@ def test_damage_is_found_and_rebuild_mends_it(db):
 
 
 def test_a_vector_of_the_wrong_size_is_named(db):
-    needs_log(db)
     fill(db)
     index(db)
     db.run("UPDATE _choir_vector SET embedding=x'00'")
@@ -210,7 +202,6 @@ def test_a_vector_of_the_wrong_size_is_named(db):
 
 
 def test_vectors_of_another_model_are_not_mixed(db):
-    needs_log(db)
     fill(db)
     index(db)
     good = dump(db)
@@ -322,7 +313,7 @@ def test_a_dropped_table_is_made_again(db):
         assert db.one("SELECT path FROM choir_search('alpha')") == "/a.txt"
 
 
-@pytest.mark.skipif(DRIVER != "sqlite3", reason="needs Python's own sqlite3")
+@pytest.mark.once
 def test_it_can_be_interrupted(db):
     for i in range(300):
         db.one("SELECT artifact_put(?, ?)", f"/{i}", f"{i} words " * 4000)
@@ -345,7 +336,7 @@ def without_fts5(db):
     assert lib.sqlite3_drop_modules(handle, names) == 0
 
 
-@pytest.mark.skipif(DRIVER != "sqlite3", reason="needs Python's own sqlite3")
+@pytest.mark.once
 class TestWithoutFts5:
     def test_vectors_alone_answer(self, db):
         fill(db)
