@@ -40,6 +40,11 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "choir_index": "",
     "choir_backup": "'{folder}/evil.db'",
     "sync_push": "'file://{folder}/evil.sqlite'",
+    "s3_put": "'file://{folder}/evil.txt', 'x'",
+    "s3_put_file": "'file://{folder}/evil.txt', '{folder}/in/file.txt'",
+    "s3_get_file": "'file://{folder}/in/file.txt', '{folder}/evil.txt'",
+    "s3_copy": "'file://{folder}/in/file.txt', 'file://{folder}/evil.txt'",
+    "s3_delete": "'file://{folder}/in/file.txt'",
     "jsonrpc": "'http://127.0.0.1:{port}/', 'evil'",
     "graphql": "'http://127.0.0.1:{port}/', 'evil'",
 }
@@ -133,6 +138,7 @@ def test_each_call_shows_when_made_by_hand(world, tmp_path):
         for p in list(folder.iterdir()):
             if p.name not in ("good.db", "in"):
                 shutil.rmtree(p) if p.is_dir() else p.unlink()
+        (folder / "in/file.txt").write_text("a file")
 
 
 def attacked(folder, statements, names):
@@ -220,5 +226,6 @@ def test_every_function_that_acts_is_tried(open_db):
     acting = {n for n, in open_db().rows(
         "SELECT name FROM choir_help() WHERE kind <> 'table'"
         " AND risk IN ('write', 'effect')")}
-    quiet = {"embed", "sync_pull", "sync_verify"}  # nothing to see, or the push
+    quiet = {"embed", "sync_pull", "sync_verify",  # nothing to see, or the push
+             "s3_get", "s3_head", "s3_presign", "s3_credentials"}  # they read
     assert acting - quiet - set(CALLS) == set()
