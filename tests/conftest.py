@@ -111,6 +111,7 @@ def pytest_configure(config):
         "markers", "inprocess: needs the connection inside this process")
     config.addinivalue_line("markers", "once: long, the same everywhere")
     config.addinivalue_line("markers", "slow: the same as once")
+    config.addinivalue_line("markers", "net: needs what CHOIR_OMIT_NET drops")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -119,7 +120,8 @@ def pytest_collection_modifyitems(config, items):
         return (DRIVER == "shell" and item.get_closest_marker("inprocess")
                 or REPEAT and (item.get_closest_marker("once")
                                or item.get_closest_marker("slow"))
-                or OMIT_NET and item.path.parent.name in NET)
+                or OMIT_NET and (item.path.parent.name in NET
+                                 or item.get_closest_marker("net")))
     gone = [i for i in items if out(i)]
     items[:] = [i for i in items if not out(i)]
     if gone:

@@ -254,15 +254,20 @@ static ChoirSecret *secretParse(ChoirConn *pConn, ChoirErr *pErr,
                                 const char *zName, const char *zJson) {
   ChoirSecret *p = choirMalloc(pErr, sizeof(*p));
   sqlite3_stmt *pStmt;
+  int rc;
   if (p == NULL) {
     return NULL;
   }
   p->zName = choirMprintf(pErr, "%s", zName);
-  pStmt = choirJsonStmt(pConn, pErr,
-                        "SELECT json_valid(?1) AND json_type(CASE WHEN"
-                        " json_valid(?1) THEN ?1 END) = 'object'",
-                        zJson, -1);
-  if (choirStep(pErr, pStmt) && !sqlite3_column_int(pStmt, 0)) {
+  /* json_type(), for json_valid() is 0 when memory runs out, too. */
+  pStmt = choirJsonStmt(pConn, pErr, "SELECT json_type(?1)", zJson, -1);
+  rc = pErr->rc == SQLITE_OK ? sqlite3_step(pStmt) & 0xff : SQLITE_OK;
+  if (rc == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  } else if (rc == SQLITE_ERROR ||
+             (rc == SQLITE_ROW &&
+              sqlite3_stricmp((const char *)sqlite3_column_text(pStmt, 0),
+                              "object") != 0)) {
     choirErrSet(pErr, SQLITE_ERROR, "the secret is not a JSON object");
   }
   sqlite3_finalize(pStmt);

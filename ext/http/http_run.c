@@ -376,20 +376,18 @@ static void runFinish(ChoirHttp *p) {
 static void runExplain(ChoirHttp *p) {
   ChoirErr err = {0, NULL};
   char *zUrl = choirHttpUrlShow(&err, p->zUrl ? p->zUrl : "");
-  char *zWhy = p->err.zMsg;
-  if (zWhy && zUrl) {
-    p->err.zMsg = p->nTried > 1
-                      ? sqlite3_mprintf("%s %s: %s; after %d attempts",
-                                        p->zMethod, zUrl, zWhy, p->nTried)
-                      : sqlite3_mprintf("%s %s: %s", p->zMethod, zUrl, zWhy);
-    if (p->err.zMsg) {
-      sqlite3_free(zWhy);
-    } else {
-      p->err.zMsg = zWhy;
-    }
+  const char *zWhy = p->err.zMsg;
+  if (zWhy && p->nTried > 1) {
+    choirErrSet(&err, p->err.rc, "%s %s: %s; after %d attempts", p->zMethod,
+                zUrl, zWhy, p->nTried);
+  } else if (zWhy) {
+    choirErrSet(&err, p->err.rc, "%s %s: %s", p->zMethod, zUrl, zWhy);
+  }
+  if (err.rc != SQLITE_OK) { /* that, or no memory for it */
+    choirErrClear(&p->err);
+    p->err = err;
   }
   sqlite3_free(zUrl);
-  choirErrClear(&err);
 }
 
 static void runFail(ChoirHttp *p, int rc, const char *zFmt, i64 v) {

@@ -221,7 +221,9 @@ static void logMend(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
   if (logStands(pConn, pErr, p) || pErr->rc != SQLITE_OK) {
     return;
   }
-  choirExec(pConn, pErr, "DROP TRIGGER IF EXISTS ~.\"%w\"", p->zName);
+  if (choirExists(pConn, pErr, "trigger", p->zName)) {
+    choirExec(pConn, pErr, "DROP TRIGGER ~.\"%w\"", p->zName);
+  }
   z = choirMprintf(pErr, "CREATE TRIGGER \"%w\".%s", choirSchema(pConn),
                    p->zSql);
   if (z) { /* not choirExec: a column's name may hold ~. */

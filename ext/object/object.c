@@ -16,9 +16,19 @@ static const struct {
 #endif
 };
 
+CHOIR_PRIVATE void choirObjectUrlCheck(ChoirErr *pErr, const char *zUrl) {
+  const char *z = strstr(zUrl, "://");
+  if (z && memchr(z + 3, '@', strcspn(z + 3, "/"))) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "credentials in a URL are refused; give them by"
+                " choir_secret()");
+  }
+}
+
 CHOIR_PRIVATE ChoirObject *choirObjectOpen(ChoirConn *pConn, ChoirErr *pErr,
                                            const char *zUrl) {
   int i;
+  choirObjectUrlCheck(pErr, zUrl);
   if (pErr->rc != SQLITE_OK) {
     return NULL;
   }

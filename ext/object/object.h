@@ -79,6 +79,9 @@ struct ChoirObject {
   char *zKey; /* the URL's last part, decoded; "" when it ends in '/' */
 };
 
+/* Sticky when the URL holds credentials: to be asked before anything quotes it
+** in a message. */
+CHOIR_PRIVATE void choirObjectUrlCheck(ChoirErr *, const char *zUrl);
 /* NULL and sticky when the URL is not one a backend knows. */
 CHOIR_PRIVATE ChoirObject *choirObjectOpen(ChoirConn *, ChoirErr *,
                                            const char *zUrl);

@@ -34,6 +34,7 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
                 " choir_config('remote', …) or CHOIR_REMOTE");
     return;
   }
+  choirObjectUrlCheck(pErr, zUrl);
   n = strlen(zUrl);
   if (zUrl[n - 1] == '/') {
     choirErrSet(pErr, SQLITE_ERROR,

@@ -118,11 +118,8 @@ def test_a_refused_secret_is_not_quoted(db, json_text):
     clean(message, "choir_secret")
 
 
-@pytest.mark.inprocess
+@pytest.mark.once  # Python's own hook
 def test_the_trace_hook_of_the_host_does_not_see_it(tmp_path, open_db):
-    import conftest
-    if conftest.DRIVER != "sqlite3":
-        pytest.skip("Python's own hook")
     db = open_db(tmp_path / "t.db")
     with FaultServer() as s:
         s.on("/", echo)

@@ -28,16 +28,13 @@ def arm(db, gateway, **more):
          "endpoint": gateway.endpoint}, **more)))
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.net)])
 def store(request, db, tmp_path):
     """(db, root URL of an empty store)"""
     if request.param == "file":
         for folder in ("", "b", "ünï"):  # file:// makes no folders
             (tmp_path / "store" / folder).mkdir()
         return db, f"file://{tmp_path}/store/"
-    import conftest
-    if conftest.OMIT_NET:
-        pytest.skip("this build leaves the network out")
     gateway = request.getfixturevalue("gateway")
     arm(db, gateway)
     return db, f"s3://bucket/{random.getrandbits(64):x}/"
@@ -166,18 +163,20 @@ def test_a_copy(store):
     assert db.one("SELECT s3_get(?)", root + "to") == b"content"
 
 
-@pytest.mark.parametrize("sql", [
+BAD = [
     "s3_get(NULL)", "s3_put('file:///tmp/x', NULL)", "s3_get('s3://x/y', -1)",
     "s3_head('s3://B/k')", "s3_head('s3://')", "s3_get('s3://bucket/a//b')",
     "s3_get('s3://bucket/../b')", "s3_put('s3://bucket/k', 'x', '{')",
     "s3_put('file:///tmp/x', 'x', '{\"if_none_match\":\"y\"}')",
     "s3_presign('POST', 's3://bucket/k', 5)",
-    "s3_presign('GET', 's3://bucket/k', 0)"])
+    "s3_presign('GET', 's3://bucket/k', 0)"]
+
+
+@pytest.mark.parametrize("sql", [
+    pytest.param(sql, marks=pytest.mark.net if "s3://" in sql else ())
+    for sql in BAD])
 def test_bad_arguments_are_named(db, sql):
     if "s3://" in sql:
-        import conftest
-        if conftest.OMIT_NET:
-            pytest.skip("this build leaves the network out")
         db.one("SELECT choir_secret('t', '{\"type\":\"s3\",\"access_key\":\"a\","
                "\"secret_key\":\"s\",\"endpoint\":\"http://127.0.0.1:1\"}')")
         db.one("SELECT choir_config('http.attempts', 1)")
@@ -195,13 +194,11 @@ def test_a_lock_ends_it(store):
 
 @pytest.fixture
 def s3(db, gateway):
-    import conftest
-    if conftest.OMIT_NET:
-        pytest.skip("this build leaves the network out")
     arm(db, gateway)
     return db, f"s3://bucket/{random.getrandbits(64):x}/"
 
 
+@pytest.mark.net
 def test_a_wrong_key_is_said_with_code_host_and_region(s3, gateway):
     db, root = s3
     arm(db, gateway, secret_key="wrong-canary")
@@ -211,6 +208,7 @@ def test_a_wrong_key_is_said_with_code_host_and_region(s3, gateway):
     assert "canary" not in message
 
 
+@pytest.mark.net
 def test_a_presigned_url_works_without_credentials(s3):
     db, root = s3
     put = db.one("SELECT s3_presign('PUT', ?, 60)", root + "p q")
@@ -222,6 +220,7 @@ def test_a_presigned_url_works_without_credentials(s3):
         assert f.read() == b"by url"
 
 
+@pytest.mark.net
 def test_more_than_a_page_is_listed(s3, gateway):
     db, root = s3
     folder = gateway.folder / "data/bucket" / root.split("/")[3]
@@ -232,12 +231,14 @@ def test_more_than_a_page_is_listed(s3, gateway):
         f"{i:05}" for i in range(2345)]
 
 
+@pytest.mark.net
 def test_a_bucket_with_a_dot_is_addressed_by_path(s3):
     db, _ = s3
     db.one("SELECT s3_put('s3://other.bucket/k', 'x')")
     assert db.one("SELECT s3_get('s3://other.bucket/k')") == b"x"
 
 
+@pytest.mark.net
 def test_two_devices_sync_through_s3(s3, tmp_path, open_db, gateway):
     db, root = s3
     db.one("SELECT artifact_put('a.txt', 'hello')")
@@ -248,6 +249,7 @@ def test_two_devices_sync_through_s3(s3, tmp_path, open_db, gateway):
     assert other.one("SELECT CAST(artifact_get('a.txt') AS TEXT)") == "hello"
 
 
+@pytest.mark.net
 def test_a_lost_reply_is_recognised(s3, gateway):
     """A proxy drops the reply of the first PUT after the store has made it."""
     import socket

@@ -16,7 +16,7 @@ SELECT choir_config('user', 'ada');
 SELECT choir_config('schema', 'main'), choir_config('user');
 SELECT choir_config('user', NULL);
 SELECT choir_config('user', '../x');
--- case uninstall
+-- case uninstall @drops
 SELECT choir_uninstall() > 0;
 SELECT choir_init() > 0;
 -- case vector-aliases

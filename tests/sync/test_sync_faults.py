@@ -81,14 +81,20 @@ def test_wrong_arguments_are_named(db, url):
         ("SELECT sync_push('file://host/x.db')", "not name an absolute path"),
         ("SELECT sync_push('file:///tmp/.choir-lock.db')", "for itself"),
         ("SELECT sync_push('file:///tmp/ws.txt')", "must end in .sqlite or"),
-        ("SELECT sync_push('s3://user:secret@b/ws.sqlite')",
-         "not supported yet: s3 URLs"),
+        ("SELECT sync_push('s3://user:pa55word@b/ws.txt')",
+         "credentials in a URL are refused"),
+        ("SELECT sync_push('https://user:pa55word@b/x/')",
+         "credentials in a URL are refused"),
+        ("SELECT sync_push('s3://user:pa55word@b/ws.sqlite')",
+         "credentials in a URL are refused"),
+        ("SELECT sync_push('ftp://host/ws.sqlite')",
+         "not supported yet: ftp URLs"),
         ("SELECT sync_push(?, 'theirs')", "mode must be 'fork' or left out"),
         ("SELECT sync_pull(?, 'fork')", "mode must be 'theirs' or left out"),
         ("SELECT sync_pull(?, 5)", "mode must be text, got integer"),
     ]:
         error = db.error(sql, *([url] if "?," in sql else []))
-        assert message in error and "secret" not in error, (sql, error)
+        assert message in error and "pa55word" not in error, (sql, error)
 
 
 def test_before_choir_init_push_says_so(tmp_path, open_db, url):
