@@ -102,7 +102,7 @@ oom() {
 }
 
 hosts() {
-  $python tests/hosts/run.py
+  CHOIR_REQUIRE_ALL= $python tests/hosts/run.py # make hosts wants them all
 }
 
 tools/setup.sh && make all || exit 1
