@@ -12,6 +12,19 @@
 
 /* ------------------------------------------------------------------- put */
 
+/* Text, a blob, or room for a blob that is written later. */
+static void artifactBindContent(ChoirErr *pErr, sqlite3_stmt *pStmt, int i,
+                                const ChoirStorePut *p) {
+  if (p->bText) {
+    choirBindText(pErr, pStmt, i, p->n ? p->a : "", p->n);
+  } else if (p->a) {
+    choirBindBlob(pErr, pStmt, i, p->a, p->n);
+  } else if (pErr->rc == SQLITE_OK) {
+    choirErrDb(pErr, sqlite3_db_handle(pStmt),
+               sqlite3_bind_zeroblob64(pStmt, i, (u64)p->n));
+  }
+}
+
 static void artifactInsert(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *p) {
   char zId[37];
   i64 iNow = choirNow();
@@ -26,13 +39,7 @@ static void artifactInsert(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *p) {
   choirBindText(pErr, pStmt, 3, choirStoreName(p->zPath), -1);
   choirBindText(pErr, pStmt, 4,
                 p->zMime ? p->zMime : choirStoreMime(p->zPath, p->a, p->n), -1);
-  if (p->bText) {
-    choirBindText(pErr, pStmt, 5, p->n ? p->a : "", p->n);
-  } else if (p->a) {
-    choirBindBlob(pErr, pStmt, 5, p->a, p->n);
-  } else if (pErr->rc == SQLITE_OK) {
-    sqlite3_bind_zeroblob64(pStmt, 5, (u64)p->n);
-  }
+  artifactBindContent(pErr, pStmt, 5, p);
   choirBindInt(pErr, pStmt, 6, p->n);
   choirBindText(pErr, pStmt, 7, p->zHash, 64);
   choirBindInt(pErr, pStmt, 8, iNow);
@@ -53,13 +60,7 @@ static void artifactUpdate(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *p,
       " mime_type=coalesce(?5, mime_type), metadata=coalesce(?6, metadata),"
       " updated_at=?7 WHERE id=?1");
   choirBindText(pErr, pStmt, 1, p->zId, -1);
-  if (p->bText) {
-    choirBindText(pErr, pStmt, 2, p->n ? p->a : "", p->n);
-  } else if (p->a) {
-    choirBindBlob(pErr, pStmt, 2, p->a, p->n);
-  } else if (pErr->rc == SQLITE_OK) {
-    sqlite3_bind_zeroblob64(pStmt, 2, (u64)p->n);
-  }
+  artifactBindContent(pErr, pStmt, 2, p);
   choirBindInt(pErr, pStmt, 3, p->n);
   choirBindText(pErr, pStmt, 4, p->zHash, 64);
   choirBindText(pErr, pStmt, 5, p->zMime, -1);
