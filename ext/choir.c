@@ -20,7 +20,7 @@
 SQLITE_EXTENSION_INIT1
 #endif
 
-typedef int (*ChoirRoom)(ChoirConn *, char **pzErr);
+typedef void (*ChoirRoom)(ChoirConn *, ChoirErr *);
 
 static const ChoirRoom aChoirRoom[] = {
     choirCoreRegister,  /* config, help, choir_init and the reports */
@@ -61,8 +61,9 @@ static int choirSchemaForget(sqlite3 *db) {
 
 static int choirLoad(sqlite3 *db, char **pzErr,
                      const sqlite3_api_routines *pApi, int bReadonly) {
+  ChoirErr err = {SQLITE_OK, NULL};
   ChoirConn *pConn;
-  int i, rc = SQLITE_OK;
+  int i, rc;
 #ifdef SQLITE_CORE
   (void)pApi;
 #else
@@ -77,15 +78,15 @@ static int choirLoad(sqlite3 *db, char **pzErr,
   if (pConn == NULL) {
     return SQLITE_NOMEM;
   }
-  for (i = 0;
-       i < (int)(sizeof(aChoirRoom) / sizeof(aChoirRoom[0])) && rc == SQLITE_OK;
-       i++) {
-    rc = aChoirRoom[i](pConn, pzErr);
+  for (i = 0; i < (int)(sizeof(aChoirRoom) / sizeof(aChoirRoom[0])); i++) {
+    aChoirRoom[i](pConn, &err);
   }
   choirConnUnref(pConn); /* what was registered holds its own references */
-  if (rc == SQLITE_OK) {
-    rc = choirSchemaForget(db);
+  rc = err.rc == SQLITE_OK ? choirSchemaForget(db) : err.rc;
+  if (err.zMsg) {
+    *pzErr = sqlite3_mprintf("choir: %s", err.zMsg);
   }
+  choirErrClear(&err);
   if (rc != SQLITE_OK) {
     return rc;
   }

@@ -332,8 +332,11 @@ struct ChoirFunc {
   void (*xFinal)(ChoirCall *); /* aggregates only (nArg is 0) */
 };
 
-CHOIR_PRIVATE int choirRegisterFuncs(ChoirConn *, const ChoirFunc *, int n,
-                                     char **pzErr);
+CHOIR_PRIVATE void choirRegisterFuncs(ChoirConn *, ChoirErr *,
+                                      const ChoirFunc *, int n);
+/* Of a static table, at load. */
+#define choirFuncs(pConn, pErr, a)                                             \
+  choirRegisterFuncs(pConn, pErr, a, (int)(sizeof(a) / sizeof(a[0])))
 
 /* Arguments. zArg is the argument's name in messages. All sticky; text is
 ** valid UTF-8 without NUL, and belongs to the value. */
@@ -398,8 +401,10 @@ struct ChoirTvf {
   void (*xReset)(ChoirCursor *); /* before xFilter and at close, or NULL */
 };
 
-CHOIR_PRIVATE int choirRegisterTvfs(ChoirConn *, const ChoirTvf *, int n,
-                                    char **pzErr);
+CHOIR_PRIVATE void choirRegisterTvfs(ChoirConn *, ChoirErr *, const ChoirTvf *,
+                                     int n);
+#define choirTvfs(pConn, pErr, a)                                              \
+  choirRegisterTvfs(pConn, pErr, a, (int)(sizeof(a) / sizeof(a[0])))
 CHOIR_PRIVATE void choirRowText(ChoirCursor *, const char *z); /* NULL: null */
 CHOIR_PRIVATE void choirRowInt(ChoirCursor *, i64 v);
 CHOIR_PRIVATE void choirRowReal(ChoirCursor *, double v);
@@ -505,6 +510,6 @@ extern CHOIR_PRIVATE const ChoirHelp choirHelp[];
 extern CHOIR_PRIVATE const int choirHelpCount;
 #endif
 
-CHOIR_PRIVATE int choirCoreRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirCoreRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_CORE_H */

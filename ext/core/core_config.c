@@ -414,14 +414,10 @@ static const ChoirTvf aConfigTvf[] = {
      0, 0, CHOIR_READ, 0, 0, configSettings, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirConfigRegister(ChoirConn *pConn, char **pzErr) {
-  int rc;
+CHOIR_PRIVATE void choirConfigRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirConfigHook(pConn, "schema", configSchema);
   choirConfigHook(pConn, "user", configUser);
   choirPartAdd(pConn, &configPart);
-  rc = choirRegisterFuncs(pConn, aConfigFunc, 1, pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(pConn, aConfigTvf, 1, pzErr);
-  }
-  return rc;
+  choirFuncs(pConn, pErr, aConfigFunc);
+  choirTvfs(pConn, pErr, aConfigTvf);
 }

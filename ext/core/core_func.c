@@ -7,10 +7,10 @@
 #include "../choir.h"
 #include "core.h"
 
-CHOIR_PRIVATE int choirAnchorRegister(ChoirConn *pConn);
-CHOIR_PRIVATE int choirConfigRegister(ChoirConn *pConn, char **pzErr);
-CHOIR_PRIVATE int choirSecretRegister(ChoirConn *pConn, char **pzErr);
-CHOIR_PRIVATE int choirWorkRegister(ChoirConn *pConn, char **pzErr);
+CHOIR_PRIVATE void choirAnchorRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirConfigRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirSecretRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirWorkRegister(ChoirConn *, ChoirErr *);
 
 /*
 ** SQL: choir_version() -> TEXT
@@ -178,25 +178,11 @@ static const ChoirTvf aCoreTvf[] = {
      7, 0, 1, CHOIR_PURE, 0, 0, coreHelp, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirCoreRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirAnchorRegister(pConn);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterFuncs(pConn, aCoreFunc,
-                            (int)(sizeof(aCoreFunc) / sizeof(aCoreFunc[0])),
-                            pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(
-        pConn, aCoreTvf, (int)(sizeof(aCoreTvf) / sizeof(aCoreTvf[0])), pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirConfigRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirSecretRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirWorkRegister(pConn, pzErr);
-  }
-  return rc;
+CHOIR_PRIVATE void choirCoreRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirAnchorRegister(pConn, pErr);
+  choirFuncs(pConn, pErr, aCoreFunc);
+  choirTvfs(pConn, pErr, aCoreTvf);
+  choirConfigRegister(pConn, pErr);
+  choirSecretRegister(pConn, pErr);
+  choirWorkRegister(pConn, pErr);
 }

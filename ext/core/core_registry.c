@@ -156,10 +156,11 @@ static int registryOne(ChoirConn *pConn, const ChoirFunc *p, int nArg) {
   return rc;
 }
 
-CHOIR_PRIVATE int choirRegisterFuncs(ChoirConn *pConn, const ChoirFunc *aFunc,
-                                     int n, char **pzErr) {
-  int i, nArg, rc = SQLITE_OK;
-  for (i = 0; i < n && rc == SQLITE_OK; i++) {
+CHOIR_PRIVATE void choirRegisterFuncs(ChoirConn *pConn, ChoirErr *pErr,
+                                      const ChoirFunc *aFunc, int n) {
+  int i, nArg;
+  for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
+    int rc = SQLITE_OK;
     const ChoirFunc *p = &aFunc[i];
     if (pConn->bReadonly && p->eClass >= CHOIR_WRITE &&
         !(p->mFlags & CHOIR_LOCAL)) {
@@ -171,12 +172,11 @@ CHOIR_PRIVATE int choirRegisterFuncs(ChoirConn *pConn, const ChoirFunc *aFunc,
         break;
       }
     }
-    if (rc != SQLITE_OK && pzErr) {
-      *pzErr = sqlite3_mprintf("choir: cannot register %s: %s", p->zName,
-                               sqlite3_errmsg(pConn->db));
+    if (rc != SQLITE_OK) {
+      choirErrSet(pErr, rc, "cannot register %s: %s", p->zName,
+                  sqlite3_errmsg(pConn->db));
     }
   }
-  return rc;
 }
 
 /* ------------------------------------------------------------- arguments */

@@ -421,10 +421,7 @@ static const ChoirTvf aSecretTvf[] = {
      CHOIR_READ, 0, 0, secretList, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirSecretRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(pConn, aSecretFunc, 1, pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(pConn, aSecretTvf, 1, pzErr);
-  }
-  return rc;
+CHOIR_PRIVATE void choirSecretRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aSecretFunc);
+  choirTvfs(pConn, pErr, aSecretTvf);
 }

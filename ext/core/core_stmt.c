@@ -109,10 +109,13 @@ static const sqlite3_module anchorModule = {
     .xRowid = anchorRowid,
 };
 
-CHOIR_PRIVATE int choirAnchorRegister(ChoirConn *pConn) {
-  choirConnRef(pConn);
-  return sqlite3_create_module_v2(pConn->db, "choir_anchor", &anchorModule,
-                                  pConn, choirConnUnref);
+CHOIR_PRIVATE void choirAnchorRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  if (pErr->rc == SQLITE_OK) {
+    choirConnRef(pConn);
+    choirErrDb(pErr, pConn->db,
+               sqlite3_create_module_v2(pConn->db, "choir_anchor",
+                                        &anchorModule, pConn, choirConnUnref));
+  }
 }
 
 static int stmtAnchored(ChoirConn *pConn) {

@@ -332,28 +332,28 @@ static const sqlite3_module tvfModule = {
     .xRowid = tvfRowid,
 };
 
-CHOIR_PRIVATE int choirRegisterTvfs(ChoirConn *pConn, const ChoirTvf *aTvf,
-                                    int n, char **pzErr) {
-  int i, rc = SQLITE_OK;
-  for (i = 0; i < n && rc == SQLITE_OK; i++) {
+CHOIR_PRIVATE void choirRegisterTvfs(ChoirConn *pConn, ChoirErr *pErr,
+                                     const ChoirTvf *aTvf, int n) {
+  int i;
+  for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
     TvfBind *pBind;
+    int rc;
     if (pConn->bReadonly && aTvf[i].eClass >= CHOIR_WRITE &&
         !(aTvf[i].mFlags & CHOIR_LOCAL)) {
       continue;
     }
-    pBind = sqlite3_malloc64(sizeof(*pBind));
+    pBind = choirMalloc(pErr, sizeof(*pBind));
     if (pBind == NULL) {
-      return SQLITE_NOMEM;
+      return;
     }
     pBind->pConn = pConn;
     pBind->pTvf = &aTvf[i];
     choirConnRef(pConn); /* tvfUnbind runs on failure too */
     rc = sqlite3_create_module_v2(pConn->db, aTvf[i].zName, &tvfModule, pBind,
                                   tvfUnbind);
-    if (rc != SQLITE_OK && pzErr) {
-      *pzErr = sqlite3_mprintf("choir: cannot register %s: %s", aTvf[i].zName,
-                               sqlite3_errmsg(pConn->db));
+    if (rc != SQLITE_OK) {
+      choirErrSet(pErr, rc, "cannot register %s: %s", aTvf[i].zName,
+                  sqlite3_errmsg(pConn->db));
     }
   }
-  return rc;
 }

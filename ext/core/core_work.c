@@ -452,12 +452,7 @@ static const ChoirTvf aWorkTvf[] = {
      workMetrics, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirWorkRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(
-      pConn, aWorkFunc, (int)(sizeof(aWorkFunc) / sizeof(aWorkFunc[0])), pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(
-        pConn, aWorkTvf, (int)(sizeof(aWorkTvf) / sizeof(aWorkTvf[0])), pzErr);
-  }
-  return rc;
+CHOIR_PRIVATE void choirWorkRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aWorkFunc);
+  choirTvfs(pConn, pErr, aWorkTvf);
 }

@@ -461,16 +461,8 @@ static const ChoirTvf aEmbedTvf[] = {
      embedEachNext, embedEachColumn, embedEachReset},
 };
 
-CHOIR_PRIVATE int choirEmbedRegister(ChoirConn *pConn, char **pzErr) {
-  int rc;
+CHOIR_PRIVATE void choirEmbedRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirConfigHook(pConn, "embed.provider", embedConfig);
-  rc = choirRegisterFuncs(pConn, aEmbedFunc,
-                          (int)(sizeof(aEmbedFunc) / sizeof(aEmbedFunc[0])),
-                          pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(pConn, aEmbedTvf,
-                           (int)(sizeof(aEmbedTvf) / sizeof(aEmbedTvf[0])),
-                           pzErr);
-  }
-  return rc;
+  choirFuncs(pConn, pErr, aEmbedFunc);
+  choirTvfs(pConn, pErr, aEmbedTvf);
 }

@@ -101,6 +101,6 @@ CHOIR_PRIVATE void choirEmbedBatch(ChoirConn *, ChoirErr *,
                                    const char *const *azText, const i64 *anText,
                                    int n, int eRole, float *aOut);
 
-CHOIR_PRIVATE int choirEmbedRegister(ChoirConn *pConn, char **pzErr);
+CHOIR_PRIVATE void choirEmbedRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_EMBED_H */

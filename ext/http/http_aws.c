@@ -729,6 +729,6 @@ static const ChoirTvf aAwsTvf[] = {
      6, 0, 1, CHOIR_EFFECT, 0, 0, awsCredentials, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirAwsRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterTvfs(pConn, aAwsTvf, 1, pzErr);
+CHOIR_PRIVATE void choirAwsRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirTvfs(pConn, pErr, aAwsTvf);
 }

@@ -735,6 +735,6 @@ static const ChoirTvf aRunTvf[] = {
      12, 0, 0, CHOIR_READ, 0, 0, runTransfers, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirHttpRunRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterTvfs(pConn, aRunTvf, 1, pzErr);
+CHOIR_PRIVATE void choirHttpRunRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirTvfs(pConn, pErr, aRunTvf);
 }

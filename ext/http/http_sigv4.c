@@ -651,6 +651,6 @@ static const ChoirFunc aSigFunc[] = {
     {"s3_sign_v4", 1, 1, CHOIR_PURE, 0, sigFunc, NULL},
 };
 
-CHOIR_PRIVATE int choirSigv4Register(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aSigFunc, 1, pzErr);
+CHOIR_PRIVATE void choirSigv4Register(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aSigFunc);
 }

@@ -12,9 +12,9 @@
 */
 #include "http.h"
 
-CHOIR_PRIVATE int choirHttpRunRegister(ChoirConn *pConn, char **pzErr);
-CHOIR_PRIVATE int choirSigv4Register(ChoirConn *pConn, char **pzErr);
-CHOIR_PRIVATE int choirAwsRegister(ChoirConn *pConn, char **pzErr);
+CHOIR_PRIVATE void choirHttpRunRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirSigv4Register(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirAwsRegister(ChoirConn *, ChoirErr *);
 
 /* --------------------------------------------------------------- arguments */
 
@@ -652,19 +652,10 @@ static const ChoirTvf aSqlTvf[] = {
      sqlReset},
 };
 
-CHOIR_PRIVATE int choirHttpRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(pConn, aSqlFunc, 3, pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(pConn, aSqlTvf, 3, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirHttpRunRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirSigv4Register(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirAwsRegister(pConn, pzErr);
-  }
-  return rc;
+CHOIR_PRIVATE void choirHttpRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aSqlFunc);
+  choirTvfs(pConn, pErr, aSqlTvf);
+  choirHttpRunRegister(pConn, pErr);
+  choirSigv4Register(pConn, pErr);
+  choirAwsRegister(pConn, pErr);
 }

@@ -54,6 +54,6 @@ CHOIR_PRIVATE void choirScanStmt(ChoirScan *, ChoirErr *, sqlite3_stmt *);
 CHOIR_PRIVATE void choirScanSort(ChoirScan *);
 CHOIR_PRIVATE void choirScanFree(ChoirScan *);
 
-CHOIR_PRIVATE int choirIndexRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirIndexRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_INDEX_H */

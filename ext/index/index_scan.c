@@ -447,7 +447,7 @@ static const ChoirFunc aScanFunc[] = {
     {"vec_scan_feed", 3, 3, CHOIR_READ, 0, scanFeed, NULL},
 };
 
-CHOIR_PRIVATE int choirIndexRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(pConn, aScanFunc, 1, pzErr);
-  return rc == SQLITE_OK ? choirRegisterTvfs(pConn, aScanTvf, 1, pzErr) : rc;
+CHOIR_PRIVATE void choirIndexRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aScanFunc);
+  choirTvfs(pConn, pErr, aScanTvf);
 }

@@ -54,6 +54,6 @@ CHOIR_PRIVATE int choirLogTriggers(ChoirConn *, ChoirErr *,
                                    ChoirLogTrigger a[CHOIR_LOG_TRIGGERS]);
 CHOIR_PRIVATE void choirLogTriggersFree(ChoirLogTrigger *a);
 
-CHOIR_PRIVATE int choirLogRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirLogRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_LOG_H */

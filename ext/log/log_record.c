@@ -66,8 +66,7 @@ static const ChoirFunc aLogFunc[] = {
     {"log_record", 2, 2, CHOIR_WRITE, 0, logRecordCall, NULL},
 };
 
-CHOIR_PRIVATE int choirLogRegister(ChoirConn *pConn, char **pzErr) {
+CHOIR_PRIVATE void choirLogRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirLogWorkRegister(pConn);
-  return choirRegisterFuncs(
-      pConn, aLogFunc, (int)(sizeof(aLogFunc) / sizeof(aLogFunc[0])), pzErr);
+  choirFuncs(pConn, pErr, aLogFunc);
 }

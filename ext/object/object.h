@@ -145,6 +145,6 @@ CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *, ChoirErr *,
 CHOIR_PRIVATE char *choirS3Presign(ChoirConn *, ChoirErr *, const char *zMethod,
                                    const char *zUrl, i64 nSeconds);
 
-CHOIR_PRIVATE int choirObjectRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirObjectRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_OBJECT_H */

@@ -448,12 +448,7 @@ static const ChoirTvf aObjSqlTvf[] = {
      0, 0, objSqlListFilter, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirObjectRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(
-      pConn, aObjSqlFunc, (int)(sizeof(aObjSqlFunc) / sizeof(aObjSqlFunc[0])),
-      pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(pConn, aObjSqlTvf, 1, pzErr);
-  }
-  return rc;
+CHOIR_PRIVATE void choirObjectRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aObjSqlFunc);
+  choirTvfs(pConn, pErr, aObjSqlTvf);
 }

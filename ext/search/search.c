@@ -338,8 +338,8 @@ static const ChoirFunc aIndexFunc[] = {
     {"choir_index", 0, 1, CHOIR_EFFECT, 0, indexFunc, NULL},
 };
 
-CHOIR_PRIVATE int choirSearchRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(pConn, aIndexFunc, 1, pzErr);
+CHOIR_PRIVATE void choirSearchRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aIndexFunc);
   choirPartAdd(pConn, &indexPart);
-  return rc == SQLITE_OK ? choirSearchQueryRegister(pConn, pzErr) : rc;
+  choirSearchQueryRegister(pConn, pErr);
 }

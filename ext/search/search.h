@@ -158,8 +158,8 @@ CHOIR_PRIVATE char *choirSearchPreview(const SearchTerms *, ChoirErr *,
                                        const char *z, i64 n);
 
 /* --------------------------------------------------------------- query ---- */
-CHOIR_PRIVATE int choirSearchQueryRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirSearchQueryRegister(ChoirConn *, ChoirErr *);
 
-CHOIR_PRIVATE int choirSearchRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirSearchRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_SEARCH_H */

@@ -700,6 +700,6 @@ static const ChoirTvf aQueryTvf[] = {
      7, 1, 4, CHOIR_EFFECT, CHOIR_LOCAL, 0, queryFilter, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirSearchQueryRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterTvfs(pConn, aQueryTvf, 1, pzErr);
+CHOIR_PRIVATE void choirSearchQueryRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirTvfs(pConn, pErr, aQueryTvf);
 }

@@ -273,20 +273,11 @@ static void storeMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
 static const ChoirPart storePart = {"store",    storeInstall, NULL,
                                     storeCheck, storeDoctor,  storeMetrics};
 
-CHOIR_PRIVATE int choirStoreRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirStoreArtifactRegister(pConn, pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirStoreFileRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirStoreImportRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirStoreExportRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirStoreChatRegister(pConn, pzErr);
-  }
+CHOIR_PRIVATE void choirStoreRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirStoreArtifactRegister(pConn, pErr);
+  choirStoreFileRegister(pConn, pErr);
+  choirStoreImportRegister(pConn, pErr);
+  choirStoreExportRegister(pConn, pErr);
+  choirStoreChatRegister(pConn, pErr);
   choirPartAdd(pConn, &storePart);
-  return rc;
 }

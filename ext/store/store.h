@@ -118,11 +118,11 @@ CHOIR_PRIVATE void choirStoreProblem(ChoirStoreReport *, const char *zFile,
 /* After a second, on a terminal, every 200 ms: a line on stderr. */
 CHOIR_PRIVATE void choirStoreProgress(ChoirStoreReport *, int bEnd);
 
-CHOIR_PRIVATE int choirStoreArtifactRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirStoreImportRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirStoreExportRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirStoreChatRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirStoreRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirStoreArtifactRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreFileRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreChatRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_STORE_H */

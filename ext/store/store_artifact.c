@@ -654,12 +654,8 @@ static const ChoirTvf aArtifactTvf[] = {
      artifactLsNext, artifactLsColumn, artifactLsReset},
 };
 
-CHOIR_PRIVATE int choirStoreArtifactRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(
-      pConn, aArtifactFunc,
-      (int)(sizeof(aArtifactFunc) / sizeof(aArtifactFunc[0])), pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(pConn, aArtifactTvf, 1, pzErr);
-  }
-  return rc;
+CHOIR_PRIVATE void choirStoreArtifactRegister(ChoirConn *pConn,
+                                              ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aArtifactFunc);
+  choirTvfs(pConn, pErr, aArtifactTvf);
 }

@@ -291,7 +291,6 @@ static const ChoirFunc aChatFunc[] = {
     {"setting_set", 2, 2, CHOIR_WRITE, 0, chatSettingSet, NULL},
 };
 
-CHOIR_PRIVATE int choirStoreChatRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(
-      pConn, aChatFunc, (int)(sizeof(aChatFunc) / sizeof(aChatFunc[0])), pzErr);
+CHOIR_PRIVATE void choirStoreChatRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aChatFunc);
 }

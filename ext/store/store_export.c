@@ -417,13 +417,12 @@ static const ChoirFunc aExportFunc[] = {
     {"artifact_export", 1, 2, CHOIR_EFFECT, 0, exportCall, NULL},
 };
 
-CHOIR_PRIVATE int choirStoreExportRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aExportFunc, 1, pzErr);
+CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aExportFunc);
 }
 
 #else
-CHOIR_PRIVATE int choirStoreExportRegister(ChoirConn *pConn, char **pzErr) {
-  (void)pConn, (void)pzErr;
-  return SQLITE_OK;
+CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  (void)pConn, (void)pErr;
 }
 #endif

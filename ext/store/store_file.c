@@ -350,13 +350,12 @@ static const ChoirFunc aDiskFunc[] = {
     {"artifact_put_file", 2, 3, CHOIR_EFFECT, 0, diskPut, NULL},
 };
 
-CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aDiskFunc, 1, pzErr);
+CHOIR_PRIVATE void choirStoreFileRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aDiskFunc);
 }
 
 #else
-CHOIR_PRIVATE int choirStoreFileRegister(ChoirConn *pConn, char **pzErr) {
-  (void)pConn, (void)pzErr;
-  return SQLITE_OK;
+CHOIR_PRIVATE void choirStoreFileRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  (void)pConn, (void)pErr;
 }
 #endif

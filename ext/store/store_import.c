@@ -385,13 +385,12 @@ static const ChoirFunc aImportFunc[] = {
     {"artifact_import", 1, 2, CHOIR_EFFECT, 0, importCall, NULL},
 };
 
-CHOIR_PRIVATE int choirStoreImportRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aImportFunc, 1, pzErr);
+CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aImportFunc);
 }
 
 #else
-CHOIR_PRIVATE int choirStoreImportRegister(ChoirConn *pConn, char **pzErr) {
-  (void)pConn, (void)pzErr;
-  return SQLITE_OK;
+CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  (void)pConn, (void)pErr;
 }
 #endif

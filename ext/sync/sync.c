@@ -361,21 +361,11 @@ static const ChoirTvf aSyncTvf[] = {
      9, 0, 1, CHOIR_EFFECT, 0, 0, syncStatus, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE int choirSyncRegister(ChoirConn *pConn, char **pzErr) {
-  int rc;
+CHOIR_PRIVATE void choirSyncRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirPartAdd(pConn, &syncPart);
-  rc = choirRegisterFuncs(pConn, aSyncFunc, 1, pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirRegisterTvfs(pConn, aSyncTvf, 1, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirPushRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirPullRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirBackupRegister(pConn, pzErr);
-  }
-  return rc;
+  choirFuncs(pConn, pErr, aSyncFunc);
+  choirTvfs(pConn, pErr, aSyncTvf);
+  choirPushRegister(pConn, pErr);
+  choirPullRegister(pConn, pErr);
+  choirBackupRegister(pConn, pErr);
 }

@@ -146,7 +146,7 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *, ChoirErr *, const char *zFile,
 ** caller frees. */
 CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *, ChoirErr *,
                                     const ChoirPosition *);
-CHOIR_PRIVATE int choirBackupRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirBackupRegister(ChoirConn *, ChoirErr *);
 
 /* ----------------------------------------------------------------- run ----
 ** One call: this file's position, the remote, and what is known of it.
@@ -183,11 +183,11 @@ CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *, ChoirCall *,
 ** row in those it makes. */
 CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *, ChoirErr *);
 
-CHOIR_PRIVATE int choirPushRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirPullRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirPushRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirPullRegister(ChoirConn *, ChoirErr *);
 
 /* ---------------------------------------------------------------- sync ---- */
 
-CHOIR_PRIVATE int choirSyncRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirSyncRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_SYNC_H */

@@ -201,6 +201,6 @@ static const ChoirFunc aBackupFunc[] = {
     {"choir_backup", 1, 1, CHOIR_EFFECT, 0, backupFunc, NULL},
 };
 
-CHOIR_PRIVATE int choirBackupRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aBackupFunc, 1, pzErr);
+CHOIR_PRIVATE void choirBackupRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aBackupFunc);
 }

@@ -249,6 +249,6 @@ static const ChoirFunc aPullFunc[] = {
     {"sync_pull", 0, 2, CHOIR_EFFECT, 0, pullFunc, NULL},
 };
 
-CHOIR_PRIVATE int choirPullRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aPullFunc, 1, pzErr);
+CHOIR_PRIVATE void choirPullRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aPullFunc);
 }

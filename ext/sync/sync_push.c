@@ -213,6 +213,6 @@ static const ChoirFunc aPushFunc[] = {
     {"sync_push", 0, 2, CHOIR_EFFECT, 0, pushFunc, NULL},
 };
 
-CHOIR_PRIVATE int choirPushRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aPushFunc, 1, pzErr);
+CHOIR_PRIVATE void choirPushRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aPushFunc);
 }

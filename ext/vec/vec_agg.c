@@ -99,6 +99,6 @@ static const ChoirFunc aAggFunc[] = {
     {"vec_avg", 1, 1, CHOIR_PURE, CHOIR_SUBTYPE, aggStep, aggAvgFinal},
 };
 
-CHOIR_PRIVATE int choirVecAggRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(pConn, aAggFunc, 2, pzErr);
+CHOIR_PRIVATE void choirVecAggRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aAggFunc);
 }

@@ -266,8 +266,6 @@ static const ChoirFunc aDistanceFunc[] = {
     {"inner_product", 2, 2, CHOIR_PURE, DISTANCE_ALIAS, distanceInner, NULL},
 };
 
-CHOIR_PRIVATE int choirVecDistanceRegister(ChoirConn *pConn, char **pzErr) {
-  return choirRegisterFuncs(
-      pConn, aDistanceFunc,
-      (int)(sizeof(aDistanceFunc) / sizeof(aDistanceFunc[0])), pzErr);
+CHOIR_PRIVATE void choirVecDistanceRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aDistanceFunc);
 }

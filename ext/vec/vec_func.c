@@ -648,8 +648,7 @@ static const ChoirTvf aVecTvf[] = {
      sizeof(EachCursor), eachFilter, eachNext, eachColumn, eachReset},
 };
 
-CHOIR_PRIVATE int choirVecFuncRegister(ChoirConn *pConn, char **pzErr) {
-  int rc = choirRegisterFuncs(
-      pConn, aVecFunc, (int)(sizeof(aVecFunc) / sizeof(aVecFunc[0])), pzErr);
-  return rc == SQLITE_OK ? choirRegisterTvfs(pConn, aVecTvf, 1, pzErr) : rc;
+CHOIR_PRIVATE void choirVecFuncRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aVecFunc);
+  choirTvfs(pConn, pErr, aVecTvf);
 }

@@ -106,23 +106,15 @@ static const ChoirFunc aKernelFunc[] = {
     {"vec_kernel", 0, 0, CHOIR_VOLATILE, 0, vecKernel, NULL},
 };
 
-CHOIR_PRIVATE int choirVecFuncRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirVecDistanceRegister(ChoirConn *, char **pzErr);
-CHOIR_PRIVATE int choirVecAggRegister(ChoirConn *, char **pzErr);
+CHOIR_PRIVATE void choirVecFuncRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirVecDistanceRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirVecAggRegister(ChoirConn *, ChoirErr *);
 
-CHOIR_PRIVATE int choirVecRegister(ChoirConn *pConn, char **pzErr) {
-  int rc;
+CHOIR_PRIVATE void choirVecRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirConfigHook(pConn, "vec.kernel", vecKernHook);
   choirPartAdd(pConn, &vecPart);
-  rc = choirRegisterFuncs(pConn, aKernelFunc, 1, pzErr);
-  if (rc == SQLITE_OK) {
-    rc = choirVecFuncRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirVecDistanceRegister(pConn, pzErr);
-  }
-  if (rc == SQLITE_OK) {
-    rc = choirVecAggRegister(pConn, pzErr);
-  }
-  return rc;
+  choirFuncs(pConn, pErr, aKernelFunc);
+  choirVecFuncRegister(pConn, pErr);
+  choirVecDistanceRegister(pConn, pErr);
+  choirVecAggRegister(pConn, pErr);
 }
