@@ -12,6 +12,7 @@
 **   tvf       table-valued functions         core_tvf.c
 **   config    settings and their sources     core_config.c
 **   json      JSON of others, kept apart     core_json.c
+**   lib       libraries opened at first use  core_lib.c
 **   secret    credentials and their scopes   core_secret.c
 **   work      choir_init, parts, migrations  core_work.c
 **
@@ -444,6 +445,27 @@ CHOIR_PRIVATE sqlite3_stmt *choirJsonStmt(ChoirConn *, ChoirErr *,
 ** when it is absent or null; an error when zJson is not JSON. */
 CHOIR_PRIVATE char *choirJsonText(ChoirConn *, ChoirErr *, const char *zJson,
                                   i64 nJson, const char *zPath);
+
+/* ---------------------------------------------------------------- lib ----
+** A library that is opened when it is first needed, never linked. Its
+** functions are called through a struct of pointers, one per symbol, in the
+** order of azSymbol:
+**
+**   #define LZ4_FUNCTIONS(X) X(compress_default) X(decompress_safe)
+**   typedef struct Lz4 {
+**   #define X(name) __typeof__(&LZ4_##name) name;
+**     LZ4_FUNCTIONS(X)
+**   #undef X
+**   } Lz4;
+*/
+typedef struct ChoirLib {
+  const char *const *azFile;   /* names to try, NULL at the end */
+  const char *const *azSymbol; /* NULL at the end */
+  const char *zInstall;        /* for the error: "liblz4-1, 1.9 or newer" */
+} ChoirLib;
+
+/* Fills the struct at pTable. The library stays open. */
+CHOIR_PRIVATE void choirLibOpen(ChoirErr *, const ChoirLib *, void *pTable);
 
 /* ------------------------------------------------------------- secret ----
 ** Credentials of this connection, by the scope that covers a URL. Pointers

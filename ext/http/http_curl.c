@@ -2,11 +2,9 @@
 /*
 ** One attempt of an exchange over libcurl; the only file that knows libcurl.
 **
-** The library is opened at the first request of a connection, not at load:
-** dlopen(RTLD_LOCAL|RTLD_DEEPBIND), so that inside a host with an OpenSSL of
-** its own (Node) libcurl binds to the one it was built with. CHOIR_CURL_LINKED
-** links it instead. It is never closed and curl_global_cleanup never called:
-** the host may use libcurl too.
+** The library is opened at the first request of a connection, not at load
+** (choirLibOpen); CHOIR_CURL_LINKED links it instead. curl_global_cleanup is
+** never called: the host may use libcurl too.
 **
 ** A connection has one multi handle, hence one pool of sockets; easy handles
 ** go back to a small stack after use. After fork() the child leaves the
@@ -22,7 +20,6 @@
 #include "http.h"
 #define CURL_DISABLE_TYPECHECK 1
 #include <curl/curl.h>
-#include <dlfcn.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -92,41 +89,14 @@ static void wireOpenLibrary(ChoirErr *pErr, HttpCurl *p) {
 #undef X
 }
 #else
-/* A sanitizer's allocator and DEEPBIND do not go together. */
-static int wireSanitized(void) {
-  return dlsym(RTLD_DEFAULT, "__asan_init") ||
-         dlsym(RTLD_DEFAULT, "__tsan_init") ||
-         dlsym(RTLD_DEFAULT, "__msan_init");
-}
-
 static void wireOpenLibrary(ChoirErr *pErr, HttpCurl *p) {
-  static const char *const azName[] = {"libcurl.so.4", "libcurl-gnutls.so.4",
-                                       "libcurl.4.dylib"};
-  int i, mMode = RTLD_NOW | RTLD_LOCAL;
-  void *pLib = NULL;
-  const char *zError = NULL;
-#ifdef RTLD_DEEPBIND
-  mMode |= wireSanitized() ? 0 : RTLD_DEEPBIND;
-#else
-  (void)wireSanitized;
-#endif
-  for (i = 0; i < 3 && pLib == NULL; i++) {
-    pLib = dlopen(azName[i], mMode);
-    zError = pLib || zError ? zError : dlerror();
-  }
-  if (pLib == NULL) {
-    choirErrSet(pErr, SQLITE_ERROR, "cannot open libcurl: %s; install libcurl4",
-                zError ? zError : "unknown reason");
-    return;
-  }
-#define X(name)                                                                \
-  *(void **)&p->name = dlsym(pLib, "curl_" #name);                             \
-  if (p->name == NULL) {                                                       \
-    choirErrSet(pErr, SQLITE_ERROR,                                            \
-                "libcurl lacks curl_" #name "; 7.85 or newer is needed");      \
-  }
-  CURL_FUNCTIONS(X)
+  static const char *const azFile[] = {"libcurl.so.4", "libcurl-gnutls.so.4",
+                                       "libcurl.4.dylib", NULL};
+#define X(name) "curl_" #name,
+  static const char *const azSymbol[] = {CURL_FUNCTIONS(X) NULL};
 #undef X
+  static const ChoirLib lib = {azFile, azSymbol, "libcurl4, 7.85 or newer"};
+  choirLibOpen(pErr, &lib, p);
 }
 #endif
 
