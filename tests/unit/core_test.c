@@ -175,6 +175,29 @@ static void the_nearest_name_is_near(void **state) {
   assert_null(choirNearest("entirely different", az, 3));
 }
 
+static void a_library_that_is_missing_says_what_to_install(void **state) {
+  static const char *const azNone[] = {"libchoir-none.so.1", NULL};
+  static const char *const azHere[] = {"libchoir-none.so.1", "libc.so.6", NULL};
+  static const char *const azSymbol[] = {"strlen", "choir_no_such", NULL};
+  ChoirLib lib = {azNone, azSymbol, "none-1"};
+  struct {
+    size_t (*strlen)(const char *);
+    void (*none)(void);
+  } table = {NULL, NULL};
+  ChoirErr err = {0, NULL};
+  (void)state;
+  choirLibOpen(&err, &lib, &table);
+  assert_string_equal(err.zMsg,
+                      "cannot open libchoir-none.so.1; install none-1");
+  choirErrClear(&err);
+  lib.azFile = azHere;
+  choirLibOpen(&err, &lib, &table);
+  assert_string_equal(err.zMsg, "libchoir-none.so.1 has no choir_no_such;"
+                                " install none-1");
+  assert_int_equal(table.strlen("four"), 4);
+  choirErrClear(&err);
+}
+
 int main(void) {
   const struct CMUnitTest aTest[] = {
       cmocka_unit_test(a_buffer_grows_up_to_its_cap_and_names_it),
