@@ -210,6 +210,7 @@ int main(void) {
       cmocka_unit_test(sha256_gives_the_standards_examples),
       cmocka_unit_test(crc64_gives_its_published_check_value),
       cmocka_unit_test(the_nearest_name_is_near),
+      cmocka_unit_test(a_library_that_is_missing_says_what_to_install),
   };
   sqlite3_initialize();
   return cmocka_run_group_tests(aTest, NULL, NULL);
