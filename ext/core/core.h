@@ -9,7 +9,8 @@
 **   conn      what one connection owns       core_conn.c
 **   stmt      cached statements, savepoints  core_stmt.c
 **   registry  functions, risk classes        core_registry.c
-**   tvf       table-valued functions         core_tvf.c
+**   tvf       table-valued functions         core_vtab.c
+**   table     tables whose rows live elsewhere  core_vtab.c
 **   config    settings and their sources     core_config.c
 **   json      JSON of others, kept apart     core_json.c
 **   lib       libraries opened at first use  core_lib.c
@@ -68,9 +69,11 @@ typedef struct ChoirConn ChoirConn;
 typedef struct ChoirCursor ChoirCursor;
 typedef struct ChoirErr ChoirErr;
 typedef struct ChoirFunc ChoirFunc;
+typedef struct ChoirModule ChoirModule;
 typedef struct ChoirPart ChoirPart;
 typedef struct ChoirRows ChoirRows;
 typedef struct ChoirSecret ChoirSecret;
+typedef struct ChoirTable ChoirTable;
 typedef struct ChoirTvf ChoirTvf;
 typedef struct ChoirTxn ChoirTxn;
 
@@ -386,6 +389,10 @@ struct ChoirCursor {
   u8 bEof;
   ChoirRows rows; /* rows from memory */
   i64 iRow;       /* 0-based */
+  int iPlan;      /* what xPlan chose: see ChoirModule */
+  const char *zPlan;
+  int nValue; /* values that xPlan asked for, during xFilter only */
+  sqlite3_value **apValue;
 };
 
 struct ChoirTvf {
@@ -413,6 +420,58 @@ CHOIR_PRIVATE void choirRowReal(ChoirCursor *, double v);
 CHOIR_PRIVATE void choirRowsJson(const ChoirCursor *, ChoirBuf *,
                                  const char *const *azKey, int nCol);
 CHOIR_PRIVATE void choirRowsFree(ChoirCursor *);
+
+/* -------------------------------------------------------------- table ----
+** A table whose rows live elsewhere (objects, points, a remote database):
+**
+**   CREATE VIRTUAL TABLE temp.name USING module(argument, …)
+**
+** in TEMP and nowhere else, so that no file ever names it. When tvf.zColumns
+** is given the module is a table-valued function too, read-only there. The
+** table's columns come from xOpen. Everything of ChoirTvf holds, and:
+**
+**   xOpen   reads the arguments (unquoted) and writes the columns, as in
+**           CREATE TABLE; a table-valued function has none and no xOpen
+**   xClose  releases what xOpen made
+**   xPlan   xBestIndex for all columns but the arguments of the function, whose
+**           values are asked for already: those that it asks for get argvIndex
+**           from *pnValue + 1 on (count them there) and are the cursor's
+**           apValue; *piPlan and pInfo->idxStr are its iPlan and zPlan. For a
+**           plan that is impossible: choirErrSet(pErr, SQLITE_CONSTRAINT, "")
+**   xWrite  xUpdate (sqlite.org/vtab.html): apValue and *piRowid are the same
+**   xSync, xRollback   before the host's transaction commits, after it was
+**           rolled back: for writes that xWrite keeps to send together
+*/
+struct ChoirTable {
+  sqlite3_vtab base;
+  ChoirConn *pConn;
+  const ChoirModule *pModule; /* NULL: a plain ChoirTvf */
+  const ChoirTvf *pTvf;
+  int nCol;    /* visible columns; xOpen says how many of a created table */
+  u8 bCreated; /* by CREATE VIRTUAL TABLE; 0: as a table-valued function */
+};
+
+struct ChoirModule {
+  ChoirTvf tvf;
+  int nTable; /* sizeof the table, ChoirTable first; 0: just that */
+  u8 bKeyed;  /* WITHOUT ROWID: rows are told apart by their PRIMARY KEY */
+  void (*xOpen)(ChoirTable *, ChoirErr *, int nArg, char **azArg,
+                ChoirBuf *pColumns);
+  void (*xClose)(ChoirTable *);
+  void (*xPlan)(ChoirTable *, ChoirErr *, sqlite3_index_info *pInfo,
+                int *pnValue, int *piPlan);
+  i64 (*xRowid)(ChoirCursor *); /* NULL: the row's number from 1 */
+  void (*xWrite)(ChoirTable *, ChoirErr *, int nValue, sqlite3_value **apValue,
+                 i64 *piRowid); /* NULL: read-only */
+  void (*xSync)(ChoirTable *, ChoirErr *);
+  void (*xRollback)(ChoirTable *);
+};
+
+CHOIR_PRIVATE void choirRegisterModule(ChoirConn *, ChoirErr *,
+                                       const ChoirModule *);
+/* Strips one pair of quotes ('…' "…" `…` […]) and the space around, in
+** place. */
+CHOIR_PRIVATE char *choirUnquote(char *z);
 
 /* ------------------------------------------------------------- config ----
 ** One table of every key in core_config.c: its default, environment names and
