@@ -26,7 +26,8 @@ import shell_db
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SO = os.path.abspath(os.environ.get("CHOIR_SO", str(ROOT / "choir.so")))
 DRIVER = os.environ.get("CHOIR_DRIVER", "sqlite3")
-SHELL = os.environ.get("CHOIR_SHELL", str(ROOT / "build/shell/choir-shell"))
+SHELL = os.environ.get("CHOIR_SHELL",
+                       str(ROOT / "build/shell/choir-shell-asan"))
 OMIT_NET = DRIVER == "shell" and SHELL.endswith("-nonet")
 REPEAT = os.environ.get("CHOIR_REPEAT") == "1"
 NET = ("http", "qdrant", "nats", "libsql")  # folders of tests that it lacks

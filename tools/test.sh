@@ -3,7 +3,7 @@
 # Installs what the tests need and runs them all; `make test`.
 #
 #   test.sh               every stage
-#   test.sh STAGE         one of: sqlite newest unit kern shell omit-net asan oom hosts
+#   test.sh STAGE         one of: sqlite newest unit kern asan omit-net oom hosts
 #   test.sh 'PATTERN'     test cases whose name matches (pytest -k), and C unit
 #                         tests whose file name does
 #
@@ -12,7 +12,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 unset MAKEFLAGS MAKELEVEL
-STAGES="sqlite newest unit kern shell omit-net asan oom hosts"
+STAGES="sqlite newest unit kern asan omit-net oom hosts"
 pattern=${1:-}
 only=
 case " $STAGES " in *" ${pattern:-none} "*) only=$pattern pattern= ;; esac
@@ -49,7 +49,7 @@ cases() { # cases ENV… : the SQL-level cases, two at a time
   local status
   # tests/kern is the stage of that name.
   env "$@" $python -m pytest -q -n 2 --dist load ${pattern:+-k "$pattern"} \
-    --ignore=tests/kern tests
+    ${only_marked:+-m "$only_marked"} --ignore=tests/kern tests
   status=$?
   # 5: the pattern matches no case here
   [ $status = 5 ] && [ -n "$pattern" ] && status=0
@@ -75,26 +75,26 @@ kern() {
   make -s kern && make -s foreign
 }
 
-shell() {
+shell() { # shell NAME: cases on build/shell/NAME
   tests/shell/build.sh &&
     cases CHOIR_REPEAT=1 CHOIR_DRIVER=shell CHOIR_SHELL="$PWD/build/shell/$1"
 }
 
-# The extension under both sanitizers inside Debian's Python. Python itself
-# leaks at exit, so leaks are looked for in the static shell, which has them
-# with their stacks (nothing is unloaded).
+# The whole of the cases run under both sanitizers in the static shell, which
+# has leaks with their stacks (nothing is unloaded, and Python itself leaks).
+# What needs the connection in its own process runs inside Debian's Python.
 asan() {
-  make -s asan && tests/shell/build.sh asan || return 1
+  make -s asan || return 1
+  echo "-- the amalgamation in the shell, with leaks"
+  UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
+    ASAN_OPTIONS=allocator_may_return_null=1:exitcode=23 \
+    shell choir-shell-asan || return 1
   echo "-- choir.so inside Python"
-  cases CHOIR_REPEAT=1 LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
+  only_marked=inprocess \
+    cases CHOIR_REPEAT=1 LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1 \
     UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
-    CHOIR_SO="$PWD/build/asan/choir.so" || return 1
-  echo "-- the amalgamation in the shell, with leaks"
-  cases CHOIR_REPEAT=1 CHOIR_DRIVER=shell \
-    CHOIR_SHELL="$PWD/build/shell/choir-shell-asan" \
-    UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
-    ASAN_OPTIONS=allocator_may_return_null=1:exitcode=23
+    CHOIR_SO="$PWD/build/asan/choir.so"
 }
 
 oom() {
@@ -113,10 +113,10 @@ stage newest "the cases on SQLite $($python -c \
   cases CHOIR_REPEAT=1 CHOIR_DRIVER=apsw
 stage unit "C unit tests" units
 stage kern "distance kernels, tier by tier" kern
-stage shell "the cases on a shell linked from the amalgamation" \
-  shell choir-shell
-stage omit-net "the same with CHOIR_OMIT_NET" shell choir-shell-nonet
-stage asan "the cases under AddressSanitizer and UBSan" asan
+stage asan "the cases on a shell linked from the amalgamation, under\
+ AddressSanitizer and UBSan" asan
+stage omit-net "the same with CHOIR_OMIT_NET, without sanitizers" \
+  shell choir-shell-nonet
 stage oom "every function with every allocation failing" oom
 stage hosts "hosts that are here" hosts
 

@@ -135,8 +135,9 @@ def generator(tmp_path_factory):
     """The extension of trigger_sql.c, linked with the objects of the build."""
     so = tmp_path_factory.mktemp("log") / "trigger_sql.so"
     build = ROOT / "build"
-    objects = [*(build / "ext/core").glob("*.o"),
-               *(build / "ext/log").glob("*.o"), *build.glob("gen_*.o")]
+    objects = [build / c.relative_to(ROOT).with_suffix(".o")
+               for room in ("core", "log") for c in ROOT.glob(f"ext/{room}/*.c")]
+    objects += [build / "gen_help.o", build / "gen_sql.o"]
     subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", so,
                     ROOT / "tests/log/trigger_sql.c", *objects], check=True)
     return so

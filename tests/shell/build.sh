@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# build.sh [asan]: build/shell/choir-shell, choir-shell-nonet (CHOIR_OMIT_NET)
-# and, when asked, choir-shell-asan: SQLite's own command-line shell with choir
-# linked in from the amalgamation. The shell's source comes from Debian's source
-# package, of the version of libsqlite3.a.
+# build.sh: build/shell/choir-shell-asan and choir-shell-nonet (CHOIR_OMIT_NET):
+# SQLite's own command-line shell with choir linked in from the amalgamation.
+# The shell's source comes from Debian's source package, of the version of
+# libsqlite3.a.
 set -eu
 cd "$(dirname "$0")/../.."
 out=$PWD/build/shell
@@ -47,7 +47,7 @@ link() { # link NAME FLAGS…
     "$out/shell.o" /usr/lib/"$(gcc -print-multiarch)"/libsqlite3.a \
     -lm -ldl -lpthread -o "$out/$name"
 }
-link choir-shell
-link choir-shell-nonet -DCHOIR_OMIT_NET
-[ "${1:-}" != asan ] || link choir-shell-asan -fno-omit-frame-pointer \
+link choir-shell-nonet -DCHOIR_OMIT_NET &
+link choir-shell-asan -fno-omit-frame-pointer \
   -fsanitize=address,undefined -fno-sanitize-recover=undefined
+wait $!
