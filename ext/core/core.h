@@ -483,6 +483,11 @@ CHOIR_PRIVATE i64 choirConfigInt(ChoirConn *, const char *zKey, i64 iDefault);
 /* What choir_config(key, value) does; NULL: back to the default. */
 CHOIR_PRIVATE void choirConfigSet(ChoirConn *, ChoirErr *, const char *zKey,
                                   const char *zValue);
+/* Is z fit to be one part of a key or a subject: letters, digits, '.', '_' and
+** '-', not beginning with '.', at most 128 bytes? */
+CHOIR_PRIVATE int choirNameFits(const char *z);
+/* The configured user, fit as above; sticky when unset or not fit. */
+CHOIR_PRIVATE const char *choirUser(ChoirConn *, ChoirErr *);
 /* Called with the new value (NULL: back to the default) before it is kept. */
 CHOIR_PRIVATE void choirConfigHook(ChoirConn *, const char *zKey,
                                    void (*x)(ChoirConn *, ChoirErr *,

@@ -50,6 +50,9 @@ static const struct {
      "limit for a whole call, retries included; 0: none"},
     {"remote", "CHOIR_REMOTE", NULL, 0,
      "where sync_push() and sync_pull() go, e.g. file:///srv/ws.sqlite"},
+    {"remote.artifacts", "CHOIR_REMOTE_ARTIFACTS", NULL, 0,
+     "where content over 1 MiB goes, below users/{user}/artifacts/, e.g."
+     " s3://bucket/; unset: what stands before users/{user}/ in remote"},
     {"schema", "CHOIR_SCHEMA", "main", 0,
      "attached database that the workspace functions act on"},
     {"user", "CHOIR_USER", NULL, 0,
@@ -250,6 +253,33 @@ CHOIR_PRIVATE i64 choirConfigInt(ChoirConn *pConn, const char *zKey,
   return z && *z && *zEnd == 0 ? v : iDefault;
 }
 
+CHOIR_PRIVATE int choirNameFits(const char *z) {
+  size_t n = strlen(z);
+  return n > 0 && n <= 128 && z[0] != '.' &&
+         strspn(z, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                   "0123456789._-") == n;
+}
+
+static void configUser(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
+  (void)pConn;
+  if (z && !choirNameFits(z)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "user must be 1 to 128 letters, digits, '.', '_' or '-' and"
+                " not start with '.', got '%.200s'",
+                z);
+  }
+}
+
+CHOIR_PRIVATE const char *choirUser(ChoirConn *pConn, ChoirErr *pErr) {
+  const char *z = choirConfig(pConn, "user");
+  if (z == NULL || z[0] == 0) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "no user; set it by choir_config('user', …) or CHOIR_USER");
+  }
+  configUser(pConn, pErr, z);
+  return pErr->rc == SQLITE_OK ? z : NULL;
+}
+
 CHOIR_PRIVATE void choirConfigHook(ChoirConn *pConn, const char *zKey,
                                    void (*x)(ChoirConn *, ChoirErr *,
                                              const char *zValue)) {
@@ -269,19 +299,6 @@ static void configSchema(ChoirConn *pConn, ChoirErr *pErr, const char *zValue) {
     choirErrSet(pErr, SQLITE_ERROR, "no attached database '%s'", zValue);
   }
   choirStmtFlush(pConn);
-}
-
-static void configUser(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
-  size_t n = z ? strlen(z) : 1;
-  (void)pConn;
-  if (z && (n == 0 || n > 128 || z[0] == '.' ||
-            strspn(z, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                      "0123456789._-") != n)) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "user must be 1 to 128 letters, digits, '.', '_' or '-' and"
-                " not start with '.', got '%s'",
-                z);
-  }
 }
 
 static const char *configMasked(int i, const char *z) {

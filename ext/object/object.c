@@ -146,3 +146,10 @@ CHOIR_PRIVATE int choirObjectList(ChoirObject *p, ChoirErr *pErr,
   }
   return objectOutcome(pErr, e);
 }
+
+CHOIR_PRIVATE void choirObjectToBuf(void *pArg, ChoirErr *pErr, const void *a,
+                                    u64 n) {
+  if (pErr->rc == SQLITE_OK) {
+    choirBufAppend(pArg, a, n);
+  }
+}

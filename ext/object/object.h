@@ -6,6 +6,7 @@
 **   file      the file:// backend, private files   object_file.c
 **   s3        the s3:// backend                     object_s3.c
 **   sql       s3_get, s3_put, s3_list, …            object_sql.c
+**   artifact  artifact_flush, _fetch, _sweep, …     object_artifact.c
 **
 ** A store is opened by URL: everything up to the last '/' is its root, what
 ** follows is zKey (empty when the URL ends in '/'). Keys are relative to the
@@ -99,6 +100,9 @@ CHOIR_PRIVATE int choirObjectDelete(ChoirObject *, ChoirErr *, const char *zKey,
 CHOIR_PRIVATE int choirObjectList(ChoirObject *, ChoirErr *,
                                   const char *zPrefix, ChoirObjectEach,
                                   void *pArg);
+/* A ChoirObjectWrite that appends to the ChoirBuf pArg. */
+CHOIR_PRIVATE void choirObjectToBuf(void *pArg, ChoirErr *, const void *a,
+                                    u64 n);
 /* Sticky error unless zKey is a key as described above. */
 CHOIR_PRIVATE void choirObjectKeyCheck(ChoirErr *, const char *zKey);
 
@@ -144,6 +148,19 @@ CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *, ChoirErr *,
 /* A URL that does one thing without credentials; caller frees. */
 CHOIR_PRIVATE char *choirS3Presign(ChoirConn *, ChoirErr *, const char *zMethod,
                                    const char *zUrl, i64 nSeconds);
+
+/* ------------------------------------------------------------ artifact ---- */
+
+typedef struct ChoirArtifactFlushed {
+  int nMoved, nLeft;
+  i64 nByte;
+} ChoirArtifactFlushed;
+
+/* Moves large content out of the workspace; no place configured is an error
+** only when bMust. */
+CHOIR_PRIVATE void choirArtifactFlush(ChoirConn *, ChoirErr *, int bMust,
+                                      ChoirArtifactFlushed *);
+CHOIR_PRIVATE void choirObjectArtifactRegister(ChoirConn *, ChoirErr *);
 
 CHOIR_PRIVATE void choirObjectRegister(ChoirConn *, ChoirErr *);
 

@@ -34,11 +34,6 @@ static void objSqlMeta(ChoirCall *p, const ChoirObjectMeta *pMeta) {
   choirBufFree(&b);
 }
 
-static void objSqlToBuf(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
-  (void)pErr;
-  choirBufAppend(pArg, a, n);
-}
-
 /*
 ** SQL: s3_get(url[, offset, length]) -> BLOB
 **
@@ -70,7 +65,7 @@ static void objSqlGet(ChoirCall *p) {
   choirBufInit(&b, &p->err,
                (u64)sqlite3_limit(p->pConn->db, SQLITE_LIMIT_LENGTH, -1));
   if (pObj && choirObjectGet(pObj, &p->err, pObj->zKey, iOff, nByte, &meta,
-                             objSqlToBuf, &b) == CHOIR_OBJECT_ABSENT) {
+                             choirObjectToBuf, &b) == CHOIR_OBJECT_ABSENT) {
     objSqlAbsent(&p->err, pObj);
   }
   if (p->err.rc == SQLITE_OK) {
@@ -451,4 +446,5 @@ static const ChoirTvf aObjSqlTvf[] = {
 CHOIR_PRIVATE void choirObjectRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aObjSqlFunc);
   choirTvfs(pConn, pErr, aObjSqlTvf);
+  choirObjectArtifactRegister(pConn, pErr);
 }

@@ -44,6 +44,8 @@ struct SearchDoc {
   int nPath;
   const char *aText; /* content; NULL: none */
   i64 nText;
+  const char *zRemote; /* its SHA-256, hexadecimal or empty, when the content
+                       ** lies in the object store; else NULL */
 };
 
 struct SearchStore {

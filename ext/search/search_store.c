@@ -8,28 +8,35 @@
 ** chunk 0: searchable by its words, without a vector, and all that is searched
 ** of a file that is not text.
 **
+** Content that has moved to the object store stays searchable as it was indexed,
+** as long as its hash is the same; what was never here is found by its path.
+**
 ** Text is what has no NUL byte and at most one byte in 32 that is not UTF-8;
 ** those become '?', which keeps every offset.
 */
 #include "search.h"
 
 #define SEARCH_HASH 16 /* bytes of SHA-256 that are kept */
+#define SEARCH_REMOTE                                                          \
+  " CASE WHEN content IS NULL AND s3_key IS NOT NULL THEN coalesce(hash, '')"  \
+  " END"
 
 static const struct {
   const char *zKind, *zTable, *zOne, *zAll, *zGone;
 } aSearchKind[SEARCH_KINDS] = {
     {"artifact", "artifacts",
-     "SELECT id, content, path FROM ~.artifacts"
+     "SELECT id, content, path," SEARCH_REMOTE " FROM ~.artifacts"
      " WHERE id=?1 AND deleted_at IS NULL",
-     "SELECT id, content, path FROM ~.artifacts WHERE deleted_at IS NULL",
+     "SELECT id, content, path," SEARCH_REMOTE " FROM ~.artifacts"
+     " WHERE deleted_at IS NULL",
      "SELECT 1 FROM ~.artifacts WHERE id=?1 AND deleted_at IS NULL"},
     {"message", "messages",
-     "SELECT id, content, NULL FROM ~.messages WHERE id=?1",
-     "SELECT id, content, NULL FROM ~.messages",
+     "SELECT id, content, NULL, NULL FROM ~.messages WHERE id=?1",
+     "SELECT id, content, NULL, NULL FROM ~.messages",
      "SELECT 1 FROM ~.messages WHERE id=?1"},
     {"memory", "memories",
-     "SELECT id, content, NULL FROM ~.memories WHERE id=?1",
-     "SELECT id, content, NULL FROM ~.memories",
+     "SELECT id, content, NULL, NULL FROM ~.memories WHERE id=?1",
+     "SELECT id, content, NULL, NULL FROM ~.memories",
      "SELECT 1 FROM ~.memories WHERE id=?1"},
 };
 
@@ -354,13 +361,29 @@ static i64 storeWriteDoc(SearchStore *p, ChoirErr *pErr, const SearchDoc *pDoc,
   return iDoc;
 }
 
+/* The hash of a document's content: computed, or read from the row. */
+static void storeHash(const SearchDoc *pDoc, u8 aHash[32]) {
+  int i;
+  if (pDoc->zRemote == NULL || strlen(pDoc->zRemote) != 64) {
+    choirSha256(pDoc->aText ? pDoc->aText : "", (u64)pDoc->nText, aHash);
+    return;
+  }
+  for (i = 0; i < 64; i++) {
+    int c = (u8)pDoc->zRemote[i];
+    c = (c | 32) >= 'a' ? (c | 32) - 'a' + 10 : c - '0';
+    aHash[i / 2] = (u8)(i % 2 ? aHash[i / 2] << 4 | (c & 15) : c & 15);
+  }
+}
+
 CHOIR_PRIVATE void choirSearchPut(SearchStore *p, ChoirErr *pErr,
                                   const SearchDoc *pDoc) {
   u8 aHash[32];
   StoreHave have;
   i64 iDoc, iFirst;
-  choirSha256(pDoc->aText ? pDoc->aText : "", (u64)pDoc->nText, aHash);
+  int bUnseen; /* its content is elsewhere and was never indexed */
+  storeHash(pDoc, aHash);
   have = storeFind(p, pErr, pDoc, aHash);
+  bUnseen = pDoc->zRemote && !have.bHash;
   if (pErr->rc != SQLITE_OK || (have.iDoc && have.bPath && have.bHash)) {
     return;
   }
@@ -372,7 +395,7 @@ CHOIR_PRIVATE void choirSearchPut(SearchStore *p, ChoirErr *pErr,
     storeRemove(p, pErr, iFirst,
                 have.bHash ? iFirst : iFirst | SEARCH_CHUNK_MOST);
   }
-  iDoc = storeWriteDoc(p, pErr, pDoc, aHash);
+  iDoc = storeWriteDoc(p, pErr, pDoc, bUnseen ? NULL : aHash);
   if (pDoc->zPath) {
     storeAdd(p, pErr, iDoc << SEARCH_CHUNK_BITS, 0, pDoc->zPath, pDoc->nPath);
   }
@@ -384,7 +407,7 @@ CHOIR_PRIVATE void choirSearchPut(SearchStore *p, ChoirErr *pErr,
 
 CHOIR_PRIVATE void choirSearchDrop(SearchStore *p, ChoirErr *pErr, int eKind,
                                    const char *zId, int nId, int bForget) {
-  SearchDoc doc = {eKind, zId, nId, NULL, 0, NULL, 0};
+  SearchDoc doc = {eKind, zId, nId, NULL, 0, NULL, 0, NULL};
   i64 iDoc = storeFind(p, pErr, &doc, NULL).iDoc;
   sqlite3_stmt *pStmt;
   if (iDoc) {
@@ -407,7 +430,7 @@ CHOIR_PRIVATE void choirSearchDrop(SearchStore *p, ChoirErr *pErr, int eKind,
 /* The document in a row of zOne or zAll; what it points at lives until the
 ** statement steps on. */
 static SearchDoc storeRow(sqlite3_stmt *pStmt, int eKind) {
-  SearchDoc doc = {eKind, NULL, 0, NULL, 0, NULL, 0};
+  SearchDoc doc = {eKind, NULL, 0, NULL, 0, NULL, 0, NULL};
   doc.zId = (const char *)sqlite3_column_text(pStmt, 0);
   doc.nId = sqlite3_column_bytes(pStmt, 0);
   doc.aText = sqlite3_column_type(pStmt, 1) == SQLITE_BLOB
@@ -416,6 +439,7 @@ static SearchDoc storeRow(sqlite3_stmt *pStmt, int eKind) {
   doc.nText = sqlite3_column_bytes(pStmt, 1);
   doc.zPath = (const char *)sqlite3_column_text(pStmt, 2);
   doc.nPath = sqlite3_column_bytes(pStmt, 2);
+  doc.zRemote = (const char *)sqlite3_column_text(pStmt, 3);
   return doc;
 }
 

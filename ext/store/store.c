@@ -275,7 +275,6 @@ static const ChoirPart storePart = {"store",    storeInstall, NULL,
 
 CHOIR_PRIVATE void choirStoreRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirStoreArtifactRegister(pConn, pErr);
-  choirStoreFileRegister(pConn, pErr);
   choirStoreImportRegister(pConn, pErr);
   choirStoreExportRegister(pConn, pErr);
   choirStoreChatRegister(pConn, pErr);

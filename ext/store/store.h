@@ -6,6 +6,7 @@
 **   store     triggers, checks, registration        store.c
 **   path      path rules, kinds of files            store_path.c
 **   artifact  artifact_put, get, delete, move, ls   store_artifact.c
+**   content   an artifact's content in pieces       store_content.c
 **   file      reading real files safely             store_file.c
 **   import    artifact_import                       store_import.c
 **   export    artifact_export                       store_export.c
@@ -54,8 +55,11 @@ typedef struct ChoirStorePut {
   char zHash[65];    /* SHA-256 of the content, hexadecimal */
   const char *zMime; /* NULL: keep the one there, or guess */
   const char *zMeta; /* NULL: keep what is there, or {} */
+  const char *zKey;  /* the content lies in the object store under this key: a
+                     ** and n only describe it */
+  char *zId; /* in: the id of a new artifact, or NULL; out: its id, caller
+             ** frees */
   /* results */
-  char *zId;   /* caller frees */
   int eChange; /* CHOIR_STORE_SAME, _NEW or _CHANGED */
   int bStored; /* the content was stored, not only found to be there */
 } ChoirStorePut;
@@ -66,9 +70,31 @@ CHOIR_PRIVATE const char *choirStoreArgMime(ChoirErr *, sqlite3_value *);
 CHOIR_PRIVATE void choirStorePutRow(ChoirConn *, ChoirErr *, ChoirStorePut *);
 /* A statement on the live artifact that z (id or path) names, standing on its
 ** row, or NULL where there is none: columns id, path, content, s3_key,
-** size_bytes, hash, rowid. Give it back by choirStmtDone. */
+** size_bytes, hash, rowid, mime_type. Give it back by choirStmtDone. */
 CHOIR_PRIVATE sqlite3_stmt *choirStoreFind(ChoirConn *, ChoirErr *,
                                            const char *z);
+
+/* ------------------------------------------------------------ content ----
+** An artifact's content in pieces: TEXT is UTF-8 whatever the database's
+** encoding, a large BLOB is streamed.
+*/
+#define CHOIR_STORE_CHUNK ((i64)1 << 20)
+
+typedef struct ChoirStoreContent {
+  ChoirConn *pConn;
+  i64 n;               /* bytes */
+  sqlite3_stmt *pStmt; /* holds a, or NULL */
+  const char *a;
+  sqlite3_blob *pBlob; /* instead of a */
+  char *aChunk;        /* of CHOIR_STORE_CHUNK bytes, for pBlob */
+} ChoirStoreContent;
+
+CHOIR_PRIVATE void choirStoreContentOpen(ChoirConn *, ChoirErr *,
+                                         ChoirStoreContent *, i64 iRowid);
+/* Bytes [i, i+n), n <= CHOIR_STORE_CHUNK; they stay until the next call. */
+CHOIR_PRIVATE const char *choirStoreContentAt(ChoirErr *, ChoirStoreContent *,
+                                              i64 i, i64 n);
+CHOIR_PRIVATE void choirStoreContentClose(ChoirStoreContent *);
 
 /* --------------------------------------------------------------- file ----
 ** The files of every database on this connection (file, -wal, -shm, -journal)
@@ -119,7 +145,6 @@ CHOIR_PRIVATE void choirStoreProblem(ChoirStoreReport *, const char *zFile,
 CHOIR_PRIVATE void choirStoreProgress(ChoirStoreReport *, int bEnd);
 
 CHOIR_PRIVATE void choirStoreArtifactRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreFileRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirStoreChatRegister(ChoirConn *, ChoirErr *);

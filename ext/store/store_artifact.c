@@ -12,10 +12,13 @@
 
 /* ------------------------------------------------------------------- put */
 
-/* Text, a blob, or room for a blob that is written later. */
+/* Text, a blob, room for a blob that is written later, or NULL for content that
+** lies elsewhere. */
 static void artifactBindContent(ChoirErr *pErr, sqlite3_stmt *pStmt, int i,
                                 const ChoirStorePut *p) {
-  if (p->bText) {
+  if (p->zKey) {
+    choirBindText(pErr, pStmt, i, NULL, 0);
+  } else if (p->bText) {
     choirBindText(pErr, pStmt, i, p->n ? p->a : "", p->n);
   } else if (p->a) {
     choirBindBlob(pErr, pStmt, i, p->a, p->n);
@@ -31,10 +34,13 @@ static void artifactInsert(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *p) {
   sqlite3_stmt *pStmt = choirStmt(
       pConn, pErr,
       "INSERT INTO ~.artifacts(id, path, name, mime_type, content, size_bytes,"
-      " hash, created_at, updated_at, metadata)"
-      " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, coalesce(?9, '{}'))");
-  choirUuid7(zId);
-  choirBindText(pErr, pStmt, 1, zId, 36);
+      " hash, created_at, updated_at, metadata, s3_key)"
+      " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, coalesce(?9, '{}'), ?10)");
+  if (p->zId == NULL) {
+    choirUuid7(zId);
+    p->zId = choirMprintf(pErr, "%s", zId);
+  }
+  choirBindText(pErr, pStmt, 1, p->zId, -1);
   choirBindText(pErr, pStmt, 2, p->zPath, -1);
   choirBindText(pErr, pStmt, 3, choirStoreName(p->zPath), -1);
   choirBindText(pErr, pStmt, 4,
@@ -44,9 +50,9 @@ static void artifactInsert(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *p) {
   choirBindText(pErr, pStmt, 7, p->zHash, 64);
   choirBindInt(pErr, pStmt, 8, iNow);
   choirBindText(pErr, pStmt, 9, p->zMeta, -1);
+  choirBindText(pErr, pStmt, 10, p->zKey, -1);
   choirStep(pErr, pStmt);
   choirStmtDone(pConn, pStmt);
-  p->zId = choirMprintf(pErr, "%s", zId);
   p->eChange = CHOIR_STORE_NEW;
   p->bStored = 1;
 }
@@ -56,7 +62,7 @@ static void artifactUpdate(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *p,
                            i64 iUpdated) {
   sqlite3_stmt *pStmt = choirStmt(
       pConn, pErr,
-      "UPDATE ~.artifacts SET content=?2, s3_key=NULL, size_bytes=?3, hash=?4,"
+      "UPDATE ~.artifacts SET content=?2, s3_key=?8, size_bytes=?3, hash=?4,"
       " mime_type=coalesce(?5, mime_type), metadata=coalesce(?6, metadata),"
       " updated_at=?7 WHERE id=?1");
   choirBindText(pErr, pStmt, 1, p->zId, -1);
@@ -66,6 +72,7 @@ static void artifactUpdate(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *p,
   choirBindText(pErr, pStmt, 5, p->zMime, -1);
   choirBindText(pErr, pStmt, 6, p->zMeta, -1);
   choirBindInt(pErr, pStmt, 7, iUpdated);
+  choirBindText(pErr, pStmt, 8, p->zKey, -1);
   choirStep(pErr, pStmt);
   choirStmtDone(pConn, pStmt);
   p->eChange = CHOIR_STORE_CHANGED;
@@ -109,8 +116,9 @@ CHOIR_PRIVATE void choirStorePutRow(ChoirConn *pConn, ChoirErr *pErr,
     i64 iOld = sqlite3_column_int64(pStmt, 6);
     const char *zType = (const char *)sqlite3_column_text(pStmt, 2);
     int bRemote = sqlite3_column_int(pStmt, 3);
+    sqlite3_free(p->zId);
     p->zId = choirMprintf(pErr, "%s", sqlite3_column_text(pStmt, 0));
-    bContent = artifactSame(pStmt, 1, p->zHash) && zType &&
+    bContent = artifactSame(pStmt, 1, p->zHash) && zType && !p->zKey &&
                (strcmp(zType, p->bText ? "text" : "blob") == 0 ||
                 (bRemote && strcmp(zType, "null") == 0));
     bDescribed =
@@ -230,7 +238,7 @@ CHOIR_PRIVATE sqlite3_stmt *choirStoreFind(ChoirConn *pConn, ChoirErr *pErr,
   if (z && z[0] && z[0] != '/') {
     pStmt = choirStmt(pConn, pErr,
                       "SELECT id, path, content, s3_key, size_bytes, hash,"
-                      " rowid FROM ~.artifacts WHERE id=?1"
+                      " rowid, mime_type FROM ~.artifacts WHERE id=?1"
                       " AND deleted_at IS NULL");
     choirBindText(pErr, pStmt, 1, z, -1);
     bRow = choirStep(pErr, pStmt);
@@ -241,7 +249,7 @@ CHOIR_PRIVATE sqlite3_stmt *choirStoreFind(ChoirConn *pConn, ChoirErr *pErr,
     zPath = choirStorePath(pErr, z, "path", CHOIR_STORE_FILE);
     pStmt = choirStmt(pConn, pErr,
                       "SELECT id, path, content, s3_key, size_bytes, hash,"
-                      " rowid FROM ~.artifacts WHERE path=?1"
+                      " rowid, mime_type FROM ~.artifacts WHERE path=?1"
                       " AND deleted_at IS NULL");
     if (pStmt && zPath &&
         sqlite3_bind_text(pStmt, 1, zPath, -1, SQLITE_TRANSIENT) != SQLITE_OK) {
@@ -336,7 +344,8 @@ static void artifactDelete(ChoirCall *p) {
 ** SQL: artifact_purge() -> INTEGER
 **
 ** Removes the tombstones of deleted artifacts that no citation points at, and
-** returns how many.
+** returns how many. One whose content still lies in the object store stays
+** until artifact_sweep() has removed that.
 **
 ** Errors: no workspace in the schema.
 **
@@ -349,10 +358,11 @@ static void artifactPurge(ChoirCall *p) {
   ChoirConn *pConn = p->pConn;
   sqlite3_stmt *pStmt;
   choirNeedWorkspace(pConn, &p->err);
-  pStmt = choirStmt(pConn, &p->err,
-                    "DELETE FROM ~.artifacts WHERE deleted_at IS NOT NULL"
-                    " AND NOT EXISTS(SELECT 1 FROM ~.citations"
-                    " WHERE source_artifact_id=artifacts.id)");
+  pStmt =
+      choirStmt(pConn, &p->err,
+                "DELETE FROM ~.artifacts WHERE deleted_at IS NOT NULL"
+                " AND s3_key IS NULL AND NOT EXISTS(SELECT 1 FROM ~.citations"
+                " WHERE source_artifact_id=artifacts.id)");
   choirStep(&p->err, pStmt);
   choirStmtDone(pConn, pStmt);
   sqlite3_result_int64(p->pCtx, sqlite3_changes64(pConn->db));

@@ -19,9 +19,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define EXPORT_WHOLE ((i64)16 << 20) /* larger BLOBs are streamed */
-#define EXPORT_CHUNK ((i64)1 << 20)
-
 typedef struct ExportRun {
   ChoirConn *pConn;
   ChoirErr *pErr;
@@ -29,20 +26,11 @@ typedef struct ExportRun {
   ChoirStoreReport report;
   i64 nWritten, nSame, nRemote, nEmpty, nRefused;
   int fdRoot;
-  int fdDir;     /* folder of the last file, or -1 */
-  char *zDirRel; /* its path below the root, with the last '/' */
-  u8 bDirDirty;  /* something was renamed into it */
-  char *aChunk;  /* EXPORT_CHUNK bytes each: of the content, of the file */
-  char *aCompare;
+  int fdDir;      /* folder of the last file, or -1 */
+  char *zDirRel;  /* its path below the root, with the last '/' */
+  u8 bDirDirty;   /* something was renamed into it */
+  char *aCompare; /* CHOIR_STORE_CHUNK bytes of the file */
 } ExportRun;
-
-/* Content of one artifact: in memory, or behind a handle. */
-typedef struct ExportContent {
-  sqlite3_stmt *pStmt; /* holds a */
-  const char *a;
-  sqlite3_blob *pBlob;
-  i64 n;
-} ExportContent;
 
 static void exportRefuse(ExportRun *p, const char *zPath, const char *zFmt,
                          const char *zMore) {
@@ -52,50 +40,6 @@ static void exportRefuse(ExportRun *p, const char *zPath, const char *zFmt,
     choirStoreProblem(&p->report, zPath, z);
   }
   sqlite3_free(z);
-}
-
-/* --------------------------------------------------------------- content */
-
-static void exportOpen(ExportRun *p, ExportContent *pTo, sqlite3_stmt *pRow) {
-  const char *zType = (const char *)sqlite3_column_text(pRow, 1);
-  int bText = zType && strcmp(zType, "text") == 0;
-  memset(pTo, 0, sizeof(*pTo));
-  if (!bText && sqlite3_column_int64(pRow, 3) > EXPORT_WHOLE) {
-    choirErrDb(p->pErr, p->pConn->db,
-               sqlite3_blob_open(
-                   p->pConn->db, choirSchema(p->pConn), "artifacts", "content",
-                   sqlite3_column_int64(pRow, 4), 0, &pTo->pBlob));
-    pTo->n = pTo->pBlob ? sqlite3_blob_bytes(pTo->pBlob) : 0;
-    return;
-  }
-  pTo->pStmt = choirStmt(p->pConn, p->pErr,
-                         "SELECT content FROM ~.artifacts WHERE rowid=?1");
-  choirBindInt(p->pErr, pTo->pStmt, 1, sqlite3_column_int64(pRow, 4));
-  if (choirStep(p->pErr, pTo->pStmt)) {
-    /* Text is UTF-8 in the file, whatever the database's encoding. */
-    pTo->a = bText ? (const char *)sqlite3_column_text(pTo->pStmt, 0)
-                   : sqlite3_column_blob(pTo->pStmt, 0);
-    pTo->n = sqlite3_column_bytes(pTo->pStmt, 0);
-    if (pTo->a == NULL && pTo->n > 0) {
-      choirErrNomem(p->pErr);
-    }
-  }
-}
-
-static void exportClose(ExportRun *p, ExportContent *pFrom) {
-  choirStmtDone(p->pConn, pFrom->pStmt);
-  sqlite3_blob_close(pFrom->pBlob);
-}
-
-/* Bytes [i, i+n) of the content, n <= EXPORT_CHUNK. */
-static const char *exportChunk(ExportRun *p, ExportContent *pFrom, i64 i,
-                               i64 n) {
-  if (pFrom->pBlob == NULL) {
-    return pFrom->a + i;
-  }
-  choirErrDb(p->pErr, p->pConn->db,
-             sqlite3_blob_read(pFrom->pBlob, p->aChunk, (int)n, (int)i));
-  return p->aChunk;
 }
 
 /* --------------------------------------------------------------- folders */
@@ -156,17 +100,17 @@ static int exportEnterDir(ExportRun *p, const char *zRel, int nRel,
 /* ----------------------------------------------------------------- files */
 
 /* Does the file hold just these bytes? */
-static int exportEqual(ExportRun *p, ExportContent *pFrom, const char *zName,
-                       const char *zPath) {
+static int exportEqual(ExportRun *p, ChoirStoreContent *pFrom,
+                       const char *zName, const char *zPath) {
   ChoirErr one = {SQLITE_OK, NULL};
   struct stat st;
   int fd =
       choirStoreOpen(&one, &p->own, p->fdDir, zName, O_NOFOLLOW, zPath, &st);
   int bEqual = fd >= 0 && st.st_size == pFrom->n;
   i64 i;
-  for (i = 0; bEqual && i < pFrom->n; i += EXPORT_CHUNK) {
-    i64 n = pFrom->n - i < EXPORT_CHUNK ? pFrom->n - i : EXPORT_CHUNK;
-    const char *a = exportChunk(p, pFrom, i, n);
+  for (i = 0; bEqual && i < pFrom->n; i += CHOIR_STORE_CHUNK) {
+    i64 n = pFrom->n - i < CHOIR_STORE_CHUNK ? pFrom->n - i : CHOIR_STORE_CHUNK;
+    const char *a = choirStoreContentAt(p->pErr, pFrom, i, n);
     i64 nRead = 0, nNow = 1;
     while (nRead < n && nNow > 0) {
       nNow = pread(fd, p->aCompare + nRead, (size_t)(n - nRead), i + nRead);
@@ -182,12 +126,12 @@ static int exportEqual(ExportRun *p, ExportContent *pFrom, const char *zName,
   return bEqual;
 }
 
-static void exportBytes(ExportRun *p, ExportContent *pFrom, int fd,
+static void exportBytes(ExportRun *p, ChoirStoreContent *pFrom, int fd,
                         const char *zPath) {
   i64 i = 0;
   while (i < pFrom->n && p->pErr->rc == SQLITE_OK) {
-    i64 n = pFrom->n - i < EXPORT_CHUNK ? pFrom->n - i : EXPORT_CHUNK;
-    const char *a = exportChunk(p, pFrom, i, n);
+    i64 n = pFrom->n - i < CHOIR_STORE_CHUNK ? pFrom->n - i : CHOIR_STORE_CHUNK;
+    const char *a = choirStoreContentAt(p->pErr, pFrom, i, n);
     ssize_t nNow =
         p->pErr->rc == SQLITE_OK ? write(fd, a, (size_t)n) : (ssize_t)0;
     if (nNow < 0 && errno != EINTR) {
@@ -202,8 +146,8 @@ static void exportBytes(ExportRun *p, ExportContent *pFrom, int fd,
 }
 
 /* A new file beside the old one, synced, then renamed over it. */
-static void exportReplace(ExportRun *p, ExportContent *pFrom, const char *zName,
-                          mode_t mMode, const char *zPath) {
+static void exportReplace(ExportRun *p, ChoirStoreContent *pFrom,
+                          const char *zName, mode_t mMode, const char *zPath) {
   char zTemp[48];
   u64 aRandom[2];
   int fd;
@@ -260,14 +204,14 @@ static const char *exportInTheWay(ExportRun *p, const char *zName,
   return NULL;
 }
 
-/* One artifact: path, typeof(content), s3_key, length of a BLOB, rowid. */
+/* One artifact: path, typeof(content), s3_key, rowid. */
 static void exportArtifact(ExportRun *p, sqlite3_stmt *pRow, int nPrefix) {
   const char *zPath = (const char *)sqlite3_column_text(pRow, 0);
   const char *zType = (const char *)sqlite3_column_text(pRow, 1);
   ChoirErr one = {SQLITE_OK, NULL};
   char *z = choirStorePath(&one, zPath, "path", CHOIR_STORE_FILE);
   const char *zName, *zWhy = NULL;
-  ExportContent content;
+  ChoirStoreContent content;
   struct stat st;
   int bThere = 0;
   if (zPath == NULL || zType == NULL || one.rc == SQLITE_NOMEM) {
@@ -291,7 +235,8 @@ static void exportArtifact(ExportRun *p, sqlite3_stmt *pRow, int nPrefix) {
     if (zWhy) {
       exportRefuse(p, zPath, "%s", zWhy);
     } else {
-      exportOpen(p, &content, pRow);
+      choirStoreContentOpen(p->pConn, p->pErr, &content,
+                            sqlite3_column_int64(pRow, 3));
       if (p->pErr->rc != SQLITE_OK) {
         /* nothing to compare */
       } else if (bThere && exportEqual(p, &content, zName, zPath)) {
@@ -300,7 +245,7 @@ static void exportArtifact(ExportRun *p, sqlite3_stmt *pRow, int nPrefix) {
         exportReplace(p, &content, zName, bThere ? st.st_mode : 0, zPath);
       }
       p->report.nFile += p->pErr->rc == SQLITE_OK;
-      exportClose(p, &content);
+      choirStoreContentClose(&content);
     }
   }
   choirErrClear(&one);
@@ -309,12 +254,11 @@ static void exportArtifact(ExportRun *p, sqlite3_stmt *pRow, int nPrefix) {
 
 static void exportAll(ExportRun *p, const char *zPrefix) {
   char *zEnd = choirStoreEnd(p->pErr, zPrefix);
-  sqlite3_stmt *pRow = choirStmt(
-      p->pConn, p->pErr,
-      "SELECT path, typeof(content), s3_key,"
-      " CASE typeof(content) WHEN 'blob' THEN length(content) END, rowid"
-      " FROM ~.artifacts WHERE path >= ?1 AND path < ?2"
-      " AND deleted_at IS NULL ORDER BY path");
+  sqlite3_stmt *pRow =
+      choirStmt(p->pConn, p->pErr,
+                "SELECT path, typeof(content), s3_key, rowid"
+                " FROM ~.artifacts WHERE path >= ?1 AND path < ?2"
+                " AND deleted_at IS NULL ORDER BY path");
   choirBindText(p->pErr, pRow, 1, zPrefix, -1);
   choirBindText(p->pErr, pRow, 2, zEnd, -1);
   while (choirStep(p->pErr, pRow)) {
@@ -387,8 +331,7 @@ static void exportCall(ChoirCall *p) {
   choirStoreReportInit(&run.report, pErr, "artifact_export");
   choirNeedWorkspace(p->pConn, pErr);
   choirStoreOwnInit(&run.own, p->pConn, pErr);
-  run.aChunk = choirRealloc(pErr, NULL, (u64)EXPORT_CHUNK);
-  run.aCompare = choirRealloc(pErr, NULL, (u64)EXPORT_CHUNK);
+  run.aCompare = choirRealloc(pErr, NULL, (u64)CHOIR_STORE_CHUNK);
   if (pErr->rc == SQLITE_OK) {
     if (mkdir(zDir, 0777 & ~0002) == 0 || errno == EEXIST) {
       run.fdRoot = open(zDir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -406,7 +349,6 @@ static void exportCall(ChoirCall *p) {
   if (run.fdRoot >= 0) {
     close(run.fdRoot);
   }
-  sqlite3_free(run.aChunk);
   sqlite3_free(run.aCompare);
   choirBufFree(&run.report.problems);
   choirStoreOwnFree(&run.own);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** Reading real files into artifacts: artifact_put_file, and what the import
-** uses. A file of at most 16 MiB is read once into memory and kept as TEXT
+** Reading real files into artifacts, for artifact_put_file and the import. A
+** file of at most 16 MiB is read once into memory and kept as TEXT
 ** when it is text; a larger one is read twice (hash, then content) through a
 ** buffer of 1 MiB and kept as a BLOB.
 **
@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #define DISK_WHOLE ((i64)16 << 20) /* read in one piece up to here */
-#define DISK_CHUNK ((i64)1 << 20)
 
 /* ------------------------------------------------------- files of our own */
 
@@ -221,8 +220,8 @@ static void diskPass(ChoirConn *pConn, ChoirErr *pErr, int fd, i64 n, char *a,
   if (lseek(fd, 0, SEEK_SET) != 0) {
     diskChanged(pErr, -1);
   }
-  for (; i < n && pErr->rc == SQLITE_OK; i += DISK_CHUNK) {
-    i64 nWant = n - i < DISK_CHUNK ? n - i : DISK_CHUNK;
+  for (; i < n && pErr->rc == SQLITE_OK; i += CHOIR_STORE_CHUNK) {
+    i64 nWant = n - i < CHOIR_STORE_CHUNK ? n - i : CHOIR_STORE_CHUNK;
     nRead = diskRead(fd, a, nWant);
     if (nRead != nWant) {
       diskChanged(pErr, nRead);
@@ -242,7 +241,7 @@ static void diskPass(ChoirConn *pConn, ChoirErr *pErr, int fd, i64 n, char *a,
 
 static void diskPutLarge(ChoirConn *pConn, ChoirErr *pErr, ChoirStorePut *pPut,
                          int fd, i64 n) {
-  char *a = choirRealloc(pErr, NULL, (u64)DISK_CHUNK);
+  char *a = choirRealloc(pErr, NULL, (u64)CHOIR_STORE_CHUNK);
   sqlite3_blob *pBlob = NULL;
   char zHash[65] = "";
   if (a) {
@@ -286,76 +285,5 @@ CHOIR_PRIVATE void choirStorePutFd(ChoirConn *pConn, ChoirErr *pErr,
   } else {
     diskPutLarge(pConn, pErr, pPut, fd, n);
   }
-}
-
-/*
-** SQL: artifact_put_file(path, file[, mime]) -> TEXT
-**
-** Puts a file of this machine under a path, as artifact_put would, and returns
-** the artifact's id. Text is kept as TEXT; anything else, and whatever is
-** larger than 16 MiB, as a BLOB that is streamed.
-**
-**   path  TEXT, as for artifact_put; ending in '/', the file's name is added
-**   file  TEXT, absolute or relative to the process; symbolic links are
-**         followed
-**   mime  TEXT, as for artifact_put
-**
-** NULL: path and file must be given; a NULL mime means the default.
-** Errors: no such file, not a regular file, larger than SQLite's limit for a
-** row (1 GB by default), changed while it was read; a file of a database that
-** is open on this connection (it is not touched).
-**
-** > SELECT artifact_put_file('/a', '/no/such/file')
-** ! artifact_put_file: cannot read /no/such/file: No such file or directory
-** > SELECT artifact_put_file('/a', '/')
-** ! artifact_put_file: / is a directory, not a file
-*/
-static void diskPut(ChoirCall *p) {
-  ChoirErr *pErr = &p->err;
-  ChoirStorePut put;
-  ChoirStoreOwn own;
-  ChoirTxn txn;
-  struct stat st;
-  const char *zFile = choirArgText(pErr, p->apArg[1], "file");
-  const char *zArg = choirArgText(pErr, p->apArg[0], "path");
-  int bInto = zArg && zArg[0] && zArg[strlen(zArg) - 1] == '/';
-  char *z = zFile && bInto
-                ? choirMprintf(pErr, "%s%s", zArg, choirStoreName(zFile))
-                : NULL;
-  char *zPath =
-      choirStorePath(pErr, bInto ? z : zArg, "path", CHOIR_STORE_FILE);
-  int fd;
-  memset(&put, 0, sizeof(put));
-  put.zPath = zPath;
-  put.zMime = p->nArg > 2 ? choirStoreArgMime(pErr, p->apArg[2]) : NULL;
-  choirNeedWorkspace(p->pConn, pErr);
-  choirStoreOwnInit(&own, p->pConn, pErr);
-  fd = choirStoreOpen(pErr, &own, AT_FDCWD, zFile, 0, zFile, &st);
-  choirTxnBegin(&txn, p->pConn, pErr);
-  if (pErr->rc == SQLITE_OK) {
-    choirStorePutFd(p->pConn, pErr, &put, fd, st.st_size);
-  }
-  choirTxnEnd(&txn, pErr);
-  choirResultText(p, put.zId);
-  if (fd >= 0) {
-    close(fd);
-  }
-  choirStoreOwnFree(&own);
-  sqlite3_free(put.zId);
-  sqlite3_free(zPath);
-  sqlite3_free(z);
-}
-
-static const ChoirFunc aDiskFunc[] = {
-    {"artifact_put_file", 2, 3, CHOIR_EFFECT, 0, diskPut, NULL},
-};
-
-CHOIR_PRIVATE void choirStoreFileRegister(ChoirConn *pConn, ChoirErr *pErr) {
-  choirFuncs(pConn, pErr, aDiskFunc);
-}
-
-#else
-CHOIR_PRIVATE void choirStoreFileRegister(ChoirConn *pConn, ChoirErr *pErr) {
-  (void)pConn, (void)pErr;
 }
 #endif

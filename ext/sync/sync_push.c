@@ -185,11 +185,13 @@ static void pushSend(ChoirSyncRun *p, PushCopy *pCopy, int bReuse) {
 static void pushFunc(ChoirCall *pCall) {
   ChoirSyncRun run;
   PushCopy copy;
+  ChoirArtifactFlushed flushed; /* large content goes first */
   int bThere = 0, bReuse;
   memset(&copy, 0, sizeof(copy));
   copy.fd = -1;
   choirNeedWorkspace(pCall->pConn, &pCall->err);
   choirSyncBegin(&run, pCall, "fork");
+  choirArtifactFlush(pCall->pConn, &pCall->err, 0, &flushed);
   choirSyncIdentify(&run, 0);
   pushMayReplace(&run);
   if (pCall->err.rc == SQLITE_OK) {

@@ -31,6 +31,8 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "artifact_delete": "'/a.md'",
     "artifact_move": "'/a.md', '/evil.md'",
     "artifact_purge": "",
+    "artifact_flush": "",
+    "artifact_sweep": "0",
     "conversation_create": "'evil'",
     "conversation_delete": "'talk'",
     "conversation_rename": "'talk', 'evil'",
@@ -65,16 +67,29 @@ TOGETHER = {
 }
 
 
+def fill(folder):
+    """A file to read and a store of objects with an orphan to sweep."""
+    (folder / "in/users/u1/artifacts").mkdir(parents=True, exist_ok=True)
+    (folder / "in/users/u1/artifacts/orphan").write_text("nobody's")
+    (folder / "in/file.txt").write_text("a file")
+
+
+@pytest.fixture(autouse=True)
+def store(world, monkeypatch):
+    monkeypatch.setenv("CHOIR_USER", "u1")
+    monkeypatch.setenv("CHOIR_REMOTE_ARTIFACTS", f"file://{world[0]}/in")
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with a workspace, files to read, a server to reach."""
     folder = tmp_path_factory.mktemp("hostile")
-    (folder / "in").mkdir()
-    (folder / "in/file.txt").write_text("a file")
+    fill(folder)
     d = Db(folder / "good.db", init=True)
     d.run("PRAGMA journal_mode = delete;"
           "INSERT INTO conversation_history(id, title) VALUES('talk', 'good')")
     d.one("SELECT artifact_put('/a.md', 'text')")
+    d.one("SELECT artifact_put('/large', zeroblob(1048577))")
     d.one("SELECT artifact_put('/gone.md', 'text')")
     d.one("SELECT artifact_delete('/gone.md')")
     d.one("SELECT setting_set('theme', 'good')")
@@ -138,7 +153,7 @@ def test_each_call_shows_when_made_by_hand(world, tmp_path):
         for p in list(folder.iterdir()):
             if p.name not in ("good.db", "in"):
                 shutil.rmtree(p) if p.is_dir() else p.unlink()
-        (folder / "in/file.txt").write_text("a file")
+        fill(folder)
 
 
 def attacked(folder, statements, names):
@@ -227,5 +242,5 @@ def test_every_function_that_acts_is_tried(open_db):
         "SELECT name FROM choir_help() WHERE kind <> 'table'"
         " AND risk IN ('write', 'effect')")}
     quiet = {"embed", "sync_pull", "sync_verify",  # nothing to see, or the push
-             "s3_get", "s3_head", "s3_presign", "s3_credentials"}  # they read
+             "artifact_fetch", "s3_get", "s3_head", "s3_presign", "s3_credentials"}  # they read
     assert acting - quiet - set(CALLS) == set()
