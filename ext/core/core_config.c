@@ -53,6 +53,15 @@ static const struct {
     {"remote.artifacts", "CHOIR_REMOTE_ARTIFACTS", NULL, 0,
      "where content over 1 MiB goes, below users/{user}/artifacts/, e.g."
      " s3://bucket/; unset: what stands before users/{user}/ in remote"},
+    {"s3.conditional_bytes", "CHOIR_S3_CONDITIONAL_BYTES", "5368709120", 0,
+     "an object of more bytes that is put under a condition goes in parts; not"
+     " every store checks conditions then"},
+    {"s3.multipart_bytes", "CHOIR_S3_MULTIPART_BYTES", "16777216", 0,
+     "an object of more bytes goes in parts"},
+    {"s3.parallel", "CHOIR_S3_PARALLEL", "4", 0,
+     "how many parts are under way at a time, 1 to 16"},
+    {"s3.part_bytes", "CHOIR_S3_PART_BYTES", "8388608", 0,
+     "bytes of a part, at least 5242880; more where 10000 would not do"},
     {"schema", "CHOIR_SCHEMA", "main", 0,
      "attached database that the workspace functions act on"},
     {"user", "CHOIR_USER", NULL, 0,

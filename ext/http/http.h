@@ -43,7 +43,9 @@ enum {
                              ** cannot be told from a cut one: refuse it */
   CHOIR_HTTP_LINK_LOCAL = 8, /* 169.254.0.0/16 and the like may be reached */
   CHOIR_HTTP_FOLLOW = 16,    /* follow as many redirects as http.redirects */
-  CHOIR_HTTP_ONCE = 32       /* one attempt whatever http.attempts says */
+  CHOIR_HTTP_ONCE = 32,      /* one attempt whatever http.attempts says */
+  CHOIR_HTTP_CLEANUP = 64    /* an interrupt does not end it: for tidying up
+                             ** after one, within a short nTimeoutMs */
 };
 
 struct ChoirHttp {

@@ -690,7 +690,9 @@ CHOIR_PRIVATE int choirHttpWait(ChoirConn *pConn, ChoirHttp **ap, int n) {
       choirErrSet(&err, SQLITE_INTERRUPT, "interrupted");
     }
     for (j = 0; err.rc != SQLITE_OK && j < n; j++) {
-      if (ap[j]->eState == RUN_WIRE || ap[j]->eState == RUN_PAUSE) {
+      if ((ap[j]->eState == RUN_WIRE || ap[j]->eState == RUN_PAUSE) &&
+          !(err.rc == SQLITE_INTERRUPT &&
+            (ap[j]->mFlags & CHOIR_HTTP_CLEANUP))) {
         ap[j]->err.rc = err.rc;
         ap[j]->err.zMsg = err.zMsg ? sqlite3_mprintf("%s", err.zMsg) : NULL;
         runFinish(ap[j]);

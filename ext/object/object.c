@@ -137,12 +137,12 @@ CHOIR_PRIVATE int choirObjectDelete(ChoirObject *p, ChoirErr *pErr,
   return objectOutcome(pErr, e);
 }
 
-CHOIR_PRIVATE int choirObjectList(ChoirObject *p, ChoirErr *pErr,
-                                  const char *zPrefix, ChoirObjectEach x,
-                                  void *pArg) {
+CHOIR_PRIVATE int choirObjectListRange(ChoirObject *p, ChoirErr *pErr,
+                                       const ChoirObjectRange *pRange,
+                                       ChoirObjectEach x, void *pArg) {
   int e = CHOIR_OBJECT_FAILED;
   if (p && pErr->rc == SQLITE_OK) {
-    e = p->pMethods->xList(p, pErr, zPrefix, x, pArg);
+    e = p->pMethods->xList(p, pErr, pRange, x, pArg);
   }
   return objectOutcome(pErr, e);
 }
@@ -152,4 +152,18 @@ CHOIR_PRIVATE void choirObjectToBuf(void *pArg, ChoirErr *pErr, const void *a,
   if (pErr->rc == SQLITE_OK) {
     choirBufAppend(pArg, a, n);
   }
+}
+
+CHOIR_PRIVATE int choirObjectList(ChoirObject *p, ChoirErr *pErr,
+                                  const char *zPrefix, ChoirObjectEach x,
+                                  void *pArg) {
+  ChoirObjectRange range = {zPrefix, NULL, 0};
+  return choirObjectListRange(p, pErr, &range, x, pArg);
+}
+
+CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *p, ChoirErr *pErr,
+                                          i64 iBefore) {
+  return p && pErr->rc == SQLITE_OK && p->pMethods->xSweep
+             ? p->pMethods->xSweep(p, pErr, iBefore)
+             : 0;
 }

@@ -4,7 +4,7 @@
 **
 **   store     open, head, get, put, delete, list   object.c
 **   file      the file:// backend, private files   object_file.c
-**   s3        the s3:// backend                     object_s3.c
+**   s3        the s3:// backend                     object_s3.c, object_s3.h
 **   sql       s3_get, s3_put, s3_list, …            object_sql.c
 **   artifact  artifact_flush, _fetch, _sweep, …     object_artifact.c
 **
@@ -55,6 +55,14 @@ typedef struct ChoirObjectSource {
   void *pArg;
 } ChoirObjectSource;
 
+/* What a listing gives: the first nMax (0: all) of the keys that begin with
+** zPrefix and come after zAfter (NULL: from the first). */
+typedef struct ChoirObjectRange {
+  const char *zPrefix;
+  const char *zAfter;
+  i64 nMax;
+} ChoirObjectRange;
+
 typedef struct ChoirObjectMethods {
   int (*xHead)(ChoirObject *, ChoirErr *, const char *zKey, ChoirObjectMeta *);
   /* Bytes [iOff, iOff+nByte) as far as they exist; nByte < 0: to the end. */
@@ -67,9 +75,12 @@ typedef struct ChoirObjectMethods {
   /* zEtag NULL: whatever it is. */
   int (*xDelete)(ChoirObject *, ChoirErr *, const char *zKey,
                  const char *zEtag);
-  /* Every key that begins with zPrefix, in byte order. */
-  int (*xList)(ChoirObject *, ChoirErr *, const char *zPrefix, ChoirObjectEach,
-               void *pArg);
+  /* In the byte order of keys. */
+  int (*xList)(ChoirObject *, ChoirErr *, const ChoirObjectRange *,
+               ChoirObjectEach, void *pArg);
+  /* Removes what puts left behind that broke off before iBefore (Unix
+  ** milliseconds); how many. NULL: this store keeps no such thing. */
+  i64 (*xSweep)(ChoirObject *, ChoirErr *, i64 iBefore);
   void (*xClose)(ChoirObject *);
 } ChoirObjectMethods;
 
@@ -97,12 +108,20 @@ CHOIR_PRIVATE int choirObjectPut(ChoirObject *, ChoirErr *, const char *zKey,
                                  const char *zEtag, ChoirObjectMeta *pNew);
 CHOIR_PRIVATE int choirObjectDelete(ChoirObject *, ChoirErr *, const char *zKey,
                                     const char *zEtag);
+/* Every key that begins with zPrefix. */
 CHOIR_PRIVATE int choirObjectList(ChoirObject *, ChoirErr *,
                                   const char *zPrefix, ChoirObjectEach,
                                   void *pArg);
 /* A ChoirObjectWrite that appends to the ChoirBuf pArg. */
 CHOIR_PRIVATE void choirObjectToBuf(void *pArg, ChoirErr *, const void *a,
                                     u64 n);
+CHOIR_PRIVATE int choirObjectListRange(ChoirObject *, ChoirErr *,
+                                       const ChoirObjectRange *,
+                                       ChoirObjectEach, void *pArg);
+/* Unfinished uploads and temporary files below the root that are older than
+** iBefore, removed; how many. */
+CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *, ChoirErr *,
+                                          i64 iBefore);
 /* Sticky error unless zKey is a key as described above. */
 CHOIR_PRIVATE void choirObjectKeyCheck(ChoirErr *, const char *zKey);
 

@@ -228,16 +228,26 @@ CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *pErr) {
   return -1;
 }
 
-/* Removes temporary files that nobody writes any more. */
-static void folderSweep(int fdDir) {
+static i64 folderNanos(const struct stat *p) {
+#if defined(__APPLE__)
+  return (i64)p->st_mtimespec.tv_sec * 1000000000 + p->st_mtimespec.tv_nsec;
+#else
+  return (i64)p->st_mtim.tv_sec * 1000000000 + p->st_mtim.tv_nsec;
+#endif
+}
+
+/* Removes temporary files that nobody writes any more and that are older than
+** iBefore; how many. */
+static i64 folderSweep(int fdDir, i64 iBefore) {
   int fd = openat(fdDir, ".", FOLDER_DIR);
   DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
   struct dirent *pEnt;
+  i64 n = 0;
   if (pDir == NULL) {
     if (fd >= 0) {
       close(fd);
     }
-    return;
+    return 0;
   }
   while ((pEnt = readdir(pDir)) != NULL) {
     struct stat st;
@@ -250,12 +260,14 @@ static void folderSweep(int fdDir) {
       continue;
     }
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+        folderNanos(&st) / 1000000 < iBefore &&
         flock(fd, LOCK_EX | LOCK_NB) == 0) {
-      (void)unlinkat(fdDir, pEnt->d_name, 0);
+      n += unlinkat(fdDir, pEnt->d_name, 0) == 0;
     }
     close(fd);
   }
   closedir(pDir);
+  return n;
 }
 
 /* ------------------------------------------------------------------ paths */
@@ -287,14 +299,6 @@ static int folderParent(FolderStore *p, ChoirErr *pErr, const char *zKey,
   }
   *pzLast = zKey;
   return fd;
-}
-
-static i64 folderNanos(const struct stat *p) {
-#if defined(__APPLE__)
-  return (i64)p->st_mtimespec.tv_sec * 1000000000 + p->st_mtimespec.tv_nsec;
-#else
-  return (i64)p->st_mtim.tv_sec * 1000000000 + p->st_mtim.tv_nsec;
-#endif
 }
 
 static void folderMeta(const struct stat *pStat, ChoirObjectMeta *pMeta) {
@@ -471,7 +475,7 @@ static int folderPut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   }
   if (!p->bSwept) {
     p->bSwept = 1;
-    folderSweep(fdDir);
+    (void)folderSweep(fdDir, INT64_MAX);
   }
   choirTempOpen(&tmp, pErr, fdDir, zLast);
   if (tmp.fd >= 0) {
@@ -525,8 +529,8 @@ static int folderDelete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
 /* ---------------------------------------------------------------- listing */
 
 typedef struct FolderList {
-  FolderStore *pStore;
-  const char *zPrefix;
+  const ChoirObjectRange *pRange;
+  i64 nLeft; /* keys still wanted */
   ChoirObjectEach xEach;
   void *pArg;
 } FolderList;
@@ -579,10 +583,14 @@ static int folderNames(ChoirErr *pErr, int fdDir, char ***pazName) {
   return n;
 }
 
-/* Could a key that begins with zKey begin with the prefix, or the reverse? */
-static int folderMeets(const char *zKey, const char *zPrefix) {
-  size_t nKey = strlen(zKey), nPrefix = strlen(zPrefix);
-  return strncmp(zKey, zPrefix, nKey < nPrefix ? nKey : nPrefix) == 0;
+/* Is zKey, or may be what is below the folder zKey, in the range? */
+static int folderMeets(const char *zKey, int bDir, const ChoirObjectRange *p) {
+  size_t nKey = strlen(zKey), nPrefix = strlen(p->zPrefix);
+  if (strncmp(zKey, p->zPrefix, bDir && nKey < nPrefix ? nKey : nPrefix) != 0) {
+    return 0;
+  }
+  return p->zAfter == NULL || strcmp(zKey, p->zAfter) > 0 ||
+         (bDir && strncmp(zKey, p->zAfter, nKey) == 0);
 }
 
 static void folderWalk(FolderList *p, ChoirErr *pErr, int fdDir,
@@ -594,7 +602,7 @@ static void folderWalk(FolderList *p, ChoirErr *pErr, int fdDir,
     int bDir = azName[i][nName - 1] == '/';
     char *zKey = choirMprintf(pErr, "%s%s", zDir, azName[i]);
     ChoirObjectMeta meta;
-    if (zKey == NULL || !folderMeets(zKey, p->zPrefix)) {
+    if (zKey == NULL || p->nLeft == 0 || !folderMeets(zKey, bDir, p->pRange)) {
       /* not asked for */
     } else if (bDir) {
       int fd;
@@ -606,10 +614,10 @@ static void folderWalk(FolderList *p, ChoirErr *pErr, int fdDir,
         folderWalk(p, pErr, fd, zKey, iDepth + 1);
         close(fd);
       }
-    } else if (strlen(zKey) >= strlen(p->zPrefix) &&
-               folderStat(pErr, fdDir, azName[i], &meta) == CHOIR_OBJECT_OK &&
+    } else if (folderStat(pErr, fdDir, azName[i], &meta) == CHOIR_OBJECT_OK &&
                pErr->rc == SQLITE_OK) {
       p->xEach(p->pArg, pErr, zKey, &meta);
+      p->nLeft--;
     }
     sqlite3_free(zKey);
     sqlite3_free(azName[i]);
@@ -617,15 +625,41 @@ static void folderWalk(FolderList *p, ChoirErr *pErr, int fdDir,
   sqlite3_free(azName);
 }
 
-static int folderList(ChoirObject *pObj, ChoirErr *pErr, const char *zPrefix,
-                      ChoirObjectEach x, void *pArg) {
+static int folderList(ChoirObject *pObj, ChoirErr *pErr,
+                      const ChoirObjectRange *pRange, ChoirObjectEach x,
+                      void *pArg) {
   FolderList list;
-  list.pStore = (FolderStore *)pObj;
-  list.zPrefix = zPrefix;
+  list.pRange = pRange;
+  list.nLeft = pRange->nMax > 0 ? pRange->nMax : INT64_MAX;
   list.xEach = x;
   list.pArg = pArg;
-  folderWalk(&list, pErr, list.pStore->fdRoot, "", 0);
+  folderWalk(&list, pErr, ((FolderStore *)pObj)->fdRoot, "", 0);
   return CHOIR_OBJECT_OK;
+}
+
+static i64 folderSweepTree(ChoirErr *pErr, int fdDir, i64 iBefore, int iDepth) {
+  char **azName = NULL;
+  int i, n = folderNames(pErr, fdDir, &azName);
+  i64 nSwept = folderSweep(fdDir, iBefore);
+  for (i = 0; i < n; i++) {
+    size_t nName = strlen(azName[i]);
+    if (azName[i][nName - 1] == '/' && iDepth < FOLDER_DEPTH) {
+      int fd;
+      azName[i][nName - 1] = 0;
+      fd = openat(fdDir, azName[i], FOLDER_DIR | O_NOFOLLOW);
+      if (fd >= 0) {
+        nSwept += folderSweepTree(pErr, fd, iBefore, iDepth + 1);
+        close(fd);
+      }
+    }
+    sqlite3_free(azName[i]);
+  }
+  sqlite3_free(azName);
+  return nSwept;
+}
+
+static i64 folderSweepAll(ChoirObject *pObj, ChoirErr *pErr, i64 iBefore) {
+  return folderSweepTree(pErr, ((FolderStore *)pObj)->fdRoot, iBefore, 0);
 }
 
 /* ---------------------------------------------------------------- opening */
@@ -641,7 +675,8 @@ static void folderClose(ChoirObject *pObj) {
 }
 
 static const ChoirObjectMethods folderMethods = {
-    folderHead, folderGet, folderPut, folderDelete, folderList, folderClose,
+    folderHead, folderGet,      folderPut,   folderDelete,
+    folderList, folderSweepAll, folderClose,
 };
 
 static int folderHexDigit(char c) {

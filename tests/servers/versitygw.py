@@ -40,6 +40,8 @@ def program():
 
 
 class Versitygw:
+    access, secret, region = ACCESS, SECRET, REGION
+
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         for name in ("data", "data/bucket", "data/other.bucket", "iam"):

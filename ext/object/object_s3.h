@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** What the files of the s3:// backend share.
+**
+**   methods   head, get, put, delete, list        object_s3.c
+**   parts     uploads in parts, their leftovers   object_s3_parts.c
+**   request   one signed request, put right       object_s3_request.c
+**   xml       elements and their text             object_xml.c
+*/
+#ifndef CHOIR_OBJECT_S3_H
+#define CHOIR_OBJECT_S3_H
+
+#include "object.h"
+#ifndef CHOIR_OMIT_NET
+#include "../http/http.h"
+
+enum { CHOIR_S3_HEADERS = 8, CHOIR_S3_KEY_MAX = 1024 };
+
+typedef struct ChoirS3Store {
+  ChoirObject base;
+  char *zBucket;
+  char *zRoot;   /* "" or "folder/" */
+  char *zRegion; /* learnt from the store, or NULL */
+  i64 iSkew;     /* seconds to add to the clock */
+  u8 bUnquoted;  /* wants If-Match without quotes */
+} ChoirS3Store;
+
+typedef struct ChoirS3Call ChoirS3Call;
+struct ChoirS3Call {
+  /* The request; what it points to stays until choirS3Free. */
+  ChoirS3Store *pStore;
+  ChoirErr *pErr;
+  const char *zMethod;
+  const char *zKey;   /* NULL: the bucket */
+  const char *zQuery; /* encoded, or NULL */
+  ChoirSigv4Header aHeader[CHOIR_S3_HEADERS];
+  int nHeader;
+  const ChoirObjectSource *pSource; /* sends [iFrom, iFrom+nWant) of it */
+  const ChoirBuf *pText;            /* or this text */
+  ChoirObjectWrite xWrite; /* gets [iFrom, iFrom+nWant); nWant < 0: the rest */
+  void *pWriteArg;
+  i64 iFrom, nWant;
+  u8 bCleanup; /* goes on after an interrupt, once, for some seconds */
+  /* The course. */
+  ChoirAws aws;
+  ChoirHttp http; /* the reply, until choirS3Free */
+  u8 bHttp;       /* http is in use */
+  u8 bLost;       /* the store may have acted on an attempt without a reply */
+  int mDone;      /* what was put right */
+  char zHash[65];
+  char zUsed[130]; /* the access key it was signed with */
+  i64 iBase;       /* where this attempt's reply begins, from iFrom */
+  i64 iGiven;      /* how much xWrite got */
+  char zEtag[96];  /* of the reply that it got */
+};
+
+/* ------------------------------------------------------------- request ---- */
+CHOIR_PRIVATE void choirS3Begin(ChoirS3Call *, ChoirObject *, ChoirErr *,
+                                const char *zMethod, const char *zKey);
+CHOIR_PRIVATE void choirS3Header(ChoirS3Call *, const char *zName,
+                                 const char *zValue);
+/* To its end, corrections included. A status of 404 is no error. */
+CHOIR_PRIVATE void choirS3Send(ChoirS3Call *);
+/* Several at once: start each, choirHttpWait for their http, and ask of each
+** that is done whether it has settled; 0: it was put right and sent again. */
+CHOIR_PRIVATE void choirS3Start(ChoirS3Call *);
+CHOIR_PRIVATE int choirS3Settled(ChoirS3Call *);
+/* The reply as an error: what the store says, and where. */
+CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *);
+/* Size, ETag and time from the headers of a reply. */
+CHOIR_PRIVATE void choirS3Meta(ChoirS3Call *, ChoirObjectMeta *);
+CHOIR_PRIVATE void choirS3Free(ChoirS3Call *);
+/* The request's URL by p->aws; caller frees. */
+CHOIR_PRIVATE char *choirS3Url(ChoirS3Call *);
+
+/* ------------------------------------------------------------- methods ---- */
+/* What became of a request that makes the object under condition eIf. Every
+** such object carries zWrite: after a lost reply that tells one's own. */
+CHOIR_PRIVATE int choirS3Outcome(ChoirS3Call *, int eIf, const char *zWrite,
+                                 ChoirObjectMeta *pNew);
+/* Is the object as this very write made it? If so, *pNew describes it. */
+CHOIR_PRIVATE int choirS3Mine(ChoirObject *, ChoirErr *, const char *zKey,
+                              const char *zWrite, ChoirObjectMeta *pNew);
+/* The ETag as this store compares it. */
+CHOIR_PRIVATE void choirS3EtagFor(const ChoirS3Store *, const char *zEtag,
+                                  char zOut[100]);
+
+/* --------------------------------------------------------------- parts ---- */
+/* xPut for what does not go in one request. */
+CHOIR_PRIVATE int choirS3PutParts(ChoirObject *, ChoirErr *, const char *zKey,
+                                  const ChoirObjectSource *, int eIf,
+                                  const char *zEtag, ChoirObjectMeta *pNew);
+/* xSweep. */
+CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *, ChoirErr *, i64 iBefore);
+
+/* ----------------------------------------------------------------- xml ---- */
+typedef struct ChoirXml {
+  const char *zTag, *zText; /* into the document; the text as it stands */
+  int nTag, nText;
+} ChoirXml;
+/* The next element that holds text alone, from *pz on and before zEnd (NULL:
+** the NUL). 0: none. */
+CHOIR_PRIVATE int choirXmlNext(const char **pz, const char *zEnd, ChoirXml *);
+CHOIR_PRIVATE int choirXmlIs(const ChoirXml *, const char *zTag);
+/* Appends the text with its entities undone. */
+CHOIR_PRIVATE void choirXmlText(ChoirBuf *, const ChoirXml *);
+/* The text of the first element zTag; NULL: there is none. Caller frees. */
+CHOIR_PRIVATE char *choirXmlFirst(ChoirErr *, const char *zXml,
+                                  const char *zTag);
+/* Milliseconds of a time such as 2026-01-31T12:00:00.000Z; 0: it is none. */
+CHOIR_PRIVATE i64 choirXmlTime(const ChoirXml *);
+
+#endif /* CHOIR_OMIT_NET */
+#endif /* CHOIR_OBJECT_S3_H */

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""A proxy on 127.0.0.1 in front of a real HTTP server, which spoils what it is
+told to.
+
+  with FaultProxy(port) as p:
+      p.plan = lambda n, method, target: ...     n: 0 for the first request
+
+What a plan gives for a request:
+
+  None              it passes
+  sent(k)           the connection breaks after k bytes of the request, which
+                    the server never sees whole
+  heard(k)          the server answers, k bytes of the answer arrive (0: the
+                    reply is lost after the deed)
+  said(data)        data instead of the server, which hears nothing
+  silent(seconds)   nothing happens for that long, then the end
+
+p.seen holds (method, target) of every request, p.heads its header.
+"""
+import socket
+import struct
+import threading
+import time
+
+
+def sent(k):
+    return "sent", k
+
+
+def heard(k):
+    return "heard", k
+
+
+def said(data):
+    return "said", data
+
+
+def silent(seconds):
+    return "silent", seconds
+
+
+def error(code, status=503, message="spoilt"):
+    """An S3 error as a whole reply."""
+    body = (f"<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>"
+            f"{message}</Message></Error>").encode()
+    return said(b"HTTP/1.1 %d Said\r\nContent-Type: application/xml\r\n"
+                b"Content-Length: %d\r\n\r\n" % (status, len(body)) + body)
+
+
+class Broken(Exception):
+    pass
+
+
+class FaultProxy:
+    def __init__(self, port):
+        self.to, self.plan = port, lambda n, m, t: None
+        self.seen, self.heads, self.open = [], [], set()
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        with self.lock:  # wakes those that wait for a next request
+            for sock in self.open:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def accept(self):
+        while True:
+            try:
+                client = self.listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(client,),
+                             daemon=True).start()
+
+    def serve(self, client):
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server = socket.create_connection(("127.0.0.1", self.to))
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        up, down = client.makefile("rb"), server.makefile("rb")
+        with self.lock:
+            self.open |= {client, server}
+        try:
+            while self.one(client, server, up, down):
+                pass
+        except (OSError, Broken, ValueError):
+            pass
+        finally:
+            with self.lock:
+                self.open -= {client, server}
+            for s in (client, server):  # RST: nobody waits for the rest
+                try:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                 struct.pack("ii", 1, 0))
+                except OSError:
+                    pass
+            for s in (up, down, client, server):
+                s.close()
+
+    def one(self, client, server, up, down):
+        head, first, length, expect, _ = read_head(up)
+        if not head:
+            return False
+        method, target = first.split(" ")[:2]
+        with self.lock:
+            fault = self.plan(len(self.seen), method, target)
+            self.seen.append((method, target))
+            self.heads.append(head)
+        kind, what = fault or (None, None)
+        if kind == "silent":
+            time.sleep(what)
+            return False
+        if expect:
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if kind == "said":
+            discard(up, length)
+            client.sendall(what)
+            return True
+        left = [what if kind == "sent" else None]
+        pass_on(server, head, left)
+        copy(up, server, length, left)
+        left = [what if kind == "heard" else None]
+        if left[0] == 0:
+            down.peek(1)  # the deed is done
+            return False
+        head, first, length, _, chunked = read_head(down)
+        pass_on(client, head, left)
+        status = int(first.split(" ")[1])
+        if method == "HEAD" or status in (204, 304) or status < 200:
+            return left[0] is None
+        if chunked:
+            while True:
+                line = down.readline()
+                pass_on(client, line, left)
+                size = int(line.split(b";")[0], 16)
+                copy(down, client, size + 2, left)
+                if size == 0:
+                    break
+        else:
+            copy(down, client, length, left)
+        return left[0] is None
+
+
+def read_head(stream):
+    """(bytes, first line, length of the body, expects 100, is chunked)"""
+    first = stream.readline()
+    out, length, expect, chunked = [first], 0, False, False
+    if not first:
+        return b"", "", 0, False, False
+    while True:
+        line = stream.readline()
+        if not line:
+            raise Broken
+        key, _, value = line.partition(b":")
+        key = key.lower()
+        if key == b"expect":
+            expect = True
+            continue  # answered here; S3 does not sign it
+        if key == b"content-length":
+            length = int(value)
+        if key == b"transfer-encoding":
+            chunked = b"chunked" in value
+        out.append(line)
+        if line in (b"\r\n", b"\n"):
+            break
+    return b"".join(out), first.decode("latin-1"), length, expect, chunked
+
+
+def pass_on(to, data, left):
+    if left[0] is None:
+        to.sendall(data)
+        return
+    to.sendall(data[:left[0]])
+    left[0] -= min(len(data), left[0])
+    if left[0] == 0:
+        raise Broken
+
+
+def copy(stream, to, n, left):
+    while n > 0:
+        data = stream.read1(min(n, 1 << 18))
+        if not data:
+            raise Broken
+        n -= len(data)
+        pass_on(to, data, left)
+
+
+def discard(stream, n):
+    while n > 0:
+        data = stream.read1(min(n, 1 << 18))
+        if not data:
+            raise Broken
+        n -= len(data)
