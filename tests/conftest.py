@@ -30,6 +30,7 @@ SHELL = os.environ.get("CHOIR_SHELL",
                        str(ROOT / "build/shell/choir-shell-asan"))
 OMIT_NET = DRIVER == "shell" and SHELL.endswith("-nonet")
 REPEAT = os.environ.get("CHOIR_REPEAT") == "1"
+pytest_plugins = ["s3_stores"]
 NET = ("http", "qdrant", "nats", "libsql")  # folders of tests that it lacks
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The stores that the cases of this folder run on: a folder, versitygw, Ceph.
+"""The stores that object cases run on: a folder, versitygw, Ceph. A plugin of
+the root conftest, so that a run has one server of each.
 
 store   (db, URL of an empty root) on each of them
 s3      the same on versitygw alone
