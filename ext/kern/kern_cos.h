@@ -62,9 +62,11 @@ static KERN_TARGET void KERN_FN(KX_NAME, rows)(const void *pQ,
   const size_t nStep = (size_t)KX_N * KX_BYTE;
   /* Rows longer than a block are left to the end, whole. */
   size_t i = 0, nByte = n * KX_BYTE, nHead = n > KERN_BLOCK ? 0 : nByte;
+  const char *zAhead = kernAhead(apRow, nByte);
   int k;
   for (; i + nStep <= nHead; i += nStep) {
     const KX_VEC v = KX_LOAD(q + i);
+    KERN_AHEAD(zAhead, i);
     const KX_VEC w0 = KX_LOAD(r0 + i), w1 = KX_LOAD(r1 + i);
     const KX_VEC w2 = KX_LOAD(r2 + i), w3 = KX_LOAD(r3 + i);
     KX_STEP(s0, v, w0);

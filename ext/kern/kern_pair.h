@@ -60,6 +60,7 @@ static KERN_TARGET void KERN_FN(KX_NAME, rows)(const void *pQ,
   KX_ACC s0 = KX_ZERO(), s1 = KX_ZERO(), s2 = KX_ZERO(), s3 = KX_ZERO();
   const size_t nStep = (size_t)KX_N * KX_BYTE;
   size_t i = 0, nByte = n * KX_BYTE;
+  const char *zAhead = kernAhead(apRow, nByte);
   int k;
   if (n > KERN_BLOCK) { /* long rows gain nothing from sharing */
     for (k = 0; k < 4; k++) {
@@ -69,6 +70,7 @@ static KERN_TARGET void KERN_FN(KX_NAME, rows)(const void *pQ,
   }
   for (; i + nStep <= nByte; i += nStep) {
     const KX_VEC v = KX_LOAD(q + i);
+    KERN_AHEAD(zAhead, i);
     KX_STEP(s0, v, KX_LOAD(r0 + i));
     KX_STEP(s1, v, KX_LOAD(r1 + i));
     KX_STEP(s2, v, KX_LOAD(r2 + i));
