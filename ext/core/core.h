@@ -154,6 +154,8 @@ CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]);
 CHOIR_PRIVATE void choirSha256Force(int bPortable);
 /* CRC-64/GO-ISO (poly 0xD800000000000000 reflected), as LTX uses it. */
 CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *a, u64 n);
+/* Of A followed by B, from the CRC of each and the length of B. */
+CHOIR_PRIVATE u64 choirCrc64Join(u64 crcA, u64 crcB, u64 nB);
 /* Lower-case hexadecimal of n bytes into z[2n+1]. */
 CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z);
 

@@ -185,30 +185,70 @@ CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]) {
   choirSha256Final(&s, aOut);
 }
 
-/* Slicing by one: the table is built on the stack of the first caller once
-** per process; a race builds the same table twice. */
-static u64 aCrc64[256];
+/* Slicing by eight: the tables are built by the first caller of a process; a
+** race builds the same ones twice. */
+#define CRC64_POLY 0xd800000000000000ULL
+static u64 aCrc64[8][256];
 static volatile int bCrc64;
+
+static void crc64Init(void) {
+  int j, k;
+  for (j = 0; j < 256; j++) {
+    u64 v = (u64)j;
+    for (k = 0; k < 8; k++) {
+      v = (v >> 1) ^ ((v & 1) ? CRC64_POLY : 0);
+    }
+    aCrc64[0][j] = v;
+  }
+  for (k = 1; k < 8; k++) {
+    for (j = 0; j < 256; j++) {
+      u64 v = aCrc64[k - 1][j];
+      aCrc64[k][j] = aCrc64[0][(u8)v] ^ (v >> 8);
+    }
+  }
+  bCrc64 = 1;
+}
 
 CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *pData, u64 n) {
   const u8 *a = pData;
-  u64 i;
   if (!bCrc64) {
-    int j, k;
-    for (j = 0; j < 256; j++) {
-      u64 v = (u64)j;
-      for (k = 0; k < 8; k++) {
-        v = (v >> 1) ^ ((v & 1) ? 0xd800000000000000ULL : 0);
-      }
-      aCrc64[j] = v;
-    }
-    bCrc64 = 1;
+    crc64Init();
   }
   crc = ~crc;
-  for (i = 0; i < n; i++) {
-    crc = aCrc64[(u8)crc ^ a[i]] ^ (crc >> 8);
+  for (; n >= 8; a += 8, n -= 8) {
+    crc ^= (u64)a[0] | (u64)a[1] << 8 | (u64)a[2] << 16 | (u64)a[3] << 24 |
+           (u64)a[4] << 32 | (u64)a[5] << 40 | (u64)a[6] << 48 |
+           (u64)a[7] << 56;
+    crc = aCrc64[7][(u8)crc] ^ aCrc64[6][(u8)(crc >> 8)] ^
+          aCrc64[5][(u8)(crc >> 16)] ^ aCrc64[4][(u8)(crc >> 24)] ^
+          aCrc64[3][(u8)(crc >> 32)] ^ aCrc64[2][(u8)(crc >> 40)] ^
+          aCrc64[1][(u8)(crc >> 48)] ^ aCrc64[0][crc >> 56];
+  }
+  for (; n > 0; a++, n--) {
+    crc = aCrc64[0][(u8)crc ^ *a] ^ (crc >> 8);
   }
   return ~crc;
+}
+
+/* a*b modulo the polynomial; bit 63 is the coefficient of x^0. */
+static u64 crc64Times(u64 a, u64 b) {
+  u64 m = 0;
+  for (; a; a <<= 1) {
+    m ^= (a >> 63) ? b : 0;
+    b = (b >> 1) ^ ((b & 1) ? CRC64_POLY : 0);
+  }
+  return m;
+}
+
+CHOIR_PRIVATE u64 choirCrc64Join(u64 crcA, u64 crcB, u64 nB) {
+  u64 x = (u64)1 << 55; /* x^8: one byte */
+  for (; nB; nB >>= 1) {
+    if (nB & 1) {
+      crcA = crc64Times(crcA, x);
+    }
+    x = crc64Times(x, x);
+  }
+  return crcA ^ crcB;
 }
 
 CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z) {

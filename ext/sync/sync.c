@@ -55,7 +55,7 @@ CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
                 " it");
   }
   choirRemoteOpen(p->pConn, p->pErr, &p->there, zUrl);
-  choirRemoteLook(p->pErr, &p->there);
+  choirRemoteLook(p->pErr, &p->there, &p->here);
 }
 
 CHOIR_PRIVATE void choirSyncIdentify(ChoirSyncRun *p, int bForeign) {
@@ -64,7 +64,9 @@ CHOIR_PRIVATE void choirSyncIdentify(ChoirSyncRun *p, int bForeign) {
     return;
   }
   if (p->here.bWorkspace && !bForeign) {
-    aKnown = choirSealKnown(p->here.aSeal, p->there.zUrl, p->there.meta.zEtag);
+    aKnown = p->there.bFolder ? p->there.head.aId
+                              : choirSealKnown(p->here.aSeal, p->there.zUrl,
+                                               p->there.meta.zEtag);
   }
   if (aKnown && choirPositionKnows(p->pErr, p->pConn->db, choirSchema(p->pConn),
                                    aKnown)) {
@@ -84,8 +86,23 @@ CHOIR_PRIVATE void choirSyncEnd(ChoirSyncRun *p) {
 }
 
 CHOIR_PRIVATE int choirSyncChanged(ChoirSyncRun *p) {
-  return !p->here.bHead || !choirSealHasDigest(&p->here) ||
-         choirSnapshotChanged(p->pConn, p->pErr, p->here.aSeal);
+  ChoirCache cache;
+  ChoirCapture now;
+  int bChanged;
+  if (!p->here.bHead || !choirSealHasDigest(&p->here)) {
+    return 1;
+  }
+  if (p->pErr->rc != SQLITE_OK || !p->there.bFolder) {
+    return choirSnapshotChanged(p->pConn, p->pErr, p->here.aSeal);
+  }
+  memset(&now, 0, sizeof(now));
+  now.fd = -1;
+  choirCacheRead(p->pConn, p->pErr, &cache, &p->here, p->there.zUrl);
+  choirCapture(p->pConn, p->pErr, &now, &cache);
+  bChanged = memcmp(now.aDigest, p->here.aSeal, 32) != 0;
+  choirCaptureFree(&now);
+  choirCacheFree(&cache);
+  return bChanged;
 }
 
 static void syncTime(i64 iTime, char z[32]) {
@@ -99,7 +116,14 @@ static void syncTime(i64 iTime, char z[32]) {
 
 CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *p) {
   char z[32];
-  syncTime(p->there.pos.iTime, z);
+  syncTime(p->there.bFolder ? p->there.head.iTime : p->there.pos.iTime, z);
+  if (p->there.bFolder) {
+    u64 iHere = 0;
+    choirSealFolder(p->here.aSeal, p->there.zUrl, &iHere);
+    return choirMprintf(p->pErr,
+                        "%s is at version %llu%s and this file at %llu",
+                        p->there.zUrl, p->there.iTxid, z, iHere);
+  }
   return choirMprintf(p->pErr, "%s is at version %lld%s and this file at %lld",
                       p->there.zUrl, p->there.pos.iTxid, z, p->here.iTxid);
 }
@@ -112,7 +136,8 @@ CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *p, ChoirCall *pCall,
   choirBufInit(&b, p->pErr, CHOIR_BUF_JSON);
   choirHex(p->here.aHead, CHOIR_SYNC_ID, zId);
   choirBufPrintf(&b, "{\"%s\":%d,\"version\":\"%s\",\"txid\":%lld", zVerb, n,
-                 p->here.bHead ? zId : "", p->here.iTxid);
+                 p->here.bHead ? zId : "",
+                 p->there.bFolder ? (i64)p->there.iTxid : p->here.iTxid);
   choirBufPrintf(&b, ",\"bytes\":%llu", nByte);
   if (zSaved) {
     choirBufText(&b, ",\"saved\":");
@@ -169,12 +194,27 @@ CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *pConn, ChoirErr *pErr) {
 
 /* ----------------------------------------------------------------- status */
 
-enum { STATUS_PUSH, STATUS_PULL, STATUS_SAME, STATUS_CONFLICT };
+/* Which version is there; of a folder its header tells. */
+static void syncStatusLook(ChoirSyncRun *p) {
+  if (!p->there.bFolder) {
+    choirSyncIdentify(p, 0);
+    return;
+  }
+  choirFolderNewest(p->pErr, &p->there);
+  p->bThere =
+      p->pErr->rc == SQLITE_OK && p->there.eHead == CHOIR_OBJECT_OK;
+  memcpy(p->aThere, p->there.head.aId, CHOIR_SYNC_ID);
+}
 
 /* What would a push or a pull do? */
 static const char *syncState(ChoirSyncRun *p, int bChanged) {
   if (p->there.eHead == CHOIR_OBJECT_ABSENT) {
     return "empty";
+  }
+  if (p->there.bFolder && !choirFolderOurs(&p->there, &p->here)) {
+    return !p->here.bHead && choirSyncIsEmpty(p->pConn, p->pErr)
+               ? "pull"
+               : "another workspace";
   }
   if (p->bFetched && strcmp(p->there.pos.zLineage, p->here.zLineage) != 0) {
     return !p->here.bHead && choirSyncIsEmpty(p->pConn, p->pErr)
@@ -188,8 +228,11 @@ static const char *syncState(ChoirSyncRun *p, int bChanged) {
                          p->aThere)) {
     return "push";
   }
-  if (!bChanged && p->bFetched &&
-      choirPositionKnows(p->pErr, p->there.db, "main", p->here.aHead)) {
+  if (!bChanged &&
+      (p->there.bFolder
+           ? p->there.iBase > 0
+           : p->bFetched && choirPositionKnows(p->pErr, p->there.db, "main",
+                                               p->here.aHead))) {
     return "pull";
   }
   return "conflict";
@@ -200,14 +243,20 @@ static void syncStatusRow(ChoirCursor *pCur, ChoirSyncRun *p,
                           int bChanged) {
   char zId[2 * CHOIR_SYNC_ID + 1];
   int bSame = p->bThere && memcmp(p->aThere, p->here.aHead, 16) == 0;
+  u64 iHere = 0;
+  if (p->there.bFolder) {
+    choirSealFolder(p->here.aSeal, p->there.zUrl, &iHere);
+  }
   choirRowText(pCur, p->there.zUrl);
   choirRowText(pCur, zState);
   choirRowText(pCur, zDetail);
   choirRowInt(pCur, bChanged);
-  choirRowInt(pCur, p->here.iTxid);
+  choirRowInt(pCur, p->there.bFolder ? (i64)iHere : p->here.iTxid);
   choirHex(p->here.aHead, CHOIR_SYNC_ID, zId);
   choirRowText(pCur, p->here.bHead ? zId : NULL);
-  if (p->bFetched || bSame) {
+  if (p->there.bFolder && p->bThere) {
+    choirRowInt(pCur, (i64)p->there.iTxid);
+  } else if (p->bFetched || bSame) {
     choirRowInt(pCur, p->bFetched ? p->there.pos.iTxid : p->here.iTxid);
   } else {
     choirRowText(pCur, NULL);
@@ -253,21 +302,24 @@ static void syncStatus(ChoirCursor *pCur) {
     choirPositionRead(&pCur->err, pCur->pConn->db, choirSchema(pCur->pConn),
                       &run.here);
   }
+  if (zUrl || choirConfig(pCur->pConn, "remote")) {
+    choirRemoteOpen(pCur->pConn, &err, &run.there, zUrl);
+  }
   bChanged = choirSyncChanged(&run);
-  if (pCur->err.rc != SQLITE_OK) {
-    return;
+  if (run.there.pStore && pCur->err.rc == SQLITE_OK) {
+    run.pErr = &err;
+    choirRemoteLook(&err, &run.there, &run.here);
+    syncStatusLook(&run);
   }
   if (zUrl || choirConfig(pCur->pConn, "remote")) {
-    run.pErr = &err;
-    choirRemoteOpen(pCur->pConn, &err, &run.there, zUrl);
-    choirRemoteLook(&err, &run.there);
-    choirSyncIdentify(&run, 0);
     zState = err.rc ? "unreachable" : syncState(&run, bChanged);
   }
   if (err.rc == SQLITE_NOMEM) {
     choirErrNomem(&pCur->err);
   }
-  syncStatusRow(pCur, &run, zState, err.zMsg, bChanged);
+  if (pCur->err.rc == SQLITE_OK) {
+    syncStatusRow(pCur, &run, zState, err.zMsg, bChanged);
+  }
   choirErrClear(&err);
   choirSyncEnd(&run);
 }

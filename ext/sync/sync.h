@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** sync: one workspace on several devices, through one object.
+** sync: one workspace on several devices, through one object or a folder.
 **
 **   position   where a file stands in its history     sync_position.c
+**   pages      page hashes and their cache            sync_pages.c
 **   spool      a private file as an SQLite database   sync_spool.c
-**   snapshot   a consistent copy of a live database   sync_snapshot.c
+**   wal        frames of a live WAL                   sync_wal.c
+**   snapshot   a copy of a live database, or the      sync_snapshot.c
+**              pages that changed
+**   ltx        files of pages                         sync_ltx.c
 **   remote     fetch, verify and know the remote      sync_remote.c
+**   folder     a remote of LTX files                  sync_folder.c
+**   delta      sync_push() to a folder                sync_delta.c
 **   backup     choir_backup(), copies kept by a pull  sync_backup.c
 **   run        what every sync call begins with       sync.c
 **   push       sync_push()                            sync_push.c
@@ -62,6 +68,65 @@ CHOIR_PRIVATE const u8 *choirSealKnown(const u8 *aSeal, const char *zUrl,
 /* Offset of the seal's bytes in its root page, 0 when it is not there. */
 CHOIR_PRIVATE int choirSealFind(const u8 *aPage, int szPage);
 
+/* Fact: transaction iTxid of the folder zUrl is version aId. Lookup gives the
+** id and the transaction, or NULL. */
+CHOIR_PRIVATE void choirSealLearnFolder(u8 *aSeal, const char *zUrl, u64 iTxid,
+                                        const u8 *aId);
+CHOIR_PRIVATE const u8 *choirSealFolder(const u8 *aSeal, const char *zUrl,
+                                        u64 *piTxid);
+
+/* --------------------------------------------------------------- pages ----
+** Page hashes, and their cache on disk.
+*/
+#define CHOIR_PAGE_HASH 16
+
+typedef struct ChoirPages {
+  u32 szPage;
+  u32 nPage;
+  u64 nAlloc; /* bytes at aHash */
+  u8 *aHash;  /* CHOIR_PAGE_HASH bytes a page, page 1 first */
+} ChoirPages;
+
+CHOIR_PRIVATE void choirPagesFree(ChoirPages *);
+CHOIR_PRIVATE void choirPagesCopy(ChoirErr *, ChoirPages *, const ChoirPages *);
+/* nPage pages, new ones with hashes of zeros. */
+CHOIR_PRIVATE void choirPagesSize(ChoirErr *, ChoirPages *, u64 nPage);
+/* The hash of page iPage (from 1); grows as needed. */
+CHOIR_PRIVATE void choirPagesSet(ChoirErr *, ChoirPages *, u64 iPage,
+                                 const u8 *aPage);
+/* 1: page iPage of both has the same hash. */
+CHOIR_PRIVATE int choirPagesSame(const ChoirPages *, const ChoirPages *,
+                                 u64 iPage);
+/* The digest of a version. */
+CHOIR_PRIVATE void choirPagesDigest(const ChoirPages *, u8 aDigest[32]);
+/* Sets what differs between copies of one content in a copy of page 1. */
+CHOIR_PRIVATE void choirPageNormalise(u8 *aPage1);
+
+/* Up to where the frames of a WAL were seen, as they stand in it. */
+typedef struct ChoirWalMark {
+  u8 aSalt[8]; /* zeros: no place in a WAL */
+  u32 nFrame;
+  u8 aSum[8]; /* of frame nFrame; unused when that is 0 */
+} ChoirWalMark;
+
+/* The pages of one version of this file as found at one remote. */
+typedef struct ChoirCache {
+  char *zFile; /* NULL: none (a database without a file) */
+  u8 bValid;
+  u8 aId[CHOIR_SYNC_ID];
+  u8 aDigest[32];
+  ChoirWalMark mark;
+  ChoirPages pages;
+} ChoirCache;
+
+CHOIR_PRIVATE void choirCacheRead(ChoirConn *, ChoirErr *, ChoirCache *,
+                                  const ChoirPosition *, const char *zUrl);
+/* Failing is no error: the cache is gone then. */
+CHOIR_PRIVATE void choirCacheWrite(ChoirCache *);
+/* It is of another version: no pages are known. */
+CHOIR_PRIVATE void choirCacheForget(ChoirCache *);
+CHOIR_PRIVATE void choirCacheFree(ChoirCache *);
+
 /* --------------------------------------------------------------- spool ----
 ** A file that only this process can see, read and written through a VFS of
 ** its own: nothing is ever opened by name.
@@ -78,6 +143,9 @@ enum {
 ** is wanted. nByte: how many there are, 0 for a sink. */
 CHOIR_PRIVATE ChoirSpool *choirSpoolNew(ChoirErr *, int fd, u64 nByte);
 CHOIR_PRIVATE void choirSpoolFree(ChoirSpool *);
+/* Of a sink: only pages that differ from pBase are written, one after the
+** other, and that of the seal. */
+CHOIR_PRIVATE void choirSpoolDelta(ChoirSpool *, const ChoirPages *pBase);
 /* A connection that writes the spool (pages ascending), or reads it. */
 CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *, ChoirSpool *, int bSink);
 /* What PRAGMA quick_check finds wrong, caller frees; NULL: nothing. */
@@ -89,6 +157,40 @@ CHOIR_PRIVATE u64 choirSpoolSize(const ChoirSpool *);
 CHOIR_PRIVATE int choirSpoolPageSize(const ChoirSpool *);
 /* Where the seal's bytes are in the file, 0: nowhere. */
 CHOIR_PRIVATE u64 choirSpoolSeal(const ChoirSpool *);
+/* The page hashes; the caller owns them from here on. */
+CHOIR_PRIVATE void choirSpoolPages(ChoirSpool *, ChoirPages *);
+/* Of a delta: the page numbers in the order in which they were written. */
+CHOIR_PRIVATE u32 *choirSpoolKept(ChoirSpool *, u64 *pn);
+
+/* ----------------------------------------------------------------- wal ----
+** What the frames of a live WAL say, read through SQLite's own file.
+*/
+typedef struct ChoirWalPage {
+  u32 iPage;
+  u32 iFrame; /* from 1 */
+} ChoirWalPage;
+
+typedef struct ChoirWal {
+  sqlite3_file *pFile; /* belongs to the connection it was found on */
+  u32 szPage;
+  u8 bBig;     /* checksums of big-endian words */
+  u8 aSalt[8]; /* of the header */
+  u8 aFirst[8]; /* checksum of the header */
+  u64 nByte;
+} ChoirWal;
+
+/* 1: db (own connection, in a read transaction) has a WAL with frames. */
+CHOIR_PRIVATE int choirWalOpen(sqlite3 *db, ChoirWal *);
+/* The pages in committed frames after pMark, ascending, each with its last
+** frame; pMark moves to the end. nPage is the size of the database there, 0
+** when there was no new commit. 0: the mark does not hold, scan instead.
+** *paPage: caller frees. */
+CHOIR_PRIVATE int choirWalWalk(ChoirErr *, const ChoirWal *, ChoirWalMark *,
+                               ChoirWalPage **paPage, u64 *pn, u32 *pnPage);
+CHOIR_PRIVATE void choirWalRead(ChoirErr *, const ChoirWal *, u32 iFrame,
+                                u8 *aPage);
+/* 1: nobody began the WAL anew since it was opened. */
+CHOIR_PRIVATE int choirWalHolds(const ChoirWal *);
 
 /* ------------------------------------------------------------ snapshot ---- */
 
@@ -101,6 +203,84 @@ CHOIR_PRIVATE void choirSnapshot(ChoirConn *, ChoirErr *, ChoirSpool *,
 /* The digest alone: is the file still the version its seal names? */
 CHOIR_PRIVATE int choirSnapshotChanged(ChoirConn *, ChoirErr *,
                                        const u8 aDigest[32]);
+
+/* The content now, against that of a cache. */
+typedef struct ChoirCapture {
+  ChoirPosition pos; /* read from the same state */
+  ChoirPages now;
+  u8 aDigest[32];
+  ChoirWalMark mark; /* for the next time */
+  int fd;            /* the pages that differ, one after the other; -1 */
+  u32 *aPage;        /* their numbers, in that order */
+  u64 nKept;
+  u64 iSeal; /* where the seal is in fd, 0: nowhere */
+  u8 bWal;   /* found by reading the WAL alone */
+} ChoirCapture;
+
+/* All zeros but fd before the first call: -1 for the hashes alone, a file for
+** the pages too. pBase may be invalid: then every page differs. The seal in fd
+** is zeros; its page is always kept. A second call adds what was committed in
+** between: a page may be there twice, the later one counts, and one that has
+** become that of pBase again is to be left out. */
+CHOIR_PRIVATE void choirCapture(ChoirConn *, ChoirErr *, ChoirCapture *,
+                                const ChoirCache *pBase);
+CHOIR_PRIVATE void choirCaptureFree(ChoirCapture *);
+
+/* ----------------------------------------------------------------- ltx ----
+** docs/formats.md, "LTX files".
+*/
+#define CHOIR_LTX_HEADER 100
+#define CHOIR_LTX_TRAILER 16
+#define CHOIR_LTX_PAGE_MAX 65536
+#define CHOIR_LTX_FRAME_MAX (CHOIR_LTX_PAGE_MAX + 522) /* LZ4's bound, and 10 */
+
+typedef struct ChoirLtxHead {
+  u32 szPage, nPage; /* of the database after it */
+  u64 iMin, iMax;    /* transactions */
+  i64 iTime;         /* Unix milliseconds */
+  u8 aId[CHOIR_SYNC_ID];
+  u8 aLineage[4];
+  u64 iCrc;  /* of the frames as stored */
+  u8 bChoir; /* choir wrote it: the three above are set */
+} ChoirLtxHead;
+
+typedef struct ChoirLtxWriter ChoirLtxWriter;
+typedef struct ChoirLtxReader ChoirLtxReader;
+typedef void (*ChoirLtxPage)(void *pArg, ChoirErr *, u32 iPage,
+                             const u8 *aPage, u32 szPage);
+typedef void (*ChoirLtxEntry)(void *pArg, ChoirErr *, u32 iPage, u64 iOff,
+                              u32 nByte);
+
+CHOIR_PRIVATE u32 choirLtxLockPage(u32 szPage);
+CHOIR_PRIVATE void choirLtxHeadRead(ChoirErr *, const u8 *a, u64 n,
+                                    ChoirLtxHead *);
+/* Into fd from its beginning. */
+CHOIR_PRIVATE ChoirLtxWriter *choirLtxWriteNew(ChoirErr *, int fd,
+                                               const ChoirLtxHead *);
+CHOIR_PRIVATE void choirLtxWritePage(ChoirLtxWriter *, ChoirErr *, u32 iPage,
+                                     const u8 *aPage);
+/* The size of the file. */
+CHOIR_PRIVATE u64 choirLtxWriteEnd(ChoirLtxWriter *, ChoirErr *);
+CHOIR_PRIVATE void choirLtxWriteFree(ChoirLtxWriter *);
+/* A ChoirObjectWrite whose pArg is the reader. */
+CHOIR_PRIVATE ChoirLtxReader *choirLtxReadNew(ChoirErr *, ChoirLtxPage,
+                                              void *pArg);
+CHOIR_PRIVATE void choirLtxReadFeed(void *pReader, ChoirErr *, const void *a,
+                                    u64 n);
+/* NULL before it was read. */
+CHOIR_PRIVATE const ChoirLtxHead *choirLtxReadHead(const ChoirLtxReader *);
+/* Sticky unless all of the file was fed and every checksum holds. */
+CHOIR_PRIVATE void choirLtxReadEnd(ChoirLtxReader *, ChoirErr *);
+CHOIR_PRIVATE void choirLtxReadFree(ChoirLtxReader *);
+/* Single pages: the size of the index, from the last bytes of a file of nFile;
+** its entries (without the size behind them); a frame. */
+CHOIR_PRIVATE u64 choirLtxIndexSize(ChoirErr *, const u8 *aTail, u64 n,
+                                    u64 nFile);
+CHOIR_PRIVATE void choirLtxIndexRead(ChoirErr *, const u8 *a, u64 n,
+                                     const ChoirLtxHead *, ChoirLtxEntry,
+                                     void *pArg);
+CHOIR_PRIVATE void choirLtxFrameRead(ChoirErr *, const u8 *a, u64 n, u32 iPage,
+                                     u32 szPage, u8 *aOut);
 
 /* -------------------------------------------------------------- remote ---- */
 
@@ -115,6 +295,14 @@ typedef struct ChoirRemote {
   ChoirPosition pos; /* of the fetched file */
   u8 bSealed;        /* its seal matches its bytes */
   u8 aDigest[32];    /* of its bytes as a version */
+  ChoirPages pages;  /* their hashes */
+  /* Of a folder: */
+  u8 bFolder;
+  u8 bNewest; /* iTxid is the newest transaction there */
+  u8 bProbe;  /* listing is forbidden */
+  u64 iTxid;  /* a transaction that is there, and its object's header */
+  ChoirLtxHead head;
+  u64 iBase; /* the transaction there that is this file's head, 0: none */
 } ChoirRemote;
 
 /* zUrl NULL: the configured one. */
@@ -122,7 +310,8 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *, ChoirErr *, ChoirRemote *,
                                    const char *zUrl);
 CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *);
 /* What is there now: eHead, meta. */
-CHOIR_PRIVATE void choirRemoteLook(ChoirErr *, ChoirRemote *);
+CHOIR_PRIVATE void choirRemoteLook(ChoirErr *, ChoirRemote *,
+                                   const ChoirPosition *);
 /* Downloads and verifies it. bForeign: a seal that does not match its bytes is
 ** reported in bSealed instead of as an error. */
 CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *, ChoirErr *, ChoirRemote *,
@@ -130,6 +319,62 @@ CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *, ChoirErr *, ChoirRemote *,
 /* Gives the fetched file this seal and opens it afresh. */
 CHOIR_PRIVATE void choirRemoteReseal(ChoirErr *, ChoirRemote *,
                                      const u8 *aSeal);
+
+/* -------------------------------------------------------------- folder ----
+** A remote of LTX files. docs/formats.md, "Folder remote".
+*/
+#define CHOIR_LEVEL_SNAPSHOT 9
+
+typedef struct ChoirFile {
+  u64 iMin, iMax; /* transactions */
+  u64 nByte;      /* 0 when it was found by probing */
+  i64 iModified;  /* at the server, Unix milliseconds */
+  int iLevel;
+} ChoirFile;
+
+typedef struct ChoirFiles {
+  ChoirFile *a; /* by level, then by transaction */
+  u64 n, nAlloc;
+} ChoirFiles;
+
+CHOIR_PRIVATE char *choirFolderKey(ChoirErr *, const ChoirRemote *,
+                                   const ChoirFile *);
+/* Every object of a folder is read and written through these two. */
+CHOIR_PRIVATE int choirFolderGet(ChoirRemote *, ChoirErr *, const char *zKey,
+                                 i64 iOff, i64 nByte, ChoirObjectMeta *,
+                                 ChoirObjectWrite, void *pArg);
+CHOIR_PRIVATE int choirFolderPut(ChoirRemote *, ChoirErr *, const char *zKey,
+                                 const ChoirObjectSource *, int eIf,
+                                 ChoirObjectMeta *);
+/* The header of a file, checked against its name. OK or ABSENT; what may not
+** be read counts as absent. */
+CHOIR_PRIVATE int choirFolderHead(ChoirRemote *, ChoirErr *, const ChoirFile *,
+                                  ChoirLtxHead *, ChoirObjectMeta *);
+/* Transaction iTxid's push. */
+CHOIR_PRIVATE int choirFolderPush(ChoirRemote *, ChoirErr *, u64 iTxid,
+                                  ChoirLtxHead *, ChoirObjectMeta *);
+CHOIR_PRIVATE void choirFolderList(ChoirRemote *, ChoirErr *, ChoirFiles *);
+CHOIR_PRIVATE void choirFilesFree(ChoirFiles *);
+CHOIR_PRIVATE void choirFilesAdd(ChoirErr *, ChoirFiles *, const ChoirFile *);
+/* The files that make transaction iWant (0: the newest), in order; iFrom: a
+** transaction that is had already, 0: none. *piGot: how far they lead. */
+CHOIR_PRIVATE void choirFilesPlan(ChoirErr *, const ChoirFiles *, u64 iFrom,
+                                  u64 iWant, ChoirFiles *pPlan, u64 *piGot);
+/* What is known there: iTxid, head, eHead; is iTxid the newest? */
+CHOIR_PRIVATE void choirFolderLook(ChoirErr *, ChoirRemote *,
+                                   const ChoirPosition *);
+CHOIR_PRIVATE void choirFolderNewest(ChoirErr *, ChoirRemote *);
+/* 1: p->head is of this file's workspace, as far as a header says. */
+CHOIR_PRIVATE int choirFolderOurs(const ChoirRemote *, const ChoirPosition *);
+/* A whole file through the reader. ABSENT when it is gone. */
+CHOIR_PRIVATE int choirFolderRead(ChoirRemote *, ChoirErr *, const ChoirFile *,
+                                  ChoirLtxPage, void *pArg, ChoirLtxHead *,
+                                  u64 *pnByte);
+/* Transaction iWant (0: the newest) into p->fd; its size, 0 when there is
+** nothing. With pConn, this file's own pages are used where its head is there.
+*/
+CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *, ChoirRemote *,
+                                   u64 iWant);
 
 /* -------------------------------------------------------------- backup ---- */
 
@@ -146,6 +391,8 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *, ChoirErr *, const char *zFile,
 ** caller frees. */
 CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *, ChoirErr *,
                                     const ChoirPosition *);
+/* mkdir -p of the folders of a file in the state folder, 0700. */
+CHOIR_PRIVATE void choirStateFolder(ChoirErr *, const char *zFile);
 CHOIR_PRIVATE void choirBackupRegister(ChoirConn *, ChoirErr *);
 
 /* ----------------------------------------------------------------- run ----
@@ -182,6 +429,10 @@ CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *, ChoirCall *,
 /* 1: zSchema holds nothing of a user's: no object choir does not make, and no
 ** row in those it makes. */
 CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *, ChoirErr *);
+
+/* sync_push to a folder; the bytes sent, 0: there was nothing to send. */
+CHOIR_PRIVATE u64 choirDeltaPush(ChoirSyncRun *);
+CHOIR_PRIVATE void choirPushConflict(ChoirSyncRun *);
 
 CHOIR_PRIVATE void choirPushRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirPullRegister(ChoirConn *, ChoirErr *);

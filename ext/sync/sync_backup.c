@@ -106,28 +106,25 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *pConn, ChoirErr *pErr,
   sqlite3_free(zDir);
 }
 
-/* mkdir -p, 0700. */
-static void backupFolders(ChoirErr *pErr, char *zDir) {
+CHOIR_PRIVATE void choirStateFolder(ChoirErr *pErr, const char *zFile) {
+  char *zDir = choirMprintf(pErr, "%s", zFile);
   char *z;
-  for (z = zDir + 1; pErr->rc == SQLITE_OK; z++) {
-    if (*z == '/' || *z == 0) {
-      char c = *z;
+  for (z = zDir ? zDir + 1 : NULL; z && *z && pErr->rc == SQLITE_OK; z++) {
+    if (*z == '/') {
       *z = 0;
       if (mkdir(zDir, 0700) != 0 && errno != EEXIST) {
         choirErrno(pErr, errno, "create the folder", zDir);
       }
-      *z = c;
-      if (c == 0) {
-        return;
-      }
+      *z = '/';
     }
   }
+  sqlite3_free(zDir);
 }
 
 CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *pConn, ChoirErr *pErr,
                                     const ChoirPosition *pPos) {
   char *zState = choirStateDir(pErr);
-  char *zDir = NULL, *zFile = NULL;
+  char *zFile = NULL;
   char zTime[32];
   time_t t = (time_t)(choirNow() / 1000);
   ChoirBackup out;
@@ -136,20 +133,18 @@ CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *pConn, ChoirErr *pErr,
   sqlite3_randomness(sizeof(iRandom), &iRandom);
   gmtime_r(&t, &tm);
   strftime(zTime, sizeof(zTime), "%Y%m%dT%H%M%SZ", &tm);
-  zDir = choirMprintf(pErr, "%s/%s", zState, pPos->zLineage);
-  if (zDir) {
-    backupFolders(pErr, zDir);
-    zFile =
-        choirMprintf(pErr, "%s/replaced-%s-%08x.sqlite", zDir, zTime, iRandom);
-  }
+  zFile = choirMprintf(pErr, "%s/%s/replaced-%s-%08x.sqlite", zState,
+                       pPos->zLineage, zTime, iRandom);
   if (zFile) {
+    choirStateFolder(pErr, zFile);
+  }
+  if (pErr->rc == SQLITE_OK) {
     choirBackupTo(pConn, pErr, zFile, &out);
   }
   if (pErr->rc != SQLITE_OK) {
     sqlite3_free(zFile);
     zFile = NULL;
   }
-  sqlite3_free(zDir);
   sqlite3_free(zState);
   return zFile;
 }

@@ -246,6 +246,42 @@ CHOIR_PRIVATE void choirSealLearn(u8 *aSeal, const char *zUrl,
   }
 }
 
+CHOIR_PRIVATE const u8 *choirSealFolder(const u8 *aSeal, const char *zUrl,
+                                        u64 *piTxid) {
+  u8 aKey[16];
+  int i, j;
+  sealKey(zUrl, "", aKey);
+  for (i = 0; i < CHOIR_SYNC_FACTS; i++) {
+    const u8 *a = aSeal + 32 + 32 * i;
+    if (memcmp(a, aKey, 8) == 0) {
+      for (j = 8, *piTxid = 0; j < 16; j++) {
+        *piTxid = *piTxid << 8 | a[j];
+      }
+      return a + 16;
+    }
+  }
+  return NULL;
+}
+
+/* One fact a folder; to the front. */
+CHOIR_PRIVATE void choirSealLearnFolder(u8 *aSeal, const char *zUrl, u64 iTxid,
+                                        const u8 *aId) {
+  u8 aFact[32];
+  int i, j;
+  sealKey(zUrl, "", aFact);
+  for (j = 8; j < 16; j++) {
+    aFact[j] = (u8)(iTxid >> (8 * (15 - j)));
+  }
+  memcpy(aFact + 16, aId, CHOIR_SYNC_ID);
+  for (i = 0; i < CHOIR_SYNC_FACTS - 1; i++) {
+    if (memcmp(aSeal + 32 + 32 * i, aFact, 8) == 0) {
+      break;
+    }
+  }
+  memmove(aSeal + 64, aSeal + 32, (size_t)(32 * i));
+  memcpy(aSeal + 32, aFact, 32);
+}
+
 static int sealVarint(const u8 *a, const u8 *aEnd, u32 *pv) {
   u32 v = 0;
   int i;

@@ -80,7 +80,8 @@ static int pullConflict(ChoirSyncRun *p) {
   choirErrSet(p->pErr, SQLITE_BUSY,
               "both sides changed: %s with changes of its own;"
               " sync_pull('%s', 'theirs') replaces this file by the remote's"
-              " version and keeps a copy of yours",
+              " version and keeps a copy of yours, sync_push(…, 'fork') begins"
+              " a workspace of its own at a new remote",
               z ? z : "", p->there.zUrl);
   sqlite3_free(z);
   return PULL_NOTHING;
@@ -111,6 +112,14 @@ static int pullDecide(ChoirSyncRun *p) {
   }
   if (p->zMode) {
     return pullTheirs(p);
+  }
+  if (!p->there.bSealed) {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "the remote %s is written by another tool; pull it into an"
+                " empty file, or sync_pull('%s', 'theirs') to replace this one"
+                " and keep a copy",
+                p->there.zUrl, p->there.zUrl);
+    return PULL_NOTHING;
   }
   if (strcmp(p->there.pos.zLineage, p->here.zLineage) != 0) {
     choirErrSet(p->pErr, SQLITE_ERROR,
@@ -165,13 +174,34 @@ static void pullApply(ChoirSyncRun *p, unsigned iVersion) {
   }
 }
 
+/* So that the next push knows the pages there. */
+static void pullCache(ChoirSyncRun *p) {
+  ChoirErr err = {0, NULL};
+  ChoirCache cache;
+  if (p->there.bFolder && p->there.bSealed) {
+    choirCacheRead(p->pConn, &err, &cache, &p->here, p->there.zUrl);
+    choirPagesFree(&cache.pages);
+    cache.pages = p->there.pages;
+    memset(&p->there.pages, 0, sizeof(p->there.pages));
+    memset(&cache.mark, 0, sizeof(cache.mark));
+    memcpy(cache.aId, p->aThere, CHOIR_SYNC_ID);
+    memcpy(cache.aDigest, p->there.aDigest, 32);
+    cache.bValid = 1;
+    choirCacheWrite(&cache);
+    choirCacheFree(&cache);
+    choirErrClear(&err);
+  }
+}
+
 /* The fetched file, made to know where it came from, becomes this one. */
 static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
   u8 aSeal[CHOIR_SYNC_SEAL];
   memcpy(aSeal, p->here.aSeal, CHOIR_SYNC_SEAL); /* facts stay facts */
   /* When it is not as it was sealed, its content is not its head's. */
   memcpy(aSeal, p->there.pos.aSeal, 32);
-  if (p->there.bSealed) {
+  if (p->there.bSealed && p->there.bFolder) {
+    choirSealLearnFolder(aSeal, p->there.zUrl, p->there.iTxid, p->aThere);
+  } else if (p->there.bSealed) {
     choirSealLearn(aSeal, p->there.zUrl, p->there.meta.zEtag, p->aThere);
   } else {
     memset(aSeal, 0, 32);
@@ -180,6 +210,7 @@ static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
   pullApply(p, iVersion);
   if (p->pErr->rc == SQLITE_OK) {
     p->here = p->there.pos;
+    pullCache(p);
   }
 }
 
@@ -196,8 +227,8 @@ static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
 ** Call it alone, outside a transaction: SELECT sync_pull(…). It works on a new
 ** empty file without choir_init().
 **
-**   remote  TEXT, URL of a file ending in .sqlite or .db; default:
-**           choir_config('remote')
+**   remote  TEXT, URL of a folder, ending in '/', or of a plain file, ending in
+**           .sqlite or .db; default: choir_config('remote')
 **   mode    TEXT, 'theirs': replace this file whatever it holds; a copy of it
 **           is kept first in $XDG_STATE_HOME/choir, and saved is its path
 **
@@ -216,6 +247,9 @@ static void pullFunc(ChoirCall *pCall) {
   int eDo = PULL_NOTHING;
   unsigned iVersion;
   choirSyncBegin(&run, pCall, "theirs");
+  if (run.there.bFolder) {
+    choirFolderNewest(run.pErr, &run.there);
+  }
   choirSyncIdentify(&run, run.zMode != NULL);
   if (pCall->err.rc == SQLITE_OK && !run.bThere) {
     choirErrSet(&pCall->err, SQLITE_ERROR,

@@ -23,12 +23,13 @@ static void pushRead(void *pArg, ChoirErr *pErr, u64 iOff, void *a, u64 n) {
   choirFdRead(pErr, ((PushCopy *)pArg)->fd, iOff, a, n);
 }
 
-static void pushConflict(ChoirSyncRun *p) {
+CHOIR_PRIVATE void choirPushConflict(ChoirSyncRun *p) {
   char *z = choirSyncWhere(p);
   choirErrSet(p->pErr, SQLITE_BUSY,
               "the remote has moved: %s; sync_pull('%s') brings it here when"
               " nothing was changed here, sync_pull('%s', 'theirs') replaces"
-              " this file by it and keeps a copy",
+              " this file by it and keeps a copy, and sync_push(…, 'fork')"
+              " begins a workspace of its own at a new remote",
               z ? z : "", p->there.zUrl, p->there.zUrl);
   sqlite3_free(z);
 }
@@ -80,7 +81,7 @@ static void pushMayReplace(ChoirSyncRun *p) {
                 p->there.zUrl);
   } else if (!choirPositionKnows(p->pErr, p->pConn->db, choirSchema(p->pConn),
                                  p->aThere)) {
-    pushConflict(p);
+    choirPushConflict(p);
   }
 }
 
@@ -123,7 +124,7 @@ static void pushLost(ChoirSyncRun *p, const PushCopy *pCopy) {
                 "%s was removed during the push; try again", p->there.zUrl);
   } else if (memcmp(p->there.pos.aHead, p->here.aHead, CHOIR_SYNC_ID) != 0 ||
              memcmp(p->there.aDigest, pCopy->aDigest, 32) != 0) {
-    pushConflict(p);
+    choirPushConflict(p);
   }
 }
 
@@ -168,8 +169,12 @@ static void pushSend(ChoirSyncRun *p, PushCopy *pCopy, int bReuse) {
 **
 ** Call it alone, outside a transaction: SELECT sync_push(…).
 **
-**   remote  TEXT, URL of a file ending in .sqlite or .db, for example
-**           file:///srv/backup/ws.sqlite; default: choir_config('remote')
+** A remote that ends in '/' holds page deltas: a push sends the pages that
+** changed, as one object that Litestream can read, and earlier versions stay.
+**
+**   remote  TEXT, URL of a folder, ending in '/', or of a plain file, ending in
+**           .sqlite or .db; for example file:///srv/backup/; default:
+**           choir_config('remote')
 **   mode    TEXT, 'fork': start a workspace of its own from this file, at a
 **           remote that does not exist yet
 **
@@ -192,6 +197,12 @@ static void pushFunc(ChoirCall *pCall) {
   choirNeedWorkspace(pCall->pConn, &pCall->err);
   choirSyncBegin(&run, pCall, "fork");
   choirArtifactFlush(pCall->pConn, &pCall->err, 0, &flushed);
+  if (run.there.bFolder) {
+    u64 nByte = choirDeltaPush(&run);
+    choirSyncResult(&run, pCall, "pushed", nByte > 0, nByte, NULL);
+    choirSyncEnd(&run);
+    return;
+  }
   choirSyncIdentify(&run, 0);
   pushMayReplace(&run);
   if (pCall->err.rc == SQLITE_OK) {

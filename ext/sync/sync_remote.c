@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** The other side of a sync: a plain SQLite file in an object store.
+** The other side of a sync: a plain SQLite file in an object store, or a folder
+** of LTX files (sync_folder.c) that make one.
 **
 ** A fetched file goes into an anonymous temporary file and is believed only
 ** after it has been looked at there, through a connection that has neither
@@ -36,15 +37,13 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
   }
   choirObjectUrlCheck(pErr, zUrl);
   n = strlen(zUrl);
-  if (zUrl[n - 1] == '/') {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "'%s' names a folder, and page deltas in a folder are not"
-                " supported yet; name a file that ends in .sqlite or .db",
-                zUrl);
-  } else if (sqlite3_strlike("%.sqlite", zUrl, 0) != 0 &&
+  p->bFolder = zUrl[n - 1] == '/';
+  if (!p->bFolder && sqlite3_strlike("%.sqlite", zUrl, 0) != 0 &&
              sqlite3_strlike("%.db", zUrl, 0) != 0) {
     choirErrSet(pErr, SQLITE_ERROR,
-                "a remote must end in .sqlite or .db, got '%s'", zUrl);
+                "a remote must end in .sqlite or .db (a file), or in / (a"
+                " folder of page deltas), got '%s'",
+                zUrl);
   }
   p->pStore = choirObjectOpen(pConn, pErr, zUrl);
   p->zUrl = p->pStore ? p->pStore->zUrl : NULL;
@@ -59,6 +58,7 @@ static void remoteForget(ChoirRemote *p) {
 
 CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *p) {
   remoteForget(p);
+  choirPagesFree(&p->pages);
   if (p->fd >= 0) {
     close(p->fd);
     p->fd = -1;
@@ -67,8 +67,11 @@ CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *p) {
   p->pStore = NULL;
 }
 
-CHOIR_PRIVATE void choirRemoteLook(ChoirErr *pErr, ChoirRemote *p) {
-  if (p->pStore) {
+CHOIR_PRIVATE void choirRemoteLook(ChoirErr *pErr, ChoirRemote *p,
+                                   const ChoirPosition *pPos) {
+  if (p->bFolder) {
+    choirFolderLook(pErr, p, pPos);
+  } else if (p->pStore) {
     p->eHead = choirObjectHead(p->pStore, pErr, p->pStore->zKey, &p->meta);
   }
 }
@@ -162,32 +165,27 @@ static u64 remoteSealOffset(ChoirErr *pErr, ChoirRemote *p) {
   return iOff;
 }
 
-/* Bytes [iOff, iEnd) into the digest, the seal's as zeros. */
-static void remoteHash(ChoirErr *pErr, ChoirRemote *p, ChoirSha256 *pSha,
-                       u64 iOff, u64 iEnd, u64 iSeal) {
+/* The digest of the fetched file, page by page as it is there. */
+static void remoteDigest(ChoirErr *pErr, ChoirRemote *p, u64 nByte, u64 iSeal) {
+  u64 szPage = remotePageSize(pErr, p), iOff = 0, i;
   u8 *a = choirMalloc(pErr, REMOTE_CHUNK);
-  while (a && iOff < iEnd && pErr->rc == SQLITE_OK) {
-    u64 i, n = iEnd - iOff < REMOTE_CHUNK ? iEnd - iOff : REMOTE_CHUNK;
+  p->pages.szPage = (u32)szPage;
+  p->pages.nPage = 0;
+  while (a && iOff < nByte && pErr->rc == SQLITE_OK) {
+    u64 n = nByte - iOff < REMOTE_CHUNK ? nByte - iOff : REMOTE_CHUNK;
     choirFdRead(pErr, p->fd, iOff, a, n);
-    for (i = iSeal; i < iSeal + CHOIR_SYNC_SEAL; i++) {
-      if (i >= iOff && i < iOff + n) {
-        a[i - iOff] = 0;
-      }
+    if (iSeal >= iOff && iSeal < iOff + n) { /* inside one page */
+      memset(a + (iSeal - iOff), 0, CHOIR_SYNC_SEAL);
     }
-    choirSha256Update(pSha, a, n);
+    for (i = 0; i < n && pErr->rc == SQLITE_OK; i += szPage) {
+      choirPagesSet(pErr, &p->pages, (iOff + i) / szPage + 1, a + i);
+    }
     iOff += n;
   }
   sqlite3_free(a);
-}
-
-/* The digest as a snapshot computes it: page 1 comes last. */
-static void remoteDigest(ChoirErr *pErr, ChoirRemote *p, u64 nByte, u64 iSeal) {
-  u64 szPage = remotePageSize(pErr, p);
-  ChoirSha256 sha;
-  choirSha256Init(&sha);
-  remoteHash(pErr, p, &sha, szPage, nByte, iSeal);
-  remoteHash(pErr, p, &sha, 0, szPage, iSeal);
-  choirSha256Final(&sha, p->aDigest);
+  if (pErr->rc == SQLITE_OK) {
+    choirPagesDigest(&p->pages, p->aDigest);
+  }
 }
 
 static void remoteSealCheck(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
@@ -221,6 +219,8 @@ static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
     choirErrNomem(pErr);
   } else if (err.rc != SQLITE_OK) {
     remoteDamaged(pErr, p, err.zMsg);
+  } else if (p->bFolder && !p->head.bChoir) {
+    p->bSealed = 0; /* another tool's, held together by its own checksums */
   } else if (!p->pos.bWorkspace || !p->pos.bHead) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "%s is not a workspace that was pushed there; choose another"
@@ -239,7 +239,7 @@ static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
     remoteDamaged(pErr, p, zProblem);
   }
   sqlite3_free(zProblem);
-  if (!p->bSealed && !bForeign) {
+  if (!p->bSealed && !bForeign && (!p->bFolder || p->head.bChoir)) {
     choirErrSet(pErr, SQLITE_CORRUPT,
                 "%s is not as it was pushed: it was damaged or changed by"
                 " another tool; sync_pull('%s', 'theirs') takes it as it is and"
@@ -253,7 +253,6 @@ CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *pConn, ChoirErr *pErr,
   RemoteSink sink;
   ChoirObjectMeta meta;
   int e;
-  (void)pConn;
   if (pErr->rc != SQLITE_OK) {
     return;
   }
@@ -262,6 +261,13 @@ CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *pConn, ChoirErr *pErr,
     close(p->fd);
   }
   p->fd = choirTempAnonymous(pErr);
+  if (p->bFolder) {
+    sink.nByte = choirFolderFetch(pConn, pErr, p, 0);
+    if (sink.nByte) {
+      remoteVerify(pErr, p, sink.nByte, bForeign);
+    }
+    return;
+  }
   sink.fd = p->fd;
   sink.nByte = 0;
   e = choirObjectGet(p->pStore, pErr, p->pStore->zKey, 0, -1, &meta,

@@ -10,8 +10,15 @@
 ** outside SQLite: closing it would drop SQLite's locks.
 **
 ** Writers wait only in rollback mode, and only while pages are copied.
+**
+** A capture compares the content with page hashes known from before and keeps
+** the pages that differ. While the WAL holds the place where those hashes were
+** taken, only its newer frames are read; otherwise all pages are.
 */
 #include "sync.h"
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
 
 #define SNAPSHOT_STEP (64 << 20) /* bytes between looks at interrupts */
 
@@ -146,4 +153,145 @@ CHOIR_PRIVATE int choirSnapshotChanged(ChoirConn *pConn, ChoirErr *pErr,
     choirSpoolFree(pSpool);
   }
   return pErr->rc == SQLITE_OK && memcmp(a, aDigest, 32) != 0;
+}
+
+/* ---------------------------------------------------------------- capture */
+
+/* Page a of the content now: its hash, and into fd when it differs. */
+static void captureTake(ChoirErr *pErr, ChoirCapture *p,
+                        const ChoirCache *pBase, u32 iPage, u8 *a) {
+  u64 sz = p->now.szPage, iOut;
+  int iSeal = iPage == p->pos.iRoot ? choirSealFind(a, (int)sz) : 0;
+  u32 *aNew;
+  if (iSeal) {
+    memset(a + iSeal, 0, CHOIR_SYNC_SEAL);
+  }
+  if (iPage == 1) {
+    choirPageNormalise(a);
+  }
+  choirPagesSet(pErr, &p->now, iPage, a);
+  if (pErr->rc != SQLITE_OK || p->fd < 0 ||
+      (!iSeal && choirPagesSame(&p->now, &pBase->pages, iPage))) {
+    return;
+  }
+  aNew = choirRealloc(pErr, p->aPage, (p->nKept + 1) * sizeof(u32));
+  if (aNew) {
+    iOut = p->nKept * sz;
+    p->aPage = aNew;
+    p->aPage[p->nKept++] = iPage;
+    choirFdWrite(pErr, p->fd, iOut, a, sz);
+    p->iSeal = iSeal ? iOut + (u64)iSeal : p->iSeal;
+  }
+}
+
+/* The frames after p->mark. 0: scan. */
+static int captureFrames(ChoirErr *pErr, ChoirCapture *p,
+                         const ChoirCache *pBase, const ChoirWal *pWal) {
+  ChoirWalPage *aPage = NULL;
+  u32 nPage, nWas = p->now.nPage, iLock = choirLtxLockPage(p->now.szPage);
+  u64 i, n, nNew = 0;
+  u8 *a = choirMalloc(pErr, pWal->szPage);
+  int bHold = a && choirWalWalk(pErr, pWal, &p->mark, &aPage, &n, &nPage);
+  if (bHold && nPage) {
+    choirPagesSize(pErr, &p->now, nPage);
+    for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
+      if (aPage[i].iPage <= nPage) {
+        choirWalRead(pErr, pWal, aPage[i].iFrame, a);
+        captureTake(pErr, p, pBase, aPage[i].iPage, a);
+        nNew += aPage[i].iPage > nWas;
+      }
+    }
+    if (nWas < iLock && iLock <= nPage && pErr->rc == SQLITE_OK) {
+      memset(a, 0, pWal->szPage);
+      choirPagesSet(pErr, &p->now, iLock, a);
+      nNew++;
+    }
+    /* Pages that grew without being written are SQLite's to say. */
+    bHold = nPage <= nWas || nNew == nPage - nWas;
+  }
+  sqlite3_free(a);
+  sqlite3_free(aPage);
+  return bHold && pErr->rc == SQLITE_OK && choirWalHolds(pWal);
+}
+
+/* By the WAL alone. The frames may be newer than the transaction in which the
+** position was read, so the position is read again behind them. */
+static int captureWal(ChoirErr *pErr, ChoirCapture *p, const ChoirCache *pBase,
+                      const SnapshotSource *pSrc, const ChoirWal *pWal) {
+  ChoirPosition again;
+  u64 iSeal = p->iSeal;
+  p->iSeal = 0;
+  if (!captureFrames(pErr, p, pBase, pWal)) {
+    return 0;
+  }
+  p->iSeal = p->iSeal ? p->iSeal : iSeal;
+  choirErrDb(pErr, pSrc->db,
+             sqlite3_exec(pSrc->db, "COMMIT; BEGIN", NULL, NULL, NULL));
+  choirPositionRead(pErr, pSrc->db, pSrc->zSchema, &again);
+  return pErr->rc == SQLITE_OK &&
+         memcmp(again.aHead, p->pos.aHead, CHOIR_SYNC_ID) == 0 &&
+         (p->nKept == 0 || p->iSeal);
+}
+
+static void captureScan(ChoirConn *pConn, ChoirErr *pErr, ChoirCapture *p,
+                        const ChoirCache *pBase, const SnapshotSource *pSrc) {
+  ChoirSpool *pSpool = choirSpoolNew(pErr, p->fd, 0);
+  sqlite3 *dbTo;
+  if (pSpool == NULL) {
+    return;
+  }
+  choirPagesFree(&p->now);
+  sqlite3_free(p->aPage);
+  p->aPage = NULL;
+  p->nKept = 0;
+  choirSpoolSealAt(pSpool, p->pos.iRoot);
+  if (p->fd >= 0) {
+    choirSpoolDelta(pSpool, &pBase->pages);
+  }
+  dbTo = choirSpoolOpen(pErr, pSpool, 1);
+  snapshotCopy(pConn, pErr, dbTo, pSrc);
+  sqlite3_close(dbTo);
+  choirSpoolFinish(pErr, pSpool, p->aDigest);
+  choirSpoolPages(pSpool, &p->now);
+  p->aPage = choirSpoolKept(pSpool, &p->nKept);
+  p->iSeal = p->fd >= 0 ? choirSpoolSeal(pSpool) : 0;
+  choirSpoolFree(pSpool);
+}
+
+CHOIR_PRIVATE void choirCapture(ChoirConn *pConn, ChoirErr *pErr,
+                                ChoirCapture *p, const ChoirCache *pBase) {
+  SnapshotSource src;
+  ChoirWal wal;
+  int bWal;
+  snapshotSource(pConn, pErr, &src);
+  memset(&p->pos, 0, sizeof(p->pos));
+  if (pErr->rc == SQLITE_OK) {
+    choirPositionRead(pErr, src.db, src.zSchema, &p->pos);
+  }
+  bWal = pErr->rc == SQLITE_OK && src.bOwn && choirWalOpen(src.db, &wal);
+  if (p->now.nPage == 0 && pBase->bValid) {
+    choirPagesCopy(pErr, &p->now, &pBase->pages);
+    p->mark = pBase->mark;
+  }
+  p->bWal = bWal && p->now.nPage && wal.szPage == p->now.szPage &&
+            captureWal(pErr, p, pBase, &src, &wal);
+  if (!p->bWal) {
+    memset(&p->mark, 0, sizeof(p->mark));
+    if (bWal) { /* from its first frame on; a little is hashed twice */
+      memcpy(p->mark.aSalt, wal.aSalt, 8);
+    }
+    captureScan(pConn, pErr, p, pBase, &src);
+  }
+  snapshotRelease(&src);
+  if (pErr->rc == SQLITE_OK && p->bWal) {
+    choirPagesDigest(&p->now, p->aDigest);
+  }
+}
+
+CHOIR_PRIVATE void choirCaptureFree(ChoirCapture *p) {
+  choirPagesFree(&p->now);
+  sqlite3_free(p->aPage);
+  if (p->fd >= 0) {
+    close(p->fd);
+  }
 }

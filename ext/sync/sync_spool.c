@@ -7,9 +7,9 @@
 ** As a sink it relies on what sqlite3_backup does on every version tested:
 ** pages from 2 on arrive once and in ascending order; page 1 may come first,
 ** last or both, and only it is read. Anything else is an error, not a guess.
-** So the bytes are hashed on the way, page 1 after all others, normalised
-** (spoolNormalise): without what differs between two copies of one content.
-** The page at 1 GiB that SQLite keeps for locks never arrives and is zeros.
+** So each page is hashed on the way, page 1 after all others, normalised. The
+** page at 1 GiB that SQLite keeps for locks never arrives and is zeros. A sink
+** keeps the whole file, or a delta: the pages that are not in a base.
 **
 ** Each spool brings a VFS of its own, listed under a random name only while a
 ** connection to it is being opened: nobody else can open it, and nothing stays
@@ -29,12 +29,16 @@ struct ChoirSpool {
   u8 bPage1;  /* page 1 was written */
   u8 bBroken; /* pages came in an order this code does not know */
   int szPage;
-  u64 nByte; /* size of the file */
-  u64 nBuf;  /* bytes in aBuf, which begin at nByte - nBuf */
-  u8 *aBuf;  /* SPOOL_BUF, then page 1 as hashed, then as written last */
+  u64 nByte; /* size of the database */
+  u64 nOut;  /* bytes of fd, with those in aBuf */
+  u64 nBuf;  /* bytes in aBuf, which belong at nOut - nBuf */
+  u8 *aBuf;  /* SPOOL_BUF, then page 1 */
   u32 iRoot; /* root page of the seal, 0: no seal to zero */
-  u64 iSeal; /* its offset in the file, 0: not met */
-  ChoirSha256 sha;
+  u64 iSeal; /* its offset in fd, 0: not met */
+  ChoirPages pages;
+  const ChoirPages *pBase; /* of a delta, or NULL */
+  u32 *aKept;              /* of a delta: pages in fd */
+  u64 nKept, nKeptAlloc;
   ChoirErr err; /* of writing to fd */
 };
 
@@ -45,55 +49,59 @@ typedef struct SpoolFile {
 
 static u8 *spoolPage1(ChoirSpool *p) { return p->aBuf + SPOOL_BUF; }
 
-static void spoolPut32(u8 *a, u32 v) {
-  a[0] = (u8)(v >> 24);
-  a[1] = (u8)(v >> 16);
-  a[2] = (u8)(v >> 8);
-  a[3] = (u8)v;
-}
-
-/* The header fields that differ between copies of the same content: journal
-** mode, change counter, schema cookie, and who wrote last. */
-static void spoolNormalise(u8 *aPage) {
-  aPage[18] = aPage[19] = 1;
-  spoolPut32(aPage + 24, 1);
-  spoolPut32(aPage + 40, 1);
-  spoolPut32(aPage + 92, 1);
-  spoolPut32(aPage + 96, 3040001);
-}
-
 /* ------------------------------------------------------------------ sink */
 
 static void spoolFlush(ChoirSpool *p) {
-  if (p->nBuf) {
-    choirSha256Update(&p->sha, p->aBuf, p->nBuf);
-    if (p->fd >= 0) {
-      choirFdWrite(&p->err, p->fd, p->nByte - p->nBuf, p->aBuf, p->nBuf);
-    }
-    p->nBuf = 0;
+  if (p->nBuf && p->fd >= 0) {
+    choirFdWrite(&p->err, p->fd, p->nOut - p->nBuf, p->aBuf, p->nBuf);
   }
+  p->nBuf = 0;
 }
 
-/* The next n bytes of the file (at most a page). */
-static void spoolAppend(ChoirSpool *p, const u8 *a, u64 n) {
-  u64 iPage;
+static void spoolKept(ChoirSpool *p, u64 iPage) {
+  if (p->nKept == p->nKeptAlloc) {
+    u64 n = p->nKeptAlloc ? p->nKeptAlloc * 2 : 1024;
+    u32 *a = choirRealloc(&p->err, p->aKept, n * sizeof(u32));
+    if (a == NULL) {
+      return;
+    }
+    p->aKept = a;
+    p->nKeptAlloc = n;
+  }
+  p->aKept[p->nKept++] = (u32)iPage;
+}
+
+/* The page at aBuf + nBuf: its hash, and whether it stays. */
+static void spoolTake(ChoirSpool *p, u64 iPage) {
+  u8 *a = p->aBuf + p->nBuf;
+  int iOff = iPage == p->iRoot ? choirSealFind(a, p->szPage) : 0;
+  if (iOff) {
+    memset(a + iOff, 0, CHOIR_SYNC_SEAL);
+  }
+  choirPagesSet(&p->err, &p->pages, iPage, a);
+  if (p->pBase && !iOff && choirPagesSame(&p->pages, p->pBase, iPage)) {
+    return;
+  }
+  if (p->pBase) {
+    spoolKept(p, iPage);
+  }
+  p->iSeal = iOff ? p->nOut + (u64)iOff : p->iSeal;
+  p->nBuf += (u64)p->szPage;
+  p->nOut += (u64)p->szPage;
+}
+
+/* The next page of the file; NULL: zeros. */
+static void spoolAppend(ChoirSpool *p, const u8 *a) {
+  size_t n = (size_t)p->szPage;
   if (p->nBuf + n > SPOOL_BUF) {
     spoolFlush(p);
   }
   if (a) {
-    memcpy(p->aBuf + p->nBuf, a, (size_t)n);
+    memcpy(p->aBuf + p->nBuf, a, n);
   } else {
-    memset(p->aBuf + p->nBuf, 0, (size_t)n);
+    memset(p->aBuf + p->nBuf, 0, n);
   }
-  iPage = p->nByte / (u64)p->szPage + 1;
-  if (iPage == p->iRoot) {
-    int iOff = choirSealFind(p->aBuf + p->nBuf, p->szPage);
-    if (iOff) {
-      p->iSeal = p->nByte + (u64)iOff;
-      memset(p->aBuf + p->nBuf + iOff, 0, CHOIR_SYNC_SEAL);
-    }
-  }
-  p->nBuf += n;
+  spoolTake(p, p->nByte / n + 1);
   p->nByte += n;
 }
 
@@ -102,7 +110,9 @@ static int spoolWrite(sqlite3_file *pFile, const void *pData, int n,
   ChoirSpool *p = ((SpoolFile *)pFile)->pSpool;
   if (p->szPage == 0 && n >= 512 && n <= SPOOL_PAGE1) {
     p->szPage = n;
+    p->pages.szPage = (u32)n;
     p->nByte = (u64)n; /* page 1 has its place, whenever it comes */
+    p->nOut = p->pBase ? 0 : (u64)n;
   }
   if (n != p->szPage || !p->bSink || p->bBroken) {
     p->bBroken = 1;
@@ -111,10 +121,10 @@ static int spoolWrite(sqlite3_file *pFile, const void *pData, int n,
     p->bPage1 = 1;
   } else {
     if (p->nByte == SPOOL_LOCKPAGE && (u64)iOff == p->nByte + (u64)n) {
-      spoolAppend(p, NULL, (u64)n);
+      spoolAppend(p, NULL);
     }
     if ((u64)iOff == p->nByte) {
-      spoolAppend(p, pData, (u64)n);
+      spoolAppend(p, pData);
     } else {
       p->bBroken = 1;
     }
@@ -306,13 +316,18 @@ CHOIR_PRIVATE ChoirSpool *choirSpoolNew(ChoirErr *pErr, int fd, u64 nByte) {
   p->vfs.xSleep = spoolVfsSleep;
   p->vfs.xCurrentTime = spoolVfsTime;
   p->vfs.xGetLastError = spoolVfsError;
-  choirSha256Init(&p->sha);
   return p;
+}
+
+CHOIR_PRIVATE void choirSpoolDelta(ChoirSpool *p, const ChoirPages *pBase) {
+  p->pBase = pBase;
 }
 
 CHOIR_PRIVATE void choirSpoolFree(ChoirSpool *p) {
   if (p) {
     choirErrClear(&p->err);
+    choirPagesFree(&p->pages);
+    sqlite3_free(p->aKept);
     sqlite3_free(p->aBuf);
     sqlite3_free(p);
   }
@@ -418,16 +433,31 @@ CHOIR_PRIVATE void choirSpoolFinish(ChoirErr *pErr, ChoirSpool *p,
                 CHOIR_SYNC_SEAL);
   }
   spoolFlush(p);
-  spoolNormalise(spoolPage1(p));
-  choirSha256Update(&p->sha, spoolPage1(p), (u64)p->szPage);
-  choirSha256Final(&p->sha, aDigest);
-  if (p->fd >= 0) {
-    choirFdWrite(&p->err, p->fd, 0, spoolPage1(p), (u64)p->szPage);
+  memcpy(p->aBuf, spoolPage1(p), (size_t)p->szPage);
+  choirPageNormalise(p->aBuf);
+  if (p->pBase == NULL) {
+    p->nOut = 0;
   }
+  spoolTake(p, 1);
+  spoolFlush(p);
+  choirPagesDigest(&p->pages, aDigest);
   if (pErr->rc == SQLITE_OK && p->err.rc != SQLITE_OK) {
     *pErr = p->err;
     memset(&p->err, 0, sizeof(p->err));
   }
+}
+
+CHOIR_PRIVATE void choirSpoolPages(ChoirSpool *p, ChoirPages *pOut) {
+  *pOut = p->pages;
+  memset(&p->pages, 0, sizeof(p->pages));
+}
+
+CHOIR_PRIVATE u32 *choirSpoolKept(ChoirSpool *p, u64 *pn) {
+  u32 *a = p->aKept;
+  *pn = p->nKept;
+  p->aKept = NULL;
+  p->nKept = p->nKeptAlloc = 0;
+  return a;
 }
 
 CHOIR_PRIVATE u64 choirSpoolSize(const ChoirSpool *p) { return p->nByte; }

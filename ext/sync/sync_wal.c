@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** The frames of a live WAL, read without disturbing anybody: through the file
+** that SQLite itself has open on a connection of ours, inside a read
+** transaction of that connection. Nothing is opened, locked or closed here, and
+** the -shm is not looked at.
+**
+** Frames count as in SQLite's recovery: their salts are the header's, the
+** checksum chain from the header on holds, and a commit follows. A mark is a
+** frame with the checksum it had; when a writer has replaced that frame (after
+** a rolled back or failed commit) or begun the WAL anew, the mark does not hold
+** and the caller scans the database instead. A writer may begin anew even while
+** we read, when all was checkpointed before our transaction: choirWalHolds()
+** tells afterwards.
+*/
+#include "sync.h"
+#include <stdlib.h>
+
+#define WAL_HEADER 32
+#define WAL_FRAME 24
+#define WAL_FRAMES_MAX 100000 /* then a scan is no slower */
+
+static u32 walGet32(const u8 *a) {
+  return (u32)a[0] << 24 | (u32)a[1] << 16 | (u32)a[2] << 8 | a[3];
+}
+
+static void walPut32(u8 *a, u32 v) {
+  a[0] = (u8)(v >> 24);
+  a[1] = (u8)(v >> 16);
+  a[2] = (u8)(v >> 8);
+  a[3] = (u8)v;
+}
+
+/* Continues the chain over n bytes, a multiple of 8. */
+static void walSum(int bBig, const u8 *a, u64 n, u32 s[2]) {
+  u64 i;
+  for (i = 0; i < n; i += 8) {
+    u32 x, y;
+    if (bBig) {
+      x = walGet32(a + i);
+      y = walGet32(a + i + 4);
+    } else {
+      x = (u32)a[i] | (u32)a[i + 1] << 8 | (u32)a[i + 2] << 16 |
+          (u32)a[i + 3] << 24;
+      y = (u32)a[i + 4] | (u32)a[i + 5] << 8 | (u32)a[i + 6] << 16 |
+          (u32)a[i + 7] << 24;
+    }
+    s[0] += x + s[1];
+    s[1] += y + s[0];
+  }
+}
+
+static u64 walOffset(const ChoirWal *p, u64 iFrame) {
+  return WAL_HEADER + (iFrame - 1) * (WAL_FRAME + p->szPage);
+}
+
+/* 1: n bytes were there. */
+static int walBytes(const ChoirWal *p, u64 iOff, void *a, u64 n) {
+  return p->pFile->pMethods->xRead(p->pFile, a, (int)n, (sqlite3_int64)iOff) ==
+         SQLITE_OK;
+}
+
+CHOIR_PRIVATE int choirWalOpen(sqlite3 *db, ChoirWal *p) {
+  sqlite3_stmt *pStmt = NULL;
+  u8 a[WAL_HEADER];
+  u32 s[2] = {0, 0};
+  int bWal = 0;
+  memset(p, 0, sizeof(*p));
+  if (sqlite3_prepare_v2(db, "PRAGMA journal_mode", -1, &pStmt, NULL) ==
+          SQLITE_OK &&
+      sqlite3_step(pStmt) == SQLITE_ROW) {
+    const char *z = (const char *)sqlite3_column_text(pStmt, 0);
+    bWal = z && strcmp(z, "wal") == 0;
+  }
+  sqlite3_finalize(pStmt);
+  if (!bWal ||
+      sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER,
+                           &p->pFile) != SQLITE_OK ||
+      p->pFile == NULL || p->pFile->pMethods == NULL ||
+      !walBytes(p, 0, a, WAL_HEADER)) {
+    return 0;
+  }
+  p->bBig = a[3] & 1;
+  p->szPage = walGet32(a + 8);
+  memcpy(p->aSalt, a + 16, 8);
+  memcpy(p->aFirst, a + 24, 8);
+  walSum(p->bBig, a, 24, s);
+  return (walGet32(a) & ~(u32)1) == 0x377f0682 && p->szPage >= 512 &&
+         p->szPage <= 65536 && walGet32(a + 24) == s[0] &&
+         walGet32(a + 28) == s[1];
+}
+
+CHOIR_PRIVATE int choirWalHolds(const ChoirWal *p) {
+  u8 a[WAL_HEADER];
+  return walBytes(p, 0, a, WAL_HEADER) && memcmp(a + 16, p->aSalt, 8) == 0;
+}
+
+CHOIR_PRIVATE void choirWalRead(ChoirErr *pErr, const ChoirWal *p, u32 iFrame,
+                                u8 *aPage) {
+  if (pErr->rc == SQLITE_OK &&
+      !walBytes(p, walOffset(p, iFrame) + WAL_FRAME, aPage, p->szPage)) {
+    choirErrSet(pErr, SQLITE_IOERR, "cannot read the write-ahead log");
+  }
+}
+
+/* By page, then by frame. */
+static int walOrder(const void *pA, const void *pB) {
+  const ChoirWalPage *a = pA, *b = pB;
+  return a->iPage != b->iPage ? (a->iPage < b->iPage ? -1 : 1)
+                              : (a->iFrame < b->iFrame ? -1 : 1);
+}
+
+/* Sorts, and leaves the last frame of each page. */
+static u64 walLast(ChoirWalPage *a, u64 n) {
+  u64 i, nOut = 0;
+  if (n) {
+    qsort(a, (size_t)n, sizeof(*a), walOrder);
+  }
+  for (i = 0; i < n; i++) {
+    if (i + 1 == n || a[i + 1].iPage != a[i].iPage) {
+      a[nOut++] = a[i];
+    }
+  }
+  return nOut;
+}
+
+/* Does the mark hold? Gives the checksum there. */
+static int walAt(const ChoirWal *p, const ChoirWalMark *pMark, u32 s[2]) {
+  const u8 *aSum = pMark->nFrame ? pMark->aSum : p->aFirst;
+  u8 a[WAL_FRAME];
+  s[0] = walGet32(aSum);
+  s[1] = walGet32(aSum + 4);
+  return memcmp(pMark->aSalt, p->aSalt, 8) == 0 &&
+         (pMark->nFrame == 0 ||
+          (walBytes(p, walOffset(p, pMark->nFrame), a, WAL_FRAME) &&
+           memcmp(a + 8, p->aSalt, 8) == 0 && memcmp(a + 16, aSum, 8) == 0));
+}
+
+CHOIR_PRIVATE int choirWalWalk(ChoirErr *pErr, const ChoirWal *p,
+                               ChoirWalMark *pMark, ChoirWalPage **paPage,
+                               u64 *pn, u32 *pnPage) {
+  ChoirWalPage *aPage = NULL;
+  u8 *a = choirMalloc(pErr, WAL_FRAME + p->szPage);
+  u64 n = 0, nAlloc = 0, nCommit = 0;
+  u32 s[2], iFrame = pMark->nFrame + 1;
+  int bHold = a != NULL && walAt(p, pMark, s);
+  *pnPage = 0;
+  while (bHold && pErr->rc == SQLITE_OK &&
+         walBytes(p, walOffset(p, iFrame), a, WAL_FRAME + p->szPage)) {
+    walSum(p->bBig, a, 8, s);
+    walSum(p->bBig, a + WAL_FRAME, p->szPage, s);
+    if (memcmp(a + 8, p->aSalt, 8) != 0 || walGet32(a + 16) != s[0] ||
+        walGet32(a + 20) != s[1] || walGet32(a) == 0) {
+      break;
+    }
+    if (n == nAlloc) {
+      ChoirWalPage *aNew;
+      nAlloc = nAlloc ? nAlloc * 2 : 256;
+      aNew = choirRealloc(pErr, aPage, nAlloc * sizeof(*aPage));
+      if (aNew == NULL) {
+        break;
+      }
+      aPage = aNew;
+    }
+    aPage[n].iPage = walGet32(a);
+    aPage[n++].iFrame = iFrame;
+    if (walGet32(a + 4)) { /* a commit */
+      *pnPage = walGet32(a + 4);
+      nCommit = n;
+      pMark->nFrame = iFrame;
+      walPut32(pMark->aSum, s[0]);
+      walPut32(pMark->aSum + 4, s[1]);
+    }
+    iFrame++;
+    bHold = n < WAL_FRAMES_MAX;
+  }
+  sqlite3_free(a);
+  *pn = walLast(aPage, nCommit);
+  *paPage = aPage;
+  return bHold && pErr->rc == SQLITE_OK;
+}
