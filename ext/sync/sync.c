@@ -201,8 +201,7 @@ static void syncStatusLook(ChoirSyncRun *p) {
     return;
   }
   choirFolderNewest(p->pErr, &p->there);
-  p->bThere =
-      p->pErr->rc == SQLITE_OK && p->there.eHead == CHOIR_OBJECT_OK;
+  p->bThere = p->pErr->rc == SQLITE_OK && p->there.eHead == CHOIR_OBJECT_OK;
   memcpy(p->aThere, p->there.head.aId, CHOIR_SYNC_ID);
 }
 

@@ -173,8 +173,8 @@ typedef struct ChoirWalPage {
 typedef struct ChoirWal {
   sqlite3_file *pFile; /* belongs to the connection it was found on */
   u32 szPage;
-  u8 bBig;     /* checksums of big-endian words */
-  u8 aSalt[8]; /* of the header */
+  u8 bBig;      /* checksums of big-endian words */
+  u8 aSalt[8];  /* of the header */
   u8 aFirst[8]; /* checksum of the header */
   u64 nByte;
 } ChoirWal;
@@ -246,8 +246,8 @@ typedef struct ChoirLtxHead {
 
 typedef struct ChoirLtxWriter ChoirLtxWriter;
 typedef struct ChoirLtxReader ChoirLtxReader;
-typedef void (*ChoirLtxPage)(void *pArg, ChoirErr *, u32 iPage,
-                             const u8 *aPage, u32 szPage);
+typedef void (*ChoirLtxPage)(void *pArg, ChoirErr *, u32 iPage, const u8 *aPage,
+                             u32 szPage);
 typedef void (*ChoirLtxEntry)(void *pArg, ChoirErr *, u32 iPage, u64 iOff,
                               u32 nByte);
 

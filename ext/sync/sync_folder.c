@@ -429,30 +429,34 @@ static u64 folderAssemble(ChoirErr *pErr, ChoirRemote *p,
   return pErr->rc == SQLITE_OK ? (u64)head.nPage * head.szPage : 0;
 }
 
-/* This file's own pages as a beginning: 1 when it still is its head. */
-static u32 folderOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p) {
+/* This file's own pages as a beginning, when it still is its head: the size,
+** and that of a page; otherwise 0. */
+static u64 folderOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
+                          u32 *pszPage) {
   ChoirPosition pos;
   u8 aDigest[32];
-  u32 szPage = 0;
+  u64 nByte = 0;
   ChoirSpool *pSpool = choirSpoolNew(pErr, p->fd, 0);
   if (pSpool) {
     choirSnapshot(pConn, pErr, pSpool, CHOIR_SEAL_ZERO, &pos, aDigest);
     if (pErr->rc == SQLITE_OK && memcmp(aDigest, pos.aSeal, 32) == 0) {
-      szPage = (u32)choirSpoolPageSize(pSpool);
+      *pszPage = (u32)choirSpoolPageSize(pSpool);
+      nByte = choirSpoolSize(pSpool);
+      choirFdWrite(pErr, p->fd, choirSpoolSeal(pSpool), pos.aSeal, 32);
     }
     choirSpoolFree(pSpool);
   }
-  return szPage;
+  return nByte;
 }
 
 CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
                                    ChoirRemote *p, u64 iWant) {
-  u64 nByte = 0, iGot = 0, iFrom = 0;
+  u64 nByte = 0, nOwn = 0, iGot = 0, iFrom = 0;
   u32 szBase = 0;
   int i;
   if (pErr->rc == SQLITE_OK && pConn && p->iBase && iWant == 0) {
-    szBase = folderOwnPages(pConn, pErr, p);
-    iFrom = szBase ? p->iBase : 0;
+    nOwn = folderOwnPages(pConn, pErr, p, &szBase);
+    iFrom = nOwn ? p->iBase : 0;
   }
   for (i = 0; i < FILES_RETRY && nByte == 0 && pErr->rc == SQLITE_OK; i++) {
     ChoirFiles files, plan;
@@ -472,6 +476,8 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
                         : "the remote %s is damaged: of %llu transactions only"
                           " %llu can be put together; nothing was changed here",
                   p->zUrl, iWant ? iWant : iNewest, iGot);
+    } else if (iFrom && iGot == iFrom) {
+      nByte = nOwn; /* nothing newer */
     } else if (plan.n) {
       nByte = folderAssemble(pErr, p, &plan, szBase);
       szBase = 0;

@@ -218,9 +218,9 @@ CHOIR_PRIVATE void choirLtxWritePage(ChoirLtxWriter *p, ChoirErr *pErr,
     ltxFlush(p, pErr);
   }
   a = p->aBuf + p->nBuf;
-  nPack = p->lz4.compress_default((const char *)aPage, (char *)a + 10,
-                                  (int)p->head.szPage,
-                                  CHOIR_LTX_FRAME_MAX - 10);
+  nPack =
+      p->lz4.compress_default((const char *)aPage, (char *)a + 10,
+                              (int)p->head.szPage, CHOIR_LTX_FRAME_MAX - 10);
   if (nPack <= 0) {
     choirErrSet(pErr, SQLITE_ERROR, "liblz4 could not pack page %u", iPage);
     return;
@@ -256,8 +256,8 @@ CHOIR_PRIVATE u64 choirLtxWriteEnd(ChoirLtxWriter *p, ChoirErr *pErr) {
   ltxSum(p, aEnd, 8);
   iCrc = p->iCrc ? p->iCrc : 1; /* 0 stands for: made by another tool */
   ltxHeadWrite(&p->head, iCrc, aHead);
-  iSum = choirCrc64Join(choirCrc64(0, aHead, CHOIR_LTX_HEADER), p->iSum,
-                        p->nSum);
+  iSum =
+      choirCrc64Join(choirCrc64(0, aHead, CHOIR_LTX_HEADER), p->iSum, p->nSum);
   ltxPut64(aEnd + 8, iSum | LTX_FLAG_SUM);
   ltxStore(p, pErr, aZero, 6);
   ltxStore(p, pErr, p->index.a, p->index.n);
@@ -277,9 +277,9 @@ struct ChoirLtxReader {
   Lz4 lz4;
   ChoirLtxPage xPage;
   void *pArg;
-  u32 iPage; /* the last one */
-  u64 nPage; /* frames met */
-  u64 nRead; /* bytes consumed */
+  u32 iPage;  /* the last one */
+  u64 nPage;  /* frames met */
+  u64 nRead;  /* bytes consumed */
   u64 nIndex; /* bytes of the index consumed */
   u64 iSum;   /* file checksum so far */
   u64 iCrc;   /* of the frames as stored */
@@ -488,8 +488,8 @@ CHOIR_PRIVATE u64 choirLtxIndexSize(ChoirErr *pErr, const u8 *aTail, u64 n,
 }
 
 CHOIR_PRIVATE void choirLtxIndexRead(ChoirErr *pErr, const u8 *a, u64 n,
-                                     const ChoirLtxHead *pHead,
-                                     ChoirLtxEntry x, void *pArg) {
+                                     const ChoirLtxHead *pHead, ChoirLtxEntry x,
+                                     void *pArg) {
   u64 i = 0, iLast = 0, iEnd = CHOIR_LTX_HEADER, aV[3];
   int bLong = 0, k;
   while (pErr->rc == SQLITE_OK) {

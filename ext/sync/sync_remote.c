@@ -39,7 +39,7 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
   n = strlen(zUrl);
   p->bFolder = zUrl[n - 1] == '/';
   if (!p->bFolder && sqlite3_strlike("%.sqlite", zUrl, 0) != 0 &&
-             sqlite3_strlike("%.db", zUrl, 0) != 0) {
+      sqlite3_strlike("%.db", zUrl, 0) != 0) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "a remote must end in .sqlite or .db (a file), or in / (a"
                 " folder of page deltas), got '%s'",
