@@ -13,6 +13,8 @@ static const struct {
     {"file:", choirFileOpen},
 #ifndef CHOIR_OMIT_NET
     {"s3:", choirS3Open},
+    {"https:", choirUrlOpen},
+    {"http:", choirUrlOpen},
 #endif
 };
 

@@ -5,6 +5,7 @@
 **   store     open, head, get, put, delete, list   object.c
 **   file      the file:// backend, private files   object_file.c
 **   s3        the s3:// backend                     object_s3.c, object_s3.h
+**   presign   presigned URLs, given or minted       object_presign.c
 **   sql       s3_get, s3_put, s3_list, …            object_sql.c
 **   artifact  artifact_flush, _fetch, _sweep, …     object_artifact.c
 **
@@ -89,6 +90,8 @@ struct ChoirObject {
   ChoirConn *pConn;
   char *zUrl; /* as given, for messages */
   char *zKey; /* the URL's last part, decoded; "" when it ends in '/' */
+  u8 bHidden; /* the last ABSENT may as well be an object that must not be
+              ** read: the store does not tell those apart */
 };
 
 /* Sticky when the URL holds credentials: to be asked before anything quotes it
@@ -164,6 +167,9 @@ CHOIR_PRIVATE void choirErrno(ChoirErr *, int iErrno, const char *zDo,
 /* Opens a bucket and folder; object.c calls it. */
 CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *, ChoirErr *,
                                        const char *zUrl);
+/* Opens an http:// or https:// URL for one object; object.c calls it. */
+CHOIR_PRIVATE ChoirObject *choirUrlOpen(ChoirConn *, ChoirErr *,
+                                        const char *zUrl);
 /* A URL that does one thing without credentials; caller frees. */
 CHOIR_PRIVATE char *choirS3Presign(ChoirConn *, ChoirErr *, const char *zMethod,
                                    const char *zUrl, i64 nSeconds);

@@ -96,6 +96,9 @@ static int artifactPlaceOpen(ChoirConn *pConn, ChoirErr *pErr, ArtifactPlace *p,
   }
   sqlite3_free(zUrl);
   sqlite3_free(zRoot);
+  if (pErr->rc != SQLITE_OK) {
+    artifactPlaceClose(p);
+  }
   return pErr->rc == SQLITE_OK;
 }
 
@@ -440,10 +443,10 @@ static char *artifactRead(ChoirConn *pConn, ChoirErr *pErr, sqlite3_stmt *pFind,
   e = choirObjectGet(place.pStore, pErr, zStored, 0, -1, &meta,
                      choirObjectToBuf, &b);
   if (e == CHOIR_OBJECT_ABSENT) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "no object %s: it was removed, or its device has not stored it"
-                " yet",
-                zKey);
+    choirErrSet(pErr, SQLITE_ERROR, "no object %s: it was removed%s", zKey,
+                place.pStore->bHidden
+                    ? ", or may not be read: the store says 403 to both"
+                    : "");
   } else if (e == CHOIR_OBJECT_OK) {
     choirSha256(b.a ? b.a : "", b.n, aHash);
     choirHex(aHash, 32, zHex);

@@ -32,16 +32,49 @@ enum { S3_PAGE = 1000 };
 
 /* ---------------------------------------------------------------- methods */
 
+static void s3Nothing(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
+  (void)pArg, (void)pErr, (void)a, (void)n;
+}
+
+/* What a HEAD would say, by a GET of nWant bytes: where a presigned URL is good
+** for nothing else, and where the reason of a refusal is wanted. */
+static int s3HeadByGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
+                       i64 nWant, ChoirObjectMeta *pMeta) {
+  ChoirS3Call call;
+  int e = CHOIR_OBJECT_OK, iStatus;
+  choirS3Begin(&call, pObj, pErr, "GET", zKey);
+  call.xWrite = s3Nothing;
+  call.nWant = nWant;
+  choirS3Send(&call);
+  iStatus = call.bHttp ? call.http.iStatus : 0;
+  if (pErr->rc == SQLITE_OK && (iStatus == 404 || choirS3Hidden(&call))) {
+    e = CHOIR_OBJECT_ABSENT;
+  } else if (pErr->rc == SQLITE_OK && iStatus == 416 && nWant > 0) {
+    e = s3HeadByGet(pObj, pErr, zKey, -1, pMeta); /* it is empty */
+  } else if (pErr->rc == SQLITE_OK && (iStatus == 200 || iStatus == 206)) {
+    choirS3Meta(&call, pMeta);
+  } else {
+    choirS3Fail(&call);
+  }
+  choirS3Free(&call);
+  return e;
+}
+
 static int s3Head(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                   ChoirObjectMeta *pMeta) {
   ChoirS3Call call;
   int e = CHOIR_OBJECT_OK;
+  if (((ChoirS3Store *)pObj)->bMinted) {
+    return s3HeadByGet(pObj, pErr, zKey, 1, pMeta);
+  }
   choirS3Begin(&call, pObj, pErr, "HEAD", zKey);
   choirS3Send(&call);
   if (pErr->rc == SQLITE_OK && call.http.iStatus == 404) {
     e = CHOIR_OBJECT_ABSENT;
   } else if (pErr->rc == SQLITE_OK && call.http.iStatus == 200) {
     choirS3Meta(&call, pMeta);
+  } else if (pErr->rc == SQLITE_OK && call.http.iStatus == 403) {
+    e = s3HeadByGet(pObj, pErr, zKey, 1, pMeta);
   } else {
     choirS3Fail(&call);
   }
@@ -63,8 +96,8 @@ static int s3Get(ChoirObject *pObj, ChoirErr *pErr, const char *zKey, i64 iOff,
   call.iFrom = iOff;
   call.nWant = nByte < 0 ? -1 : nByte;
   choirS3Send(&call);
-  iStatus = call.http.iStatus;
-  if (pErr->rc == SQLITE_OK && iStatus == 404) {
+  iStatus = call.bHttp ? call.http.iStatus : 0;
+  if (pErr->rc == SQLITE_OK && (iStatus == 404 || choirS3Hidden(&call))) {
     e = CHOIR_OBJECT_ABSENT;
   } else if (pErr->rc == SQLITE_OK && iStatus == 416 && call.iGiven == 0) {
     e = s3Head(pObj, pErr, zKey, pMeta); /* the range begins past its end */
@@ -82,6 +115,9 @@ CHOIR_PRIVATE int choirS3Mine(ChoirObject *pObj, ChoirErr *pErr,
                               ChoirObjectMeta *pNew) {
   ChoirS3Call call;
   int bMine = 0;
+  if (((ChoirS3Store *)pObj)->bMinted) {
+    return 0; /* a presigned put carries no mark */
+  }
   choirS3Begin(&call, pObj, pErr, "HEAD", zKey);
   choirS3Send(&call);
   if (pErr->rc == SQLITE_OK && call.http.iStatus == 200) {
@@ -153,7 +189,9 @@ static int s3PutOnce(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   choirUuid4(zWrite);
   call.pSource = pSource;
   call.nWant = (i64)pSource->nByte;
-  choirS3Header(&call, "x-amz-meta-choir-write", zWrite);
+  if (!call.pStore->bMinted) { /* it would have to be signed */
+    choirS3Header(&call, "x-amz-meta-choir-write", zWrite);
+  }
   if (eIf == CHOIR_IF_ABSENT) {
     choirS3Header(&call, "If-None-Match", "*");
   } else if (eIf == CHOIR_IF_MATCH) {
@@ -177,7 +215,14 @@ static int s3Put(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
           : choirConfigInt(pObj->pConn, "s3.conditional_bytes", (i64)5 << 30);
   ChoirObjectMeta now;
   int e;
-  if (pSource->nByte > (u64)nOnce || pSource->nByte > S3_PUT_MAX) {
+  if (p->bMinted && pSource->nByte > S3_PUT_MAX) {
+    choirErrSet(pErr, SQLITE_TOOBIG,
+                "%llu bytes, a presigned URL takes at most %llu",
+                pSource->nByte, S3_PUT_MAX);
+    return CHOIR_OBJECT_FAILED;
+  }
+  if (!p->bMinted &&
+      (pSource->nByte > (u64)nOnce || pSource->nByte > S3_PUT_MAX)) {
     return choirS3PutParts(pObj, pErr, zKey, pSource, eIf, zEtag, pNew);
   }
   e = s3PutOnce(pObj, pErr, zKey, pSource, eIf, zEtag, pNew);
@@ -195,12 +240,25 @@ static int s3Put(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   return e;
 }
 
+/* Sticky error where presigned URLs are all there is. */
+static int s3NeedsKeys(ChoirObject *pObj, ChoirErr *pErr, const char *zDo) {
+  int bMinted = ((ChoirS3Store *)pObj)->bMinted;
+  if (bMinted) {
+    choirErrSet(pErr, SQLITE_AUTH, "%s: presigned URLs cannot %s", pObj->zUrl,
+                zDo);
+  }
+  return bMinted;
+}
+
 static int s3Delete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                     const char *zEtag) {
   ChoirS3Call call;
   ChoirObjectMeta now;
   char zMatch[100];
   int e;
+  if (s3NeedsKeys(pObj, pErr, "delete")) {
+    return CHOIR_OBJECT_FAILED;
+  }
   memset(&now, 0, sizeof(now));
   e = s3Head(pObj, pErr, zKey, &now); /* S3 does not say that it was absent */
   if (e == CHOIR_OBJECT_OK && zEtag && strcmp(zEtag, now.zEtag) != 0) {
@@ -344,6 +402,9 @@ static int s3List(ChoirObject *pObj, ChoirErr *pErr,
                   const ChoirObjectRange *pRange, ChoirObjectEach x,
                   void *pArg) {
   S3List list;
+  if (s3NeedsKeys(pObj, pErr, "list")) {
+    return CHOIR_OBJECT_FAILED;
+  }
   memset(&list, 0, sizeof(list));
   list.pStore = (ChoirS3Store *)pObj;
   list.pErr = pErr;
@@ -367,12 +428,53 @@ static void s3Close(ChoirObject *pObj) {
   sqlite3_free(p->zBucket);
   sqlite3_free(p->zRoot);
   sqlite3_free(p->zRegion);
+  choirWipeFree(p->zFixed);
   sqlite3_free(p);
 }
 
+static i64 s3Sweep(ChoirObject *pObj, ChoirErr *pErr, i64 iBefore) {
+  return ((ChoirS3Store *)pObj)->bMinted ? 0
+                                         : choirS3Sweep(pObj, pErr, iBefore);
+}
+
 static const ChoirObjectMethods s3Methods = {
-    s3Head, s3Get, s3Put, s3Delete, s3List, choirS3Sweep, s3Close,
+    s3Head, s3Get, s3Put, s3Delete, s3List, s3Sweep, s3Close,
 };
+
+/* Any http:// or https:// URL, most likely a presigned one: it is got and put
+** as it stands. Messages show it without its query. */
+CHOIR_PRIVATE ChoirObject *choirUrlOpen(ChoirConn *pConn, ChoirErr *pErr,
+                                        const char *zUrl) {
+  ChoirS3Store *p = choirMalloc(pErr, sizeof(*p));
+  ChoirHttpUrl url;
+  const char *zName;
+  ChoirBuf key;
+  if (p == NULL) {
+    return NULL;
+  }
+  p->base.pMethods = &s3Methods;
+  p->base.pConn = pConn;
+  p->bMinted = 1;
+  p->base.zUrl = choirHttpUrlShow(pErr, zUrl);
+  p->zFixed = choirMprintf(pErr, "%s", zUrl);
+  choirHttpUrl(pErr, zUrl, &url);
+  choirBufInit(&key, pErr, CHOIR_BUF_SQL);
+  choirBufText(&key, "");
+  if (pErr->rc == SQLITE_OK) {
+    zName = url.zPath + url.nPath;
+    while (zName > url.zPath && zName[-1] != '/') {
+      zName--;
+    }
+    choirUrlDecode(&key, zName, url.zPath + url.nPath - zName);
+  }
+  p->base.zKey = choirBufTake(&key);
+  if (pErr->rc != SQLITE_OK) {
+    choirBufFree(&key);
+    s3Close(&p->base);
+    return NULL;
+  }
+  return &p->base;
+}
 
 CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *pConn, ChoirErr *pErr,
                                        const char *zUrl) {
@@ -400,6 +502,7 @@ CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *pConn, ChoirErr *pErr,
     zSlash = zSlash ? zSlash + 1 : zPath;
     p->zRoot = choirMprintf(pErr, "%.*s", (int)(zSlash - zPath), zPath);
     p->base.zKey = choirMprintf(pErr, "%s", zSlash);
+    p->bMinted = choirSecretFor(pConn, pErr, "presign", zUrl) != NULL;
   }
   if (pErr->rc != SQLITE_OK) {
     s3Close(&p->base);
@@ -416,6 +519,10 @@ CHOIR_PRIVATE char *choirS3Presign(ChoirConn *pConn, ChoirErr *pErr,
   ChoirSigv4 sig;
   ChoirS3Call call;
   if (pObj == NULL) {
+    return NULL;
+  }
+  if (s3NeedsKeys(pObj, pErr, "sign")) {
+    choirObjectClose(pObj);
     return NULL;
   }
   choirS3Begin(&call, pObj, pErr, zMethod, pObj->zKey);

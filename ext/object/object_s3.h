@@ -5,6 +5,7 @@
 **   methods   head, get, put, delete, list        object_s3.c
 **   parts     uploads in parts, their leftovers   object_s3_parts.c
 **   request   one signed request, put right       object_s3_request.c
+**   presign   URLs instead of credentials         object_presign.c
 **   xml       elements and their text             object_xml.c
 */
 #ifndef CHOIR_OBJECT_S3_H
@@ -23,6 +24,8 @@ typedef struct ChoirS3Store {
   char *zRegion; /* learnt from the store, or NULL */
   i64 iSkew;     /* seconds to add to the clock */
   u8 bUnquoted;  /* wants If-Match without quotes */
+  u8 bMinted;    /* presigned URLs instead of credentials */
+  char *zFixed;  /* the one presigned URL that is given, or NULL */
 } ChoirS3Store;
 
 typedef struct ChoirS3Call ChoirS3Call;
@@ -65,6 +68,9 @@ CHOIR_PRIVATE void choirS3Send(ChoirS3Call *);
 ** that is done whether it has settled; 0: it was put right and sent again. */
 CHOIR_PRIVATE void choirS3Start(ChoirS3Call *);
 CHOIR_PRIVATE int choirS3Settled(ChoirS3Call *);
+/* Is this the refusal that a store gives for a missing key to those who may not
+** list, so that nobody learns of it? Noted in bHidden. */
+CHOIR_PRIVATE int choirS3Hidden(ChoirS3Call *);
 /* The reply as an error: what the store says, and where. */
 CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *);
 /* Size, ETag and time from the headers of a reply. */
@@ -92,6 +98,16 @@ CHOIR_PRIVATE int choirS3PutParts(ChoirObject *, ChoirErr *, const char *zKey,
                                   const char *zEtag, ChoirObjectMeta *pNew);
 /* xSweep. */
 CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *, ChoirErr *, i64 iBefore);
+
+/* ------------------------------------------------------------- presign ---- */
+/* A URL for zMethod (GET or PUT) and zKey from the endpoint of the secret that
+** covers the store, or the one that is given; choirWipeFree. *pzReply: what the
+** endpoint said, the same way, NULL: nothing. */
+CHOIR_PRIVATE char *choirPresignUrl(const ChoirS3Store *, ChoirErr *,
+                                    const char *zMethod, const char *zKey,
+                                    char **pzReply);
+/* The headers that it said to send with the URL. */
+CHOIR_PRIVATE void choirPresignHeaders(ChoirHttp *, const char *zReply);
 
 /* ----------------------------------------------------------------- xml ---- */
 typedef struct ChoirXml {

@@ -66,6 +66,9 @@ CHOIR_PRIVATE char *choirS3Url(ChoirS3Call *p) {
 ** again. */
 static void s3Aws(ChoirS3Call *p, int bRefresh) {
   ChoirS3Store *pStore = p->pStore;
+  if (pStore->bMinted) {
+    return;
+  }
   choirAws(pStore->base.pConn, p->pErr, pStore->base.zUrl, bRefresh, &p->aws);
   if (pStore->zRegion) {
     p->aws.zRegion = pStore->zRegion;
@@ -191,7 +194,9 @@ static void s3Hash(ChoirS3Call *p, const char *zUrl) {
 ** of an upload that the store has agreed to. */
 static void s3Body(ChoirS3Call *p, const char *zUrl) {
   if (p->pSource) {
-    s3Hash(p, zUrl);
+    if (!p->pStore->bMinted) {
+      s3Hash(p, zUrl);
+    }
     p->http.nBody = p->nWant;
     p->http.xRead = p->nWant ? s3Read : NULL;
     if (p->nWant > 1 << 20 && p->zQuery == NULL) {
@@ -204,14 +209,17 @@ static void s3Body(ChoirS3Call *p, const char *zUrl) {
 }
 
 CHOIR_PRIVATE void choirS3Start(ChoirS3Call *p) {
-  char *zUrl;
+  char *zUrl, *zReply = NULL;
   int i;
   s3Aws(p, p->mDone & S3_REFRESH);
   p->mDone &= ~S3_REFRESH;
-  zUrl = choirS3Url(p);
+  zUrl = p->pStore->bMinted
+             ? choirPresignUrl(p->pStore, p->pErr, p->zMethod, p->zKey, &zReply)
+             : choirS3Url(p);
   choirS3Free(p);
   if (zUrl == NULL || p->pErr->rc != SQLITE_OK) {
-    sqlite3_free(zUrl);
+    choirWipeFree(zReply);
+    choirWipeFree(zUrl);
     return;
   }
   choirHttpInit(&p->http, p->pStore->base.pConn, p->zMethod, zUrl);
@@ -231,7 +239,11 @@ CHOIR_PRIVATE void choirS3Start(ChoirS3Call *p) {
   for (i = 0; i < p->nHeader; i++) {
     choirHttpHeader(&p->http, p->aHeader[i].zName, p->aHeader[i].zValue);
   }
-  sqlite3_free(zUrl);
+  if (zReply) {
+    choirPresignHeaders(&p->http, zReply);
+  }
+  choirWipeFree(zReply);
+  choirWipeFree(zUrl);
   if (p->pErr->rc == SQLITE_OK) {
     choirHttpStart(&p->http);
   }
@@ -315,7 +327,7 @@ CHOIR_PRIVATE int choirS3Settled(ChoirS3Call *p) {
     return 1;
   }
   s3Aws(p, 0);
-  if (p->pErr->rc == SQLITE_OK && s3Correct(p)) {
+  if (p->pErr->rc == SQLITE_OK && !p->pStore->bMinted && s3Correct(p)) {
     choirS3Start(p);
     return p->pErr->rc != SQLITE_OK;
   }
@@ -331,9 +343,22 @@ CHOIR_PRIVATE void choirS3Send(ChoirS3Call *p) {
   }
 }
 
+CHOIR_PRIVATE int choirS3Hidden(ChoirS3Call *p) {
+  char *zCode = NULL;
+  int bHidden = 0;
+  if (p->pErr->rc == SQLITE_OK && p->http.iStatus == 403) {
+    zCode = s3Said(p, "Code");
+    bHidden = p->pStore->zFixed || s3Is(zCode, "AccessDenied");
+    sqlite3_free(zCode);
+  }
+  p->pStore->base.bHidden = (u8)bHidden;
+  return bHidden;
+}
+
 /* The reply as an error: what the store says, and where. */
 CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *p) {
-  char *zCode, *zText, *zId, *zShow;
+  ChoirS3Store *pStore = p->pStore;
+  char *zCode, *zText, *zId, *zShow, *zName;
   int iStatus = p->http.iStatus;
   s3Aws(p, 0);
   if (p->pErr->rc != SQLITE_OK) {
@@ -343,17 +368,22 @@ CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *p) {
   zText = s3Said(p, "Message");
   zId = choirHttpReply(&p->http, "x-amz-request-id");
   zShow = choirHttpUrlShow(p->pErr, p->http.zUrl);
-  choirErrSet(p->pErr,
-              iStatus == 401 || iStatus == 403 ? SQLITE_AUTH : SQLITE_ERROR,
-              "s3://%s/%s%s: %d %s%s%.200s (%s %s, region %s%s%s)",
-              p->pStore->zBucket, p->pStore->zRoot, p->zKey ? p->zKey : "",
-              iStatus, zCode ? zCode : "without a code", zText ? ": " : "",
-              zText ? zText : "", p->zMethod, zShow, p->aws.zRegion,
-              zId ? ", request " : "", zId ? zId : "");
+  zName = pStore->zFixed
+              ? choirMprintf(p->pErr, "%s", pStore->base.zUrl)
+              : choirMprintf(p->pErr, "s3://%s/%s%s", pStore->zBucket,
+                             pStore->zRoot, p->zKey ? p->zKey : "");
+  choirErrSet(
+      p->pErr, iStatus == 401 || iStatus == 403 ? SQLITE_AUTH : SQLITE_ERROR,
+      "%s: %d %s%s%.200s (%s %s, %s%s%s%s)", zName, iStatus,
+      zCode ? zCode : "without a code", zText ? ": " : "", zText ? zText : "",
+      p->zMethod, zShow, pStore->bMinted ? "by a presigned URL" : "region ",
+      pStore->bMinted ? "" : p->aws.zRegion, zId ? ", request " : "",
+      zId ? zId : "");
   sqlite3_free(zCode);
   sqlite3_free(zText);
   sqlite3_free(zId);
   sqlite3_free(zShow);
+  sqlite3_free(zName);
 }
 
 CHOIR_PRIVATE void choirS3Begin(ChoirS3Call *p, ChoirObject *pObj,

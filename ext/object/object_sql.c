@@ -20,8 +20,11 @@ static ChoirObject *objSqlOpen(ChoirCall *p, int i) {
 
 /* There was no object: an error that names the URL without a query. */
 static void objSqlAbsent(ChoirErr *pErr, const ChoirObject *pObj) {
-  choirErrSet(pErr, SQLITE_ERROR, "no object %.*s",
-              (int)strcspn(pObj->zUrl, "?"), pObj->zUrl);
+  choirErrSet(pErr, SQLITE_ERROR, "no object %.*s%s",
+              (int)strcspn(pObj->zUrl, "?"), pObj->zUrl,
+              pObj->bHidden ? ", or none that may be read: the store says 403"
+                              " to both"
+                            : "");
 }
 
 static void objSqlMeta(ChoirCall *p, const ChoirObjectMeta *pMeta) {

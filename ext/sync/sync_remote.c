@@ -36,6 +36,11 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
     return;
   }
   choirObjectUrlCheck(pErr, zUrl);
+  if (sqlite3_strnicmp(zUrl, "http", 4) == 0) { /* most likely presigned */
+    p->pStore = choirObjectOpen(pConn, pErr, zUrl);
+    p->zUrl = p->pStore ? p->pStore->zUrl : NULL;
+    return;
+  }
   n = strlen(zUrl);
   p->bFolder = zUrl[n - 1] == '/';
   if (!p->bFolder && sqlite3_strlike("%.sqlite", zUrl, 0) != 0 &&

@@ -11,28 +11,12 @@ import time
 
 import pytest
 
-import versitygw
 from conftest import ROOT
+from s3_server import arm
 
 MIB = 1 << 20
 BIG = bytes(range(256)) * 5000  # 1,280,000 bytes
 TEXT = "the quick brown fox. " * 60_000  # 1,260,000 bytes
-
-
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory):
-    if versitygw.program() is None:
-        pytest.skip("versitygw: no Go to install it with")
-    server = versitygw.Versitygw(tmp_path_factory.mktemp("s3"))
-    yield server
-    server.stop()
-
-
-def arm(db, gateway):
-    db.one("SELECT choir_secret('test', ?)", json.dumps(
-        {"type": "s3", "access_key": versitygw.ACCESS,
-         "secret_key": versitygw.SECRET, "region": versitygw.REGION,
-         "endpoint": gateway.endpoint}))
 
 
 class Place:

@@ -33,6 +33,14 @@ SELECT json_extract(sync_verify('file:///proc/self/cwd/ws.sqlite'), '$.ok');
 INSERT INTO artifacts(path, name, content) VALUES('/b', 'b', 'y');
 SELECT sync_pull('file:///proc/self/cwd/ws.sqlite', 'theirs') <> choir_version();
 SELECT path FROM artifacts;
+-- case artifact-large
+SELECT choir_config('user', 'u1'),
+  choir_config('remote.artifacts', 'file:///proc/self/cwd/');
+SELECT artifact_put('/a.bin', zeroblob(1048577)) <> choir_version();
+SELECT json_extract(artifact_flush(), '$.left');
+SELECT length(artifact_fetch('/a.bin'));
+SELECT artifact_delete('/a.bin');
+SELECT json_extract(artifact_sweep(0), '$.forbidden');
 -- case backup
 SELECT choir_backup('copy-' || hex(randomblob(8))) IS NOT NULL;
 -- case search-live
