@@ -518,8 +518,10 @@ static void vtabRegister(ChoirConn *pConn, ChoirErr *pErr, const ChoirTvf *pTvf,
   pBind->pModule = pModule;
   pBind->methods = vtabMethods;
   if (pModule) {
-    pBind->methods.xCreate = pTvf->zColumns ? vtabConnect : vtabCreate;
-    pBind->methods.xDestroy = vtabDisconnect;
+    if (pModule->xOpen) {
+      pBind->methods.xCreate = pTvf->zColumns ? vtabConnect : vtabCreate;
+      pBind->methods.xDestroy = vtabDisconnect;
+    }
     pBind->methods.xUpdate = pModule->xWrite ? vtabUpdate : NULL;
     if (pModule->xSync) {
       pBind->methods.xBegin = vtabBegin;

@@ -5,6 +5,7 @@
 ** errors).
 */
 #include "object.h"
+#include <unistd.h>
 
 static const struct {
   const char *zScheme;
@@ -159,8 +160,62 @@ CHOIR_PRIVATE void choirObjectToBuf(void *pArg, ChoirErr *pErr, const void *a,
 CHOIR_PRIVATE int choirObjectList(ChoirObject *p, ChoirErr *pErr,
                                   const char *zPrefix, ChoirObjectEach x,
                                   void *pArg) {
-  ChoirObjectRange range = {zPrefix, NULL, 0};
+  ChoirObjectRange range = {zPrefix, NULL, 0, 0};
   return choirObjectListRange(p, pErr, &range, x, pArg);
+}
+
+CHOIR_PRIVATE void choirObjectToFd(void *pArg, ChoirErr *pErr, const void *a,
+                                   u64 n) {
+  ChoirObjectFd *p = pArg;
+  choirFdWrite(pErr, p->fd, p->n, a, n);
+  p->n += n;
+}
+
+CHOIR_PRIVATE void choirObjectFromFd(void *pArg, ChoirErr *pErr, u64 iOff,
+                                     void *a, u64 n) {
+  choirFdRead(pErr, ((const ChoirObjectFd *)pArg)->fd, iOff, a, n);
+}
+
+static void objectFromBytes(void *pArg, ChoirErr *pErr, u64 iOff, void *a,
+                            u64 n) {
+  (void)pErr;
+  memcpy(a, (const char *)pArg + iOff, (size_t)n);
+}
+
+CHOIR_PRIVATE ChoirObjectSource choirObjectOfValue(ChoirErr *pErr,
+                                                   sqlite3_value *v) {
+  ChoirObjectSource source = {0, objectFromBytes, NULL};
+  int eType = sqlite3_value_type(v);
+  if (eType == SQLITE_NULL) {
+    choirErrSet(pErr, SQLITE_ERROR, "content must be blob or text, got null");
+    return source;
+  }
+  source.pArg = (void *)(size_t)(eType == SQLITE_BLOB
+                                     ? sqlite3_value_blob(v)
+                                     : (const void *)sqlite3_value_text(v));
+  source.nByte = (u64)sqlite3_value_bytes(v);
+  if (source.pArg == NULL && source.nByte) {
+    choirErrNomem(pErr);
+  }
+  return source;
+}
+
+CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *pErr,
+                                  const char *zFrom, ChoirObject *pTo,
+                                  const char *zTo, int eIf,
+                                  ChoirObjectMeta *pNew) {
+  ChoirObjectFd file = {choirTempAnonymous(pErr), 0};
+  ChoirObjectSource source = {0, choirObjectFromFd, &file};
+  int e =
+      choirObjectGet(pFrom, pErr, zFrom, 0, -1, pNew, choirObjectToFd, &file);
+  if (e == CHOIR_OBJECT_OK) {
+    source.nByte = file.n;
+    e = choirObjectPut(pTo, pErr, zTo, &source, eIf, NULL, pNew);
+  }
+  if (file.fd >= 0) {
+    close(file.fd);
+  }
+  return e;
 }
 
 CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *p, ChoirErr *pErr,

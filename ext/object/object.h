@@ -6,7 +6,8 @@
 **   file      the file:// backend, private files   object_file.c
 **   s3        the s3:// backend                     object_s3.c, object_s3.h
 **   presign   presigned URLs, given or minted       object_presign.c
-**   sql       s3_get, s3_put, s3_list, …            object_sql.c
+**   sql       s3_get, s3_put, s3_copy, …            object_sql.c
+**   blob      s3_list and s3_blob: stores as tables object_blob.c
 **   artifact  artifact_flush, _fetch, _sweep, …     object_artifact.c
 **
 ** A store is opened by URL: everything up to the last '/' is its root, what
@@ -57,10 +58,11 @@ typedef struct ChoirObjectSource {
 } ChoirObjectSource;
 
 /* What a listing gives: the first nMax (0: all) of the keys that begin with
-** zPrefix and come after zAfter (NULL: from the first). */
+** zPrefix, from zFrom (NULL: the first) on, without zFrom itself when bAfter. */
 typedef struct ChoirObjectRange {
   const char *zPrefix;
-  const char *zAfter;
+  const char *zFrom;
+  u8 bAfter;
   i64 nMax;
 } ChoirObjectRange;
 
@@ -121,10 +123,27 @@ CHOIR_PRIVATE void choirObjectToBuf(void *pArg, ChoirErr *, const void *a,
 CHOIR_PRIVATE int choirObjectListRange(ChoirObject *, ChoirErr *,
                                        const ChoirObjectRange *,
                                        ChoirObjectEach, void *pArg);
+/* The bytes pass through this process, by way of a file without a name. OK,
+** ABSENT, or CHANGED when eIf is CHOIR_IF_ABSENT and there is one already. */
+CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *,
+                                  const char *zFrom, ChoirObject *pTo,
+                                  const char *zTo, int eIf,
+                                  ChoirObjectMeta *pNew);
 /* Unfinished uploads and temporary files below the root that are older than
 ** iBefore, removed; how many. */
 CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *, ChoirErr *,
                                           i64 iBefore);
+/* A ChoirObjectWrite into the ChoirObjectFd pArg, and an xRead out of it. */
+typedef struct ChoirObjectFd {
+  int fd;
+  u64 n; /* bytes written */
+} ChoirObjectFd;
+CHOIR_PRIVATE void choirObjectToFd(void *pArg, ChoirErr *, const void *a,
+                                   u64 n);
+CHOIR_PRIVATE void choirObjectFromFd(void *pArg, ChoirErr *, u64 iOff, void *a,
+                                     u64 n);
+/* The bytes of a BLOB or TEXT value, which stays; sticky for another type. */
+CHOIR_PRIVATE ChoirObjectSource choirObjectOfValue(ChoirErr *, sqlite3_value *);
 /* Sticky error unless zKey is a key as described above. */
 CHOIR_PRIVATE void choirObjectKeyCheck(ChoirErr *, const char *zKey);
 
@@ -187,6 +206,7 @@ CHOIR_PRIVATE void choirArtifactFlush(ChoirConn *, ChoirErr *, int bMust,
                                       ChoirArtifactFlushed *);
 CHOIR_PRIVATE void choirObjectArtifactRegister(ChoirConn *, ChoirErr *);
 
+CHOIR_PRIVATE void choirObjectBlobRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirObjectRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_OBJECT_H */

@@ -589,8 +589,8 @@ static int folderMeets(const char *zKey, int bDir, const ChoirObjectRange *p) {
   if (strncmp(zKey, p->zPrefix, bDir && nKey < nPrefix ? nKey : nPrefix) != 0) {
     return 0;
   }
-  return p->zAfter == NULL || strcmp(zKey, p->zAfter) > 0 ||
-         (bDir && strncmp(zKey, p->zAfter, nKey) == 0);
+  return p->zFrom == NULL || strcmp(zKey, p->zFrom) >= (p->bAfter ? 1 : 0) ||
+         (bDir && strncmp(zKey, p->zFrom, nKey) == 0);
 }
 
 static void folderWalk(FolderList *p, ChoirErr *pErr, int fdDir,

@@ -287,6 +287,7 @@ typedef struct S3List {
   ChoirErr *pErr;
   ChoirObjectEach xEach;
   void *pArg;
+  const char *zFrom;
   i64 nLeft;      /* keys still wanted */
   ChoirBuf token; /* where the next page begins; empty: there is none */
   ChoirBuf key;   /* of the object under way */
@@ -336,7 +337,8 @@ static void s3ListObject(S3List *p, const char *z, const char *zEnd) {
     }
   }
   if (p->nLeft > 0 && p->pErr->rc == SQLITE_OK && p->key.n > nRoot &&
-      memcmp(p->key.a, p->pStore->zRoot, nRoot) == 0) {
+      memcmp(p->key.a, p->pStore->zRoot, nRoot) == 0 &&
+      (p->zFrom == NULL || strcmp(p->key.a + nRoot, p->zFrom) >= 0)) {
     p->xEach(p->pArg, p->pErr, p->key.a + nRoot, &meta);
     p->nLeft--;
   }
@@ -366,6 +368,31 @@ static void s3ListPage(S3List *p, const char *zXml) {
   }
 }
 
+/* S3 begins a listing after a key. To begin with zFrom itself it begins after
+** the last key that sorts before it and is likely to exist: its last character
+** less one, then the highest of all; s3ListObject leaves out what is before. */
+static void s3ListFrom(S3List *p, const ChoirObjectRange *pRange,
+                       ChoirBuf *pQuery) {
+  const char *zRoot = p->pStore->zRoot;
+  i64 n = (i64)strlen(pRange->zFrom);
+  char c = n ? pRange->zFrom[n - 1] : 0;
+  choirBufText(pQuery, "&start-after=");
+  choirUrlEncode(pQuery, zRoot, (i64)strlen(zRoot), 0);
+  if (pRange->bAfter) {
+    choirUrlEncode(pQuery, pRange->zFrom, n, 0);
+  } else if (c > 0x20 && c < 0x7f) {
+    c--;
+    choirUrlEncode(pQuery, pRange->zFrom, n - 1, 0);
+    choirUrlEncode(pQuery, &c, 1, 0);
+    choirBufText(pQuery, "%F4%8F%BF%BF");
+  } else {
+    while (n > 0 && ((u8)pRange->zFrom[--n] & 0xc0) == 0x80) {
+      /* to the last character's first byte */
+    }
+    choirUrlEncode(pQuery, pRange->zFrom, n, 0);
+  }
+}
+
 /* One request of a listing. */
 static void s3ListSome(S3List *p, const ChoirObjectRange *pRange) {
   const char *zRoot = p->pStore->zRoot;
@@ -381,10 +408,8 @@ static void s3ListSome(S3List *p, const ChoirObjectRange *pRange) {
   if (p->token.n) {
     choirBufText(&query, "&continuation-token=");
     choirUrlEncode(&query, p->token.a, (i64)p->token.n, 0);
-  } else if (pRange->zAfter) {
-    choirBufText(&query, "&start-after=");
-    choirUrlEncode(&query, zRoot, (i64)strlen(zRoot), 0);
-    choirUrlEncode(&query, pRange->zAfter, (i64)strlen(pRange->zAfter), 0);
+  } else if (pRange->zFrom) {
+    s3ListFrom(p, pRange, &query);
   }
   choirS3Begin(&call, &p->pStore->base, p->pErr, "GET", NULL);
   call.zQuery = query.a;
@@ -410,6 +435,7 @@ static int s3List(ChoirObject *pObj, ChoirErr *pErr,
   list.pErr = pErr;
   list.xEach = x;
   list.pArg = pArg;
+  list.zFrom = pRange->zFrom;
   list.nLeft = pRange->nMax > 0 ? pRange->nMax : INT64_MAX;
   choirBufInit(&list.token, pErr, CHOIR_BUF_SQL);
   choirBufInit(&list.key, pErr, CHOIR_BUF_SQL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
 ** s3_get, s3_put, s3_head, s3_delete, s3_copy, s3_put_file, s3_get_file and
-** s3_list: objects from SQL, the same for s3:// and file:// URLs.
+** s3_presign: objects from SQL, the same for s3:// and file:// URLs.
 **
 ** Each call opens its store, does one thing and closes it; connections to the
 ** server are kept by http. Nothing here is undone by ROLLBACK.
@@ -82,20 +82,6 @@ static void objSqlGet(ChoirCall *p) {
   choirObjectClose(pObj);
 }
 
-typedef struct ObjSqlBytes {
-  const u8 *a;
-  int fd; /* >= 0: a file instead */
-} ObjSqlBytes;
-
-static void objSqlRead(void *pArg, ChoirErr *pErr, u64 iOff, void *a, u64 n) {
-  const ObjSqlBytes *p = pArg;
-  if (p->fd >= 0) {
-    choirFdRead(pErr, p->fd, iOff, a, n);
-  } else {
-    memcpy(a, p->a + iOff, (size_t)n);
-  }
-}
-
 /* Puts the source at argument 0 under the conditions of argument iOpts. */
 static void objSqlPutSource(ChoirCall *p, const ChoirObjectSource *pSource,
                             int iOpts) {
@@ -147,22 +133,10 @@ static void objSqlPutSource(ChoirCall *p, const ChoirObjectSource *pSource,
 ** ! s3_put: the name '' has an empty part
 */
 static void objSqlPut(ChoirCall *p) {
-  sqlite3_value *v = p->apArg[1];
-  ObjSqlBytes bytes = {NULL, -1};
-  ChoirObjectSource source = {0, objSqlRead, &bytes};
-  if (sqlite3_value_type(v) == SQLITE_NULL) {
-    choirErrSet(&p->err, SQLITE_ERROR,
-                "content must be blob or text, got null");
-    return;
+  ChoirObjectSource source = choirObjectOfValue(&p->err, p->apArg[1]);
+  if (p->err.rc == SQLITE_OK) {
+    objSqlPutSource(p, &source, 2);
   }
-  bytes.a = sqlite3_value_type(v) == SQLITE_BLOB ? sqlite3_value_blob(v)
-                                                 : sqlite3_value_text(v);
-  source.nByte = (u64)sqlite3_value_bytes(v);
-  if (bytes.a == NULL && source.nByte) {
-    choirErrNomem(&p->err);
-    return;
-  }
-  objSqlPutSource(p, &source, 2);
 }
 
 /*
@@ -177,35 +151,24 @@ static void objSqlPut(ChoirCall *p) {
 */
 static void objSqlPutFile(ChoirCall *p) {
   const char *zFile = choirArgText(&p->err, p->apArg[1], "file");
-  ObjSqlBytes bytes = {NULL, -1};
-  ChoirObjectSource source = {0, objSqlRead, &bytes};
+  ChoirObjectFd file = {-1, 0};
+  ChoirObjectSource source = {0, choirObjectFromFd, &file};
   struct stat st;
   if (zFile == NULL) {
     return;
   }
-  bytes.fd = open(zFile, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (bytes.fd < 0) {
+  file.fd = open(zFile, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file.fd < 0) {
     choirErrno(&p->err, errno, "open", zFile);
     return;
   }
-  if (fstat(bytes.fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+  if (fstat(file.fd, &st) != 0 || !S_ISREG(st.st_mode)) {
     choirErrSet(&p->err, SQLITE_ERROR, "'%s' is not a file", zFile);
   } else {
     source.nByte = (u64)st.st_size;
     objSqlPutSource(p, &source, 2);
   }
-  close(bytes.fd);
-}
-
-typedef struct ObjSqlFile {
-  int fd;
-  u64 n;
-} ObjSqlFile;
-
-static void objSqlToFile(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
-  ObjSqlFile *p = pArg;
-  choirFdWrite(pErr, p->fd, p->n, a, n);
-  p->n += n;
+  close(file.fd);
 }
 
 /*
@@ -231,7 +194,7 @@ static void objSqlGetFile(ChoirCall *p) {
                          zSlash == zFile ? 1 : (int)(zSlash - zFile), zFile)
           : choirMprintf(&p->err, ".");
   ChoirObject *pObj = NULL;
-  ObjSqlFile file = {-1, 0};
+  ChoirObjectFd file = {-1, 0};
   ChoirObjectMeta meta;
   ChoirTemp temp;
   int fdDir = zDir ? open(zDir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -244,7 +207,7 @@ static void objSqlGetFile(ChoirCall *p) {
   if (pObj && p->err.rc == SQLITE_OK) {
     choirTempOpen(&temp, &p->err, fdDir, zFile);
     file.fd = temp.fd;
-    if (choirObjectGet(pObj, &p->err, pObj->zKey, 0, -1, &meta, objSqlToFile,
+    if (choirObjectGet(pObj, &p->err, pObj->zKey, 0, -1, &meta, choirObjectToFd,
                        &file) == CHOIR_OBJECT_ABSENT) {
       objSqlAbsent(&p->err, pObj);
     }
@@ -324,31 +287,16 @@ static void objSqlDelete(ChoirCall *p) {
 */
 static void objSqlCopy(ChoirCall *p) {
   ChoirObject *pFrom = objSqlOpen(p, 0), *pTo = NULL;
-  ObjSqlFile file = {-1, 0};
-  ObjSqlBytes bytes = {NULL, -1};
-  ChoirObjectSource source = {0, objSqlRead, &bytes};
   ChoirObjectMeta meta;
   if (p->err.rc == SQLITE_OK) {
     pTo = objSqlOpen(p, 1);
   }
-  if (pTo && p->err.rc == SQLITE_OK) {
-    file.fd = choirTempAnonymous(&p->err);
+  if (pTo && choirObjectCopy(pFrom, &p->err, pFrom->zKey, pTo, pTo->zKey,
+                             CHOIR_IF_ANY, &meta) == CHOIR_OBJECT_ABSENT) {
+    objSqlAbsent(&p->err, pFrom);
   }
-  if (file.fd >= 0) {
-    if (choirObjectGet(pFrom, &p->err, pFrom->zKey, 0, -1, &meta, objSqlToFile,
-                       &file) == CHOIR_OBJECT_ABSENT) {
-      objSqlAbsent(&p->err, pFrom);
-    }
-    bytes.fd = file.fd;
-    source.nByte = file.n;
-    if (p->err.rc == SQLITE_OK) {
-      choirObjectPut(pTo, &p->err, pTo->zKey, &source, CHOIR_IF_ANY, NULL,
-                     &meta);
-    }
-    if (p->err.rc == SQLITE_OK) {
-      objSqlMeta(p, &meta);
-    }
-    close(file.fd);
+  if (p->err.rc == SQLITE_OK) {
+    objSqlMeta(p, &meta);
   }
   choirObjectClose(pFrom);
   choirObjectClose(pTo);
@@ -391,45 +339,6 @@ static void objSqlPresign(ChoirCall *p) {
   sqlite3_free(z);
 }
 
-typedef struct ObjSqlList {
-  ChoirCursor *pCur;
-} ObjSqlList;
-
-static void objSqlEach(void *pArg, ChoirErr *pErr, const char *zKey,
-                       const ChoirObjectMeta *pMeta) {
-  ChoirCursor *p = ((ObjSqlList *)pArg)->pCur;
-  (void)pErr;
-  choirRowText(p, zKey);
-  choirRowInt(p, (i64)pMeta->nByte);
-  choirRowText(p, pMeta->zEtag);
-  choirRowInt(p, pMeta->iModified);
-}
-
-/*
-** SQL: s3_list(url) -> TABLE(key, size, etag, modified)
-**
-** The objects whose names begin with url, in byte order. key is what follows
-** url's last '/', so that this folder and key make a URL again.
-**
-**   url  TEXT, s3:// or file://; `s3://bucket/folder/` or
-**        `s3://bucket/folder/begin`
-**
-** Errors: no access.
-**
-** > SELECT count(*) FROM s3_list('file:///tmp/no-such-beginning')
-** = 0
-*/
-static void objSqlListFilter(ChoirCursor *pCur) {
-  const char *zUrl = choirArgText(&pCur->err, pCur->apArg[0], "url");
-  ChoirObject *pObj =
-      zUrl ? choirObjectOpen(pCur->pConn, &pCur->err, zUrl) : NULL;
-  ObjSqlList list = {pCur};
-  if (pObj) {
-    choirObjectList(pObj, &pCur->err, pObj->zKey, objSqlEach, &list);
-  }
-  choirObjectClose(pObj);
-}
-
 static const ChoirFunc aObjSqlFunc[] = {
     {"s3_get", 1, 3, CHOIR_EFFECT, 0, objSqlGet, NULL},
     {"s3_put", 2, 3, CHOIR_EFFECT, 0, objSqlPut, NULL},
@@ -441,13 +350,8 @@ static const ChoirFunc aObjSqlFunc[] = {
     {"s3_copy", 2, 2, CHOIR_EFFECT, 0, objSqlCopy, NULL},
 };
 
-static const ChoirTvf aObjSqlTvf[] = {
-    {"s3_list", "key, size, etag, modified, url HIDDEN", 4, 1, 1, CHOIR_EFFECT,
-     0, 0, objSqlListFilter, NULL, NULL, NULL},
-};
-
 CHOIR_PRIVATE void choirObjectRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aObjSqlFunc);
-  choirTvfs(pConn, pErr, aObjSqlTvf);
+  choirObjectBlobRegister(pConn, pErr);
   choirObjectArtifactRegister(pConn, pErr);
 }

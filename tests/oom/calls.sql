@@ -41,6 +41,17 @@ SELECT json_extract(artifact_flush(), '$.left');
 SELECT length(artifact_fetch('/a.bin'));
 SELECT artifact_delete('/a.bin');
 SELECT json_extract(artifact_sweep(0), '$.forbidden');
+-- case objects
+SELECT json_extract(s3_put('file:///proc/self/cwd/o1', 'abc'), '$.size');
+SELECT key, size, CAST(content AS TEXT) FROM s3_blob('file:///proc/self/cwd/')
+  WHERE key BETWEEN 'o1' AND 'o2' AND key GLOB 'o*' ORDER BY key LIMIT 2;
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.o USING s3_blob('file:///proc/self/cwd/');
+INSERT OR REPLACE INTO o(key, content) VALUES('o2', 'x');
+UPDATE o SET content = 'y' WHERE key = 'o2';
+SELECT CAST(content AS TEXT) FROM o WHERE key IN ('o2', 'none');
+SELECT json_extract(s3_copy('file:///proc/self/cwd/o2', 'file:///proc/self/cwd/o3'), '$.size');
+DELETE FROM o WHERE key >= 'o2';
+SELECT key FROM s3_list('file:///proc/self/cwd/o');
 -- case backup
 SELECT choir_backup('copy-' || hex(randomblob(8))) IS NOT NULL;
 -- case search-live
