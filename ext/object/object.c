@@ -182,6 +182,12 @@ static void objectFromBytes(void *pArg, ChoirErr *pErr, u64 iOff, void *a,
   memcpy(a, (const char *)pArg + iOff, (size_t)n);
 }
 
+CHOIR_PRIVATE ChoirObjectSource choirObjectOfText(const char *zText) {
+  ChoirObjectSource source = {strlen(zText), objectFromBytes,
+                              (void *)(size_t)zText};
+  return source;
+}
+
 CHOIR_PRIVATE ChoirObjectSource choirObjectOfValue(ChoirErr *pErr,
                                                    sqlite3_value *v) {
   ChoirObjectSource source = {0, objectFromBytes, NULL};

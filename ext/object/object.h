@@ -8,6 +8,7 @@
 **   presign   presigned URLs, given or minted       object_presign.c
 **   sql       s3_get, s3_put, s3_copy, …            object_sql.c
 **   blob      s3_list and s3_blob: stores as tables object_blob.c
+**   probe     s3_probe: what a store really does    object_probe.c
 **   artifact  artifact_flush, _fetch, _sweep, …     object_artifact.c
 **
 ** A store is opened by URL: everything up to the last '/' is its root, what
@@ -144,6 +145,8 @@ CHOIR_PRIVATE void choirObjectFromFd(void *pArg, ChoirErr *, u64 iOff, void *a,
                                      u64 n);
 /* The bytes of a BLOB or TEXT value, which stays; sticky for another type. */
 CHOIR_PRIVATE ChoirObjectSource choirObjectOfValue(ChoirErr *, sqlite3_value *);
+/* Those of zText, which stays. */
+CHOIR_PRIVATE ChoirObjectSource choirObjectOfText(const char *zText);
 /* Sticky error unless zKey is a key as described above. */
 CHOIR_PRIVATE void choirObjectKeyCheck(ChoirErr *, const char *zKey);
 
@@ -207,6 +210,7 @@ CHOIR_PRIVATE void choirArtifactFlush(ChoirConn *, ChoirErr *, int bMust,
 CHOIR_PRIVATE void choirObjectArtifactRegister(ChoirConn *, ChoirErr *);
 
 CHOIR_PRIVATE void choirObjectBlobRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirObjectProbeRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirObjectRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_OBJECT_H */

@@ -502,6 +502,10 @@ CHOIR_PRIVATE ChoirObject *choirUrlOpen(ChoirConn *pConn, ChoirErr *pErr,
   return &p->base;
 }
 
+CHOIR_PRIVATE int choirS3Is(const ChoirObject *pObj) {
+  return pObj->pMethods == &s3Methods;
+}
+
 CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *pConn, ChoirErr *pErr,
                                        const char *zUrl) {
   const char *zPath = zUrl + 5, *zSlash;

@@ -24,6 +24,8 @@ typedef struct ChoirS3Store {
   char *zRegion; /* learnt from the store, or NULL */
   i64 iSkew;     /* seconds to add to the clock */
   u8 bUnquoted;  /* wants If-Match without quotes */
+  u8 bCleanup;   /* of every call: see there */
+  u8 bBlind;     /* conditions are left to the store: what does it do? */
   u8 bMinted;    /* presigned URLs instead of credentials */
   char *zFixed;  /* the one presigned URL that is given, or NULL */
 } ChoirS3Store;
@@ -80,6 +82,7 @@ CHOIR_PRIVATE void choirS3Free(ChoirS3Call *);
 CHOIR_PRIVATE char *choirS3Url(ChoirS3Call *);
 
 /* ------------------------------------------------------------- methods ---- */
+CHOIR_PRIVATE int choirS3Is(const ChoirObject *);
 /* What became of a request that makes the object under condition eIf. Every
 ** such object carries zWrite: after a lost reply that tells one's own. */
 CHOIR_PRIVATE int choirS3Outcome(ChoirS3Call *, int eIf, const char *zWrite,

@@ -232,7 +232,7 @@ CHOIR_PRIVATE void choirS3Start(ChoirS3Call *p) {
     p->http.xWrite = s3Write;
     p->http.nMax = (u64)1 << 62;
   }
-  if (p->bCleanup) {
+  if (p->bCleanup || p->pStore->bCleanup) {
     p->http.mFlags |= CHOIR_HTTP_CLEANUP | CHOIR_HTTP_ONCE;
     p->http.nTimeoutMs = S3_CLEANUP_MS;
   }

@@ -353,5 +353,6 @@ static const ChoirFunc aObjSqlFunc[] = {
 CHOIR_PRIVATE void choirObjectRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aObjSqlFunc);
   choirObjectBlobRegister(pConn, pErr);
+  choirObjectProbeRegister(pConn, pErr);
   choirObjectArtifactRegister(pConn, pErr);
 }
