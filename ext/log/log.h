@@ -2,9 +2,17 @@
 /*
 ** log: what happened in a workspace, recorded by triggers in built-in SQL.
 **
-**   trigger  the generator of triggers for any table   log_trigger.c
-**   work     the workspace's tables, repair, reports   log_work.c
-**   record   log_record(), registration                log_record.c
+**   shape    what must be known of a table to follow it    log_shape.c
+**   trigger  the generator of triggers for any table       log_trigger.c
+**   image    … and of those that keep rows as they were    log_image.c
+**   work     the workspace's tables, repair, reports       log_work.c
+**   track    log_track, log_untrack: tables of the host    log_track.c
+**   rows     rows of a table set to given values           log_rows.c
+**   undo     log_undo()                                    log_undo.c
+**   record   log_record, log_changes, log_prune            log_record.c
+**   seal     log_seal, log_verify, log_prove               log_seal.c
+**   event    event_define, event_emit, event_replay        log_event.c
+**   watch    watch_define, watch_poll, watch_wait          log_watch.c
 */
 #ifndef CHOIR_LOG_H
 #define CHOIR_LOG_H
@@ -23,10 +31,13 @@ enum {
 };
 
 typedef struct ChoirLogField {
-  const char *zKey;    /* in the payload */
+  const char *zKey;    /* in the payload, as it stands between quotes there */
   const char *zColumn; /* in the table */
   int eKind;
 } ChoirLogField;
+
+#define CHOIR_LOG_WATCH 64 /* columns that can be watched by name */
+#define CHOIR_LOG_FIELDS 6
 
 /* What to record about one table. Types are SQL expressions over the row: @ is
 ** the row that comes or goes; zUpdate sees OLD and NEW. Arrays end at NULL. */
@@ -35,24 +46,189 @@ typedef struct ChoirLogSpec {
   const char *zInsert;
   const char *zUpdate;
   const char *zDelete;
-  const char *zUnless;     /* updates not to record, over OLD and NEW */
-  const char *azWatch[12]; /* columns that count; none: every column */
-  ChoirLogField aField[6];
+  const char *zUnless; /* updates not to record, over OLD and NEW */
+  const char *azWatch[CHOIR_LOG_WATCH + 1]; /* that count; none: every column */
+  ChoirLogField aField[CHOIR_LOG_FIELDS + 1];
 } ChoirLogSpec;
 
+/* Where rows are kept as they were: _choir_undo_<id>. */
+typedef struct ChoirLogImages {
+  i64 id;        /* 0: nowhere */
+  char **azName; /* the column at each place, NULL: none any more */
+  int nName;
+} ChoirLogImages;
+
+/* -------------------------------------------------------------- shape ---- */
+#define CHOIR_LOG_KEY 8 /* columns of a key, at most */
+
+typedef struct ChoirLogColumn {
+  char *zName;
+  char *zSql;    /* the name as SQL writes it: quoted where it must be */
+  char *zColl;   /* declared collation */
+  u8 bTyped;     /* affinity decides the type: IS NOT sees every change */
+  u8 bText;      /* affinity leaves text, blob and NULL */
+  u8 bGenerated; /* computed, not stored by an INSERT */
+} ChoirLogColumn;
+
+typedef struct ChoirLogPart { /* one column of an index */
+  int iCol;
+  char *zColl;
+} ChoirLogPart;
+
+typedef struct ChoirLogIndex {
+  ChoirLogPart *aPart;
+  int nPart;
+  char *zWhere; /* of a partial index */
+} ChoirLogIndex;
+
+typedef struct ChoirLogShape {
+  const ChoirLogSpec *pSpec;
+  const ChoirLogImages *pImages; /* or NULL */
+  char *zTable;                  /* as SQL writes it */
+  ChoirLogColumn *aCol;          /* one more than nCol where bPseudo */
+  int nCol;
+  ChoirLogIndex *aIdx; /* UNIQUE; the key's own only where it is loose */
+  int nIdx;
+  ChoirLogPart aKey[CHOIR_LOG_KEY];
+  int nKey;
+  const char *zRowid; /* a name that the rowid has; NULL: none */
+  u8 bRowid;          /* the key is the rowid */
+  u8 bPseudo;         /* … without a column of its own: aCol[nCol] */
+  u8 bGenerated;      /* has generated columns: UPDATE OF would miss them */
+} ChoirLogShape;
+
+/* *p zeroed. SQLITE_ERROR when the table is not of a shape that the log can
+** follow. Free it in any case. */
+CHOIR_PRIVATE void choirLogShapeRead(ChoirConn *, ChoirErr *, ChoirLogShape *,
+                                     const ChoirLogSpec *);
+CHOIR_PRIVATE void choirLogShapeFree(ChoirLogShape *p);
+/* A name as SQL writes it; caller frees. */
+CHOIR_PRIVATE char *choirLogQuote(ChoirErr *pErr, const char *z);
+/* Does equality in the key's index mean the same bytes and type? */
+CHOIR_PRIVATE int choirLogKeyExact(const ChoirLogShape *p, int i);
+CHOIR_PRIVATE const ChoirLogColumn *choirLogKeyColumn(const ChoirLogShape *p,
+                                                      int i);
+/* Prepared in the workspace's schema, not kept: %s of zFmt take names that are
+** SQL already, `~.` has no meaning. The caller finalizes. */
+CHOIR_PRIVATE sqlite3_stmt *choirLogPrepare(ChoirConn *, ChoirErr *,
+                                            const char *zFmt, ...);
+
+/* ------------------------------------------------------------ trigger ---- */
 typedef struct ChoirLogTrigger {
   char *zName;
   char *zSql; /* what follows CREATE TRIGGER, the name first */
 } ChoirLogTrigger;
 
-#define CHOIR_LOG_TRIGGERS 6 /* at most, for one table */
+#define CHOIR_LOG_TRIGGERS 10 /* at most, for one table */
+/* The last part of the name of the i-th kind of trigger. */
+CHOIR_PRIVATE const char *choirLogEvent(int i);
 
-/* The triggers of one table as it is now; returns how many. SQLITE_ERROR when
-** the table is not of a shape that the log can follow. */
+/* The triggers of one table as it is now, zTag in their names; returns how many.
+** SQLITE_ERROR when the table is not of a shape that the log can follow. */
 CHOIR_PRIVATE int choirLogTriggers(ChoirConn *, ChoirErr *,
-                                   const ChoirLogSpec *,
+                                   const ChoirLogSpec *, const ChoirLogImages *,
+                                   const char *zTag,
                                    ChoirLogTrigger a[CHOIR_LOG_TRIGGERS]);
 CHOIR_PRIVATE void choirLogTriggersFree(ChoirLogTrigger *a);
+
+/* Parts of triggers, shared by the two files that make them. */
+/* ` COLLATE zColl`, unless the column has it anyway. */
+CHOIR_PRIVATE void choirLogCollate(ChoirBuf *, const ChoirLogColumn *,
+                                   const char *zColl);
+/* The row has, for the index, the key of zRow (NEW, OLD, :1). */
+CHOIR_PRIVATE void choirLogSlot(ChoirBuf *, const ChoirLogShape *,
+                                const char *zAlias, const char *zRow);
+/* FROM … WHERE: rows that REPLACE of NEW would displace through an index. */
+CHOIR_PRIVATE void choirLogConflict(ChoirBuf *, const ChoirLogShape *,
+                                    const ChoirLogIndex *, int bUpdate);
+/* The key and every column that counts are as they were, or the spec says that
+** the update is not one to record. */
+CHOIR_PRIVATE void choirLogUnchanged(ChoirBuf *, const ChoirLogShape *);
+CHOIR_PRIVATE void choirLogOf(ChoirBuf *, const ChoirLogShape *, int mKind);
+
+/* -------------------------------------------------------------- image ---- */
+/* `k` of an image: how many columns it has, or */
+enum {
+  CHOIR_IMAGE_MISSING = 0, /* there was no such row */
+  CHOIR_IMAGE_ABOVE = -1,  /* no row with a greater key */
+  CHOIR_IMAGE_FRESH = -2,  /* … nor with the key -1 */
+  CHOIR_IMAGE_GAP = -3     /* before this, changes went unrecorded */
+};
+
+CHOIR_PRIVATE void choirLogImageInsert(ChoirBuf *, const ChoirLogShape *);
+CHOIR_PRIVATE void choirLogImageUpdate(ChoirBuf *, const ChoirLogShape *);
+CHOIR_PRIVATE void choirLogImageDelete(ChoirBuf *, const ChoirLogShape *);
+CHOIR_PRIVATE void choirLogImageKey(ChoirBuf *, const ChoirLogShape *);
+/* A statement: keeps the rows that an index would displace. */
+CHOIR_PRIVATE void choirLogImageConflict(ChoirBuf *, const ChoirLogShape *,
+                                         const ChoirLogIndex *, int bUpdate);
+
+/* --------------------------------------------------------------- work ---- */
+/* What the workspace records about a table of its own, or NULL. */
+CHOIR_PRIVATE const ChoirLogSpec *choirLogSpecOf(const char *zTable);
+/* Makes or repairs every trigger. A table that lost one may have changed unseen:
+** that is logged. zFresh: a table that is tracked otherwise from now on, or
+** NULL. */
+CHOIR_PRIVATE void choirLogInstall(ChoirConn *, ChoirErr *, const char *zFresh);
+
+/* -------------------------------------------------------------- track ---- */
+typedef struct ChoirLogTrack {
+  ChoirLogSpec spec; /* its texts belong to azOwn */
+  ChoirLogImages images;
+  i64 id;
+  u8 bOwn;     /* a table of the workspace */
+  u8 bByRowid; /* has no key */
+  u8 bRenamed; /* it or a column has a new name, or a column is new */
+  char zTag[24];
+  char *azOwn[CHOIR_LOG_WATCH + 2 * CHOIR_LOG_FIELDS + 2];
+  int nOwn;
+} ChoirLogTrack;
+
+typedef struct ChoirLogTracks {
+  ChoirLogTrack *a;
+  int n;
+} ChoirLogTracks;
+
+/* Every tracked table; with bAdopt what was renamed or added since the last look
+** is taken over first. Free it in any case. */
+CHOIR_PRIVATE void choirLogTracksRead(ChoirConn *, ChoirErr *, ChoirLogTracks *,
+                                      int bAdopt);
+CHOIR_PRIVATE void choirLogTracksFree(ChoirLogTracks *);
+CHOIR_PRIVATE ChoirLogTrack *choirLogTrackOf(const ChoirLogTracks *,
+                                             const char *zTable);
+/* Up to now, changes of the table went unrecorded. */
+CHOIR_PRIVATE void choirLogTrackGap(ChoirConn *, ChoirErr *,
+                                    const ChoirLogTrack *);
+/* --------------------------------------------------------------- rows ---- */
+typedef struct ChoirLogRows ChoirLogRows;
+
+/* To set rows of one table to given values; azPlace names the stored column at
+** each place of those (NULL: none), places count from 1. */
+CHOIR_PRIVATE ChoirLogRows *choirLogRowsOpen(ChoirConn *, ChoirErr *,
+                                             const ChoirLogShape *,
+                                             char *const *azPlace, int nPlace);
+/* Is the row of the key as it is in p (see below)? */
+CHOIR_PRIVATE int choirLogRowIs(ChoirErr *, ChoirLogRows *, sqlite3_stmt *p,
+                                int iFrom, int n);
+CHOIR_PRIVATE void choirLogRowsClose(ChoirLogRows *);
+
+enum { CHOIR_ROW_SAME = 0, CHOIR_ROW_SET, CHOIR_ROW_PUT, CHOIR_ROW_REFUSED };
+
+/* The row of p's key (columns iFrom… of p: rowid, places 1 to n) is to be as it
+** is there, or away where n is 0: SAME already, SET, PUT where there was none,
+** or REFUSED by a constraint or a trigger, *pzWhy (sqlite3_free) says by which. */
+CHOIR_PRIVATE int choirLogRowSet(ChoirErr *, ChoirLogRows *, sqlite3_stmt *p,
+                                 int iFrom, int n, char **pzWhy);
+
+/* ------------------------------------------------------------ record ---- */
+/* Fails when records after iSince were pruned. */
+CHOIR_PRIVATE void choirLogNeedSince(ChoirConn *, ChoirErr *, i64 iSince);
+
+/* --------------------------------------------------------------- seal ---- */
+/* Once the log is sealed, records before *piSeq may only go in whole batches:
+** lowers *piSeq to the end of one, *pzWhy (sqlite3_free) says so then. */
+CHOIR_PRIVATE void choirLogSealHold(ChoirConn *, ChoirErr *, i64 *piSeq,
+                                    char **pzWhy);
 
 CHOIR_PRIVATE void choirLogRegister(ChoirConn *, ChoirErr *);
 

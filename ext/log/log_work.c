@@ -142,6 +142,16 @@ static const ChoirLogTrigger aLogFixed[] = {
 
 #define LOG_FIXED ((int)(sizeof(aLogFixed) / sizeof(aLogFixed[0])))
 
+CHOIR_PRIVATE const ChoirLogSpec *choirLogSpecOf(const char *zTable) {
+  int i;
+  for (i = 0; i < LOG_SPECS; i++) {
+    if (sqlite3_stricmp(aLogSpec[i].zTable, zTable) == 0) {
+      return &aLogSpec[i];
+    }
+  }
+  return NULL;
+}
+
 /* ----------------------------------------------------------- what is there */
 
 /* 1 when the trigger stands as generated. */
@@ -164,30 +174,53 @@ static int logStands(ChoirConn *pConn, ChoirErr *pErr,
 typedef struct LogVisit {
   void (*x)(ChoirConn *, ChoirErr *, struct LogVisit *,
             const ChoirLogTrigger *);
-  void (*xBad)(ChoirErr *, struct LogVisit *, const char *zTable,
+  void (*xBad)(ChoirErr *, struct LogVisit *, const char *zTag,
                const char *zWhy);
-  ChoirCursor *pCur; /* where reports go */
-  ChoirBuf *pKeep;   /* names seen, as a JSON list without brackets */
-  i64 nChanged;      /* triggers made again */
+  void (*xDone)(ChoirConn *, ChoirErr *, struct LogVisit *,
+                const ChoirLogSpec *, ChoirLogTrack *); /* of a table */
+  ChoirCursor *pCur;                                    /* where reports go */
+  ChoirBuf *pKeep;    /* names seen, as a JSON list without brackets */
+  const char *zFresh; /* a table whose triggers may be new */
+  int nMissing;       /* triggers of this table made again */
+  int nOther;         /* … that were not as they should be */
+  i64 nGap;           /* triggers that may have missed a change */
 } LogVisit;
 
-static void logVisit(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit) {
-  int i, j, n;
-  for (i = 0; i < LOG_SPECS && pErr->rc == SQLITE_OK; i++) {
-    ChoirLogTrigger a[CHOIR_LOG_TRIGGERS];
-    ChoirErr err = {SQLITE_OK, NULL};
-    n = choirLogTriggers(pConn, &err, &aLogSpec[i], a);
-    if (err.rc == SQLITE_ERROR) {
-      pVisit->xBad(pErr, pVisit, aLogSpec[i].zTable, err.zMsg);
-      choirErrClear(&err);
-    } else if (err.rc != SQLITE_OK) {
-      *pErr = err;
-    } else {
-      for (j = 0; j < n && pErr->rc == SQLITE_OK; j++) {
-        pVisit->x(pConn, pErr, pVisit, &a[j]);
-      }
+static void logVisitTable(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
+                          const ChoirLogSpec *pSpec, ChoirLogTrack *pTrack) {
+  const char *zTag = pTrack ? pTrack->zTag : pSpec->zTable;
+  ChoirLogTrigger a[CHOIR_LOG_TRIGGERS];
+  ChoirErr err = {SQLITE_OK, NULL};
+  int i, n = choirLogTriggers(pConn, &err, pSpec,
+                              pTrack ? &pTrack->images : NULL, zTag, a);
+  pVisit->nMissing = pVisit->nOther = 0;
+  if (err.rc == SQLITE_ERROR) {
+    pVisit->xBad(pErr, pVisit, zTag, err.zMsg);
+    choirErrClear(&err);
+  } else if (err.rc != SQLITE_OK) {
+    *pErr = err;
+  } else {
+    for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
+      pVisit->x(pConn, pErr, pVisit, &a[i]);
     }
-    choirLogTriggersFree(a);
+    if (pVisit->xDone && pErr->rc == SQLITE_OK) {
+      pVisit->xDone(pConn, pErr, pVisit, pSpec, pTrack);
+    }
+  }
+  choirLogTriggersFree(a);
+}
+
+static void logVisit(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
+                     const ChoirLogTracks *pTracks) {
+  int i;
+  for (i = 0; i < LOG_SPECS && pErr->rc == SQLITE_OK; i++) {
+    logVisitTable(pConn, pErr, pVisit, &aLogSpec[i],
+                  choirLogTrackOf(pTracks, aLogSpec[i].zTable));
+  }
+  for (i = 0; i < pTracks->n && pErr->rc == SQLITE_OK; i++) {
+    if (!pTracks->a[i].bOwn) {
+      logVisitTable(pConn, pErr, pVisit, &pTracks->a[i].spec, &pTracks->a[i]);
+    }
   }
   for (i = 0; i < LOG_FIXED && pErr->rc == SQLITE_OK; i++) {
     pVisit->x(pConn, pErr, pVisit, &aLogFixed[i]);
@@ -223,6 +256,9 @@ static void logMend(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
   }
   if (choirExists(pConn, pErr, "trigger", p->zName)) {
     choirExec(pConn, pErr, "DROP TRIGGER ~.\"%w\"", p->zName);
+    pVisit->nOther++;
+  } else {
+    pVisit->nMissing++;
   }
   z = choirMprintf(pErr, "CREATE TRIGGER \"%w\".%s", choirSchema(pConn),
                    p->zSql);
@@ -230,19 +266,32 @@ static void logMend(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
     choirErrDb(pErr, pConn->db, sqlite3_exec(pConn->db, z, NULL, NULL, NULL));
   }
   sqlite3_free(z);
-  pVisit->nChanged++;
+}
+
+/* Rows may have changed unseen, unless the triggers are new by our own doing or
+** SQLite rewrote them for a new name. */
+static void logMended(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
+                      const ChoirLogSpec *pSpec, ChoirLogTrack *pTrack) {
+  int n = pVisit->nMissing;
+  if (pVisit->zFresh && sqlite3_stricmp(pVisit->zFresh, pSpec->zTable) == 0) {
+    return;
+  }
+  if (pTrack == NULL || !pTrack->bRenamed) {
+    n += pVisit->nOther;
+  }
+  if (n && pTrack) {
+    choirLogTrackGap(pConn, pErr, pTrack);
+  }
+  pVisit->nGap += n;
 }
 
 /* The triggers of a table that changed its shape stay as they are. */
-static void logLeave(ChoirErr *pErr, LogVisit *pVisit, const char *zTable,
+static void logLeave(ChoirErr *pErr, LogVisit *pVisit, const char *zTag,
                      const char *zWhy) {
-  static const char *const azEvent[CHOIR_LOG_TRIGGERS] = {
-      "insert",    "update",         "delete",
-      "displaced", "foresee_insert", "foresee_update"};
   int i;
   (void)zWhy;
   for (i = 0; i < CHOIR_LOG_TRIGGERS; i++) {
-    char *z = choirMprintf(pErr, "_choir_log_%s_%s", zTable, azEvent[i]);
+    char *z = choirMprintf(pErr, "_choir_log_%s_%s", zTag, choirLogEvent(i));
     if (z) {
       logKeep(pVisit, z);
     }
@@ -265,26 +314,36 @@ static void logDropStale(ChoirConn *pConn, ChoirErr *pErr, const char *zKeep) {
   }
 }
 
-static void logInstall(ChoirConn *pConn, ChoirErr *pErr) {
-  LogVisit visit = {logMend, logLeave, NULL, NULL, 0};
+CHOIR_PRIVATE void choirLogInstall(ChoirConn *pConn, ChoirErr *pErr,
+                                   const char *zFresh) {
+  LogVisit visit = {logMend, logLeave, logMended, NULL, NULL, zFresh, 0, 0, 0};
+  ChoirLogTracks tracks;
   ChoirBuf keep;
   char *zBefore = choirMetaGet(pConn, pErr, "log.installed");
   choirBufInit(&keep, pErr, CHOIR_BUF_SQL);
   visit.pKeep = &keep;
-  logVisit(pConn, pErr, &visit);
+  choirLogTracksRead(pConn, pErr, &tracks, 1);
+  logVisit(pConn, pErr, &visit, &tracks);
   if (pErr->rc == SQLITE_OK) {
     logDropStale(pConn, pErr, keep.a);
   }
+  choirLogTracksFree(&tracks);
   choirBufFree(&keep);
-  if (zBefore && visit.nChanged > 0 && pErr->rc == SQLITE_OK) {
+  if (zBefore && visit.nGap > 0 && pErr->rc == SQLITE_OK) {
     choirExec(pConn, pErr,
               "UPDATE ~._choir_cursor SET seq=-1 WHERE seq<>-1;"
               "INSERT INTO ~.action_log(action_type, payload) VALUES("
               "'LOG_GAP', '{\"triggers\":%lld}')",
-              visit.nChanged);
+              visit.nGap);
   }
-  choirMetaSet(pConn, pErr, "log.installed", "1");
+  if (zBefore == NULL) {
+    choirMetaSet(pConn, pErr, "log.installed", "1");
+  }
   sqlite3_free(zBefore);
+}
+
+static void logInstall(ChoirConn *pConn, ChoirErr *pErr) {
+  choirLogInstall(pConn, pErr, NULL);
 }
 
 /* -------------------------------------------------------------- reports */
@@ -311,20 +370,23 @@ static void logCheckOne(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
   }
 }
 
-static void logCheckBad(ChoirErr *pErr, LogVisit *pVisit, const char *zTable,
+static void logCheckBad(ChoirErr *pErr, LogVisit *pVisit, const char *zTag,
                         const char *zWhy) {
-  logLeave(pErr, pVisit, zTable, zWhy);
+  logLeave(pErr, pVisit, zTag, zWhy);
   logProblem(pErr, pVisit->pCur, "%s; its changes may go unrecorded%s", zWhy,
              "");
 }
 
 static void logCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
-  LogVisit visit = {logCheckOne, logCheckBad, pCur, NULL, 0};
+  LogVisit visit = {logCheckOne, logCheckBad, NULL, pCur, NULL, NULL, 0, 0, 0};
+  ChoirLogTracks tracks;
   ChoirBuf keep;
   sqlite3_stmt *p;
   choirBufInit(&keep, pErr, CHOIR_BUF_SQL);
   visit.pKeep = &keep;
-  logVisit(pConn, pErr, &visit);
+  choirLogTracksRead(pConn, pErr, &tracks, 0);
+  logVisit(pConn, pErr, &visit, &tracks);
+  choirLogTracksFree(&tracks);
   p = logStale(pConn, pErr, keep.a);
   while (choirStep(pErr, p)) {
     logProblem(pErr, pCur,

@@ -345,9 +345,12 @@ def test_an_expression_index_is_refused_by_name(open_db, generator):
         " log cannot tell what REPLACE removes through it")
     assert d.error("SELECT test_triggers('u')") == (
         "test_triggers: table u does not exist")
-    d.run("CREATE TABLE u(a)")
+    d.run("CREATE VIEW v AS SELECT 1; CREATE TABLE u(rowid, oid, _rowid_)")
+    assert d.error("SELECT test_triggers('v')") == (
+        "test_triggers: v is a view, not a table")
     assert d.error("SELECT test_triggers('u')") == (
-        "test_triggers: table u has no PRIMARY KEY to tell its rows apart")
+        "test_triggers: table u has no PRIMARY KEY, and columns that hide its"
+        " rowid, so that nothing tells its rows apart")
 
 
 def test_a_rowid_table_without_conflicts_gets_three_triggers(open_db, generator):

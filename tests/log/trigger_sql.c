@@ -26,7 +26,7 @@ static void testTriggers(sqlite3_context *pCtx, int nArg,
   spec.zInsert = "'INSERT'";
   spec.zUpdate = "'UPDATE'";
   spec.zDelete = "'DELETE'";
-  n = choirLogTriggers(pConn, &err, &spec, a);
+  n = choirLogTriggers(pConn, &err, &spec, NULL, spec.zTable, a);
   choirBufInit(&b, &err, CHOIR_BUF_JSON);
   for (i = 0; i < n; i++) {
     char *z = choirMprintf(&err, "CREATE TRIGGER %s", a[i].zSql);

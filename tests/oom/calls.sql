@@ -71,3 +71,17 @@ SELECT choir_index();
 -- case embed-all
 SELECT length(embed('one two three', 'query')), embed_model();
 SELECT ord, start, "end" FROM embed_chunks('one two. three four', '{"max":64,"overlap":3}');
+-- case log-undo
+CREATE TABLE oom(a TEXT COLLATE NOCASE, b UNIQUE, c, PRIMARY KEY(a, c));
+SELECT log_track('oom', '{"labels":["b"],"columns":["b"]}');
+INSERT INTO oom VALUES('a', 1, 2.5), ('b', x'01', NULL);
+UPDATE OR REPLACE oom SET b = 1;
+ALTER TABLE oom RENAME TO moo;
+ALTER TABLE moo ADD COLUMN d;
+SELECT json_extract(log_undo(0, 'since'), '$.rows') > 0;
+SELECT json_extract(log_undo(), '$.seq') IS NULL;
+SELECT log_prune(99999999999999, 'all') IS NOT NULL;
+-- case log-seal
+SELECT log_record('A', '{}') IS NOT NULL, log_record('B', '{}') IS NOT NULL;
+SELECT length(log_seal());
+SELECT json_extract(log_verify(), '$.ok'), json_extract(log_prove(2), '$.size');

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Whatever happened to a tracked table, log_undo() gives back what was.
+
+The random statements of test_log_property (REPLACE, UPSERT, OR IGNORE, cascades,
+keys that change, triggers of the host, savepoints) run on tracked tables. Their
+whole content, typed, is remembered at every record. Then everything since a
+random record is undone: the content must be the one remembered, value by value
+and type by type; undoing the undo must give what was before it.
+
+  CHOIR_LOG_OPS   statements in all (default 3,000)
+  CHOIR_LOG_SEED  of the random choices (default 1)
+"""
+import json
+import os
+import random
+
+import pytest
+
+from test_log_property import (COMBINATIONS, NUMBERS, SHAPES, SOME, Run,
+                               generator, quote, typed)  # noqa: F401
+
+OPS = int(os.environ.get("CHOIR_LOG_OPS", "3000"))
+SEED = int(os.environ.get("CHOIR_LOG_SEED", "1"))
+
+pytestmark = [pytest.mark.inprocess, pytest.mark.slow]
+
+UNDO_SHAPES = dict(SHAPES)
+UNDO_SHAPES["no key"] = (
+    ["CREATE TABLE t(a, b UNIQUE, c REAL)"],
+    {"t": (["rowid"], {"rowid": NUMBERS + [None, -1], "a": SOME,
+                       "b": SOME + NUMBERS, "c": SOME})}, 1)
+UNDO_SHAPES["automatic key"] = (
+    ["CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, v, w TEXT)"],
+    {"t": (["id"], {"id": [None, None, None, 1, 2, -1], "v": SOME,
+                    "w": ["a", "b"]})}, 1)
+UNDO_SHAPES["a key by default"] = (
+    ["CREATE TABLE t(id TEXT PRIMARY KEY NOT NULL DEFAULT"
+     " (hex(randomblob(8))), v, w UNIQUE)"],
+    {"t": (["id"], {"id": ["a", "b", "c"], "v": SOME, "w": SOME + NUMBERS})}, 1)
+
+class UndoRun(Run):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.d.run("DROP TRIGGER IF EXISTS h6")  # its rows cannot be restored
+        self.seen = {0: self.content()}
+
+    def track(self):
+        for table in self.tables:
+            self.d.one("SELECT log_track(?)", table)
+
+    def content(self):
+        found = {}
+        for table, (keys, pools) in self.tables.items():
+            names = ", ".join(map(quote, dict.fromkeys(keys + list(pools))))
+            found[table] = sorted(
+                (tuple(map(typed, row)) for row in self.d.rows(
+                    f"SELECT {names} FROM {quote(table)}")), key=repr)
+        return found
+
+    def tail(self):
+        return self.d.one("SELECT coalesce(max(seq), 0) FROM action_log")
+
+    def insert(self, table):
+        """Now and then with the key left to its default."""
+        sql, values = super().insert(table)
+        if table == "t" and self.default and self.rng.random() < 0.5:
+            return "INSERT OR REPLACE INTO t(v, w) VALUES (?, ?)", [
+                self.rng.choice(SOME), self.rng.choice(["a", "b", 1, 2])]
+        return sql, values
+
+    def step(self):
+        table = self.rng.choice(list(self.tables))
+        sql, values = self.rng.choice([self.insert, self.insert, self.update,
+                                       self.update, self.delete])(table)
+        rollback = self.rng.random() < 0.1
+        if rollback:
+            self.d.rows("SAVEPOINT test")
+        try:
+            self.d.rows(sql, *values)
+        except self.d.failure as e:
+            assert any(w in str(e) for w in (
+                "constraint", "UNIQUE", "mismatch", "FOREIGN KEY")), (sql, e)
+        if rollback:
+            self.d.rows("ROLLBACK TO test")
+            self.d.rows("RELEASE test")
+        self.seen[self.tail()] = self.content()
+        self.did.append((self.tail(), sql, values))
+
+    def undo(self):
+        point = self.rng.choice(list(self.seen))
+        before = self.content()
+        said = json.loads(self.d.one("SELECT log_undo(?, 'since')", point))
+        assert said["not_restored"] == [], (said, self.did)
+        assert self.content() == self.seen[point], (point, self.did)
+        if self.rng.random() < 0.5 and said["seq"]:
+            self.d.one("SELECT log_undo(?)", said["seq"])
+            assert self.content() == before, ("redo", point, self.did)
+        self.seen[self.tail()] = self.content()
+        self.did.append((self.tail(), "undo", said))
+
+
+@pytest.mark.parametrize("shape", UNDO_SHAPES)
+def test_undo_gives_the_exact_earlier_content(shape, open_db, generator,  # noqa: F811
+                                              monkeypatch):
+    monkeypatch.setitem(SHAPES, shape, UNDO_SHAPES[shape])
+    each = max(4, OPS // (len(UNDO_SHAPES) * len(COMBINATIONS)) + 1)
+    for i, pragmas in enumerate(COMBINATIONS):
+        rng = random.Random(f"{SEED} undo {shape} {i}")
+        UndoRun.did, UndoRun.default = [], shape in ("a key by default",
+                                                     "automatic key")
+        run = UndoRun(open_db, generator, shape, pragmas, rng)
+        left = each
+        while left > 0:
+            n = min(left, rng.randint(1, 12))
+            for _ in range(n):
+                run.step()
+            run.undo()
+            left -= n
+        assert run.d.one("SELECT choir_check()") == '{"ok":1,"problems":[]}'
+        run.close()
