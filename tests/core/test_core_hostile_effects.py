@@ -39,6 +39,11 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "message_add": "'talk', 'user', 'evil'",
     "setting_set": "'theme', 'evil'",
     "log_record": "'EVIL', '{{}}'",
+    "log_track": "'t'",
+    "log_untrack": "'kept'",
+    "log_undo": "",
+    "log_prune": "99999999999999, 'all'",
+    "log_seal": "",
     "choir_index": "",
     "choir_backup": "'{folder}/evil.db'",
     "sync_push": "'file://{folder}/evil.sqlite'",
@@ -93,6 +98,9 @@ def world(tmp_path_factory):
     d.one("SELECT artifact_put('/gone.md', 'text')")
     d.one("SELECT artifact_delete('/gone.md')")
     d.one("SELECT setting_set('theme', 'good')")
+    d.run("CREATE TABLE kept(a)")
+    d.one("SELECT log_track('kept')")
+    d.run("INSERT INTO kept VALUES(1)")
     d.run("DROP TRIGGER _choir_log_memories_update")  # for choir_init to mend
     d.run("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
     d.close()
