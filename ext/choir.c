@@ -11,6 +11,7 @@
 #include "index/index.h"
 #include "log/log.h"
 #include "object/object.h"
+#include "qdrant/qdrant.h"
 #include "search/search.h"
 #include "store/store.h"
 #include "sync/sync.h"
@@ -30,7 +31,8 @@ static const ChoirRoom aChoirRoom[] = {
     choirLogRegister,   /* the action log and its triggers */
     choirEmbedRegister, /* words, chunks and vectors of a text */
 #ifndef CHOIR_OMIT_NET
-    choirHttpRegister, /* requests, JSON services, signatures */
+    choirHttpRegister,   /* requests, JSON services, signatures */
+    choirQdrantRegister, /* qdrant_*: the user's points of a server */
 #endif
     choirSearchRegister, /* choir_index, choir_search */
     choirObjectRegister, /* s3_*: objects of s3:// and file:// */

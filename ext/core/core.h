@@ -433,7 +433,8 @@ CHOIR_PRIVATE void choirRowsFree(ChoirCursor *);
 ** table's columns come from xOpen. Everything of ChoirTvf holds, and:
 **
 **   xOpen   reads the arguments (unquoted) and writes the columns, as in
-**           CREATE TABLE; a table-valued function has none and no xOpen
+**           CREATE TABLE; NULL: a table-valued function and nothing else, but
+**           one that plans
 **   xClose  releases what xOpen made
 **   xPlan   xBestIndex for all columns but the arguments of the function, whose
 **           values are asked for already: those that it asks for get argvIndex
@@ -480,6 +481,8 @@ CHOIR_PRIVATE char *choirUnquote(char *z);
 ** meaning. Order: choir_config(), environment, config file, default.
 */
 CHOIR_PRIVATE const char *choirConfig(ChoirConn *, const char *zKey);
+/* The same without choir_config(): what was fixed before any SQL ran. */
+CHOIR_PRIVATE const char *choirConfigFixed(ChoirConn *, const char *zKey);
 /* zKey as a number; the default when unset or not one. */
 CHOIR_PRIVATE i64 choirConfigInt(ChoirConn *, const char *zKey, i64 iDefault);
 /* What choir_config(key, value) does; NULL: back to the default. */

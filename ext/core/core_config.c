@@ -16,7 +16,10 @@
 #include <unistd.h>
 #endif
 
-enum { CONFIG_SECRET = 1 };
+enum {
+  CONFIG_SECRET = 1, /* shown masked */
+  CONFIG_FIXED = 2   /* of the environment or the config file only */
+};
 
 static const struct {
   const char *zKey;
@@ -48,6 +51,13 @@ static const struct {
      "limit for a transfer slower than 1 KiB/s, waiting for a reply included"},
     {"http.timeout_ms", "CHOIR_HTTP_TIMEOUT_MS", "0", 0,
      "limit for a whole call, retries included; 0: none"},
+    {"qdrant.api_key", "CHOIR_QDRANT_API_KEY,QDRANT_API_KEY", NULL,
+     CONFIG_SECRET | CONFIG_FIXED,
+     "key that belongs to QDRANT_URL; other URLs: choir_secret()"},
+    {"qdrant.collection", "CHOIR_QDRANT_COLLECTION,QDRANT_COLLECTION",
+     "artifacts", 0, "collection that the qdrant_ functions use"},
+    {"qdrant.url", "CHOIR_QDRANT_URL,QDRANT_URL", "http://127.0.0.1:6333", 0,
+     "where the Qdrant server is"},
     {"remote", "CHOIR_REMOTE", NULL, 0,
      "where sync_push() and sync_pull() go, e.g. file:///srv/ws.sqlite"},
     {"remote.artifacts", "CHOIR_REMOTE_ARTIFACTS", NULL, 0,
@@ -218,18 +228,17 @@ static void configRead(struct ChoirConfig *p) {
 }
 
 /* The value of key i and, when pzSource, where it comes from. */
-static const char *configValue(ChoirConn *pConn, int i, const char **pzSource) {
+static const char *configFixed(ChoirConn *pConn, int i, const char **pzSource) {
   struct ChoirConfig *p = configGet(pConn);
-  const char *z = p ? p->azSet[i] : NULL;
+  const char *z = NULL;
   const char *zEnv = aConfigKey[i].zEnv;
-  const char *zSource = "session";
   char zName[64];
   while (z == NULL && zEnv && *zEnv) {
     size_t n = strcspn(zEnv, ",");
     sqlite3_snprintf(sizeof(zName), zName, "%.*s", (int)n, zEnv);
     z = getenv(zName);
     z = z && z[0] ? z : NULL;
-    zSource = "environment";
+    *pzSource = "environment";
     zEnv += n + (zEnv[n] == ',');
   }
   if (z == NULL && p) {
@@ -237,16 +246,30 @@ static const char *configValue(ChoirConn *pConn, int i, const char **pzSource) {
       configRead(p);
     }
     z = p->azFile[i];
-    zSource = "file";
+    *pzSource = "file";
   }
   if (z == NULL) {
     z = aConfigKey[i].zDefault;
-    zSource = z ? "default" : "unset";
+    *pzSource = z ? "default" : "unset";
   }
+  return z;
+}
+
+static const char *configValue(ChoirConn *pConn, int i, const char **pzSource) {
+  struct ChoirConfig *p = configGet(pConn);
+  const char *zSource = "session";
+  const char *z =
+      p && p->azSet[i] ? p->azSet[i] : configFixed(pConn, i, &zSource);
   if (pzSource) {
     *pzSource = zSource;
   }
   return z;
+}
+
+CHOIR_PRIVATE const char *choirConfigFixed(ChoirConn *pConn, const char *zKey) {
+  int i = configKey(zKey);
+  const char *zSource;
+  return i < 0 ? NULL : configFixed(pConn, i, &zSource);
 }
 
 CHOIR_PRIVATE const char *choirConfig(ChoirConn *pConn, const char *zKey) {
@@ -339,6 +362,11 @@ CHOIR_PRIVATE void choirConfigSet(ChoirConn *pConn, ChoirErr *pErr,
   ConfigHook *pHook;
   if (pConfig == NULL) {
     choirErrNomem(pErr);
+  }
+  if (i >= 0 && zValue && (aConfigKey[i].mFlags & CONFIG_FIXED)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s is taken from the environment or the config file only",
+                zKey);
   }
   for (pHook = pErr->rc == SQLITE_OK ? pConfig->pHook : NULL;
        pHook && pErr->rc == SQLITE_OK; pHook = pHook->pNext) {

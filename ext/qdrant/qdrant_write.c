@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Points on their way to the server: qdrant_upsert and qdrant_delete.
+**
+** A point's id is derived from the user, the artifact and the chunk
+** (docs/formats.md), so sending one twice changes nothing, and a request whose
+** reply was lost may be sent again. A point that has that id and belongs to
+** somebody else is left alone by update_filter, which Qdrant knows since 1.16.
+** Deleting is done by the tenant's filter, never by ids.
+**
+** choir writes user_id, artifact_id, chunk and model of the payload.
+*/
+#include "qdrant.h"
+#include <stdlib.h>
+
+#define WRITE_PREVIEW 300 /* bytes of text in content_preview */
+
+/* -------------------------------------------------------------------- ids */
+
+static u32 sha1Roll(u32 x, int n) { return x << n | x >> (32 - n); }
+
+static void sha1Block(u32 h[5], const u8 *a) {
+  u32 w[80], s[5];
+  int i;
+  for (i = 0; i < 16; i++) {
+    w[i] = (u32)a[4 * i] << 24 | (u32)a[4 * i + 1] << 16 |
+           (u32)a[4 * i + 2] << 8 | a[4 * i + 3];
+  }
+  for (; i < 80; i++) {
+    w[i] = sha1Roll(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+  }
+  memcpy(s, h, sizeof(s));
+  for (i = 0; i < 80; i++) {
+    u32 f = i < 20   ? (s[1] & s[2]) | (~s[1] & s[3])
+            : i < 40 ? s[1] ^ s[2] ^ s[3]
+            : i < 60 ? (s[1] & s[2]) | (s[1] & s[3]) | (s[2] & s[3])
+                     : s[1] ^ s[2] ^ s[3];
+    u32 k = i < 20   ? 0x5A827999
+            : i < 40 ? 0x6ED9EBA1
+            : i < 60 ? 0x8F1BBCDC
+                     : 0xCA62C1D6;
+    u32 t = sha1Roll(s[0], 5) + f + s[4] + k + w[i];
+    s[4] = s[3];
+    s[3] = s[2];
+    s[2] = sha1Roll(s[1], 30);
+    s[1] = s[0];
+    s[0] = t;
+  }
+  for (i = 0; i < 5; i++) {
+    h[i] += s[i];
+  }
+}
+
+/* SHA-1, which RFC 9562 wants for version 5; nothing relies on it being hard
+** to break, because ids are no secret and writing goes through a filter. */
+typedef struct Sha1 {
+  u32 h[5];
+  u64 n;
+  u8 a[64];
+} Sha1;
+
+static void sha1Add(Sha1 *p, const void *pData, u64 n) {
+  const u8 *a = pData;
+  while (n-- > 0) {
+    p->a[p->n++ % 64] = *a++;
+    if (p->n % 64 == 0) {
+      sha1Block(p->h, p->a);
+    }
+  }
+}
+
+CHOIR_PRIVATE void choirQdrantId(const char *zUser, const char *zArtifact,
+                                 i64 iChunk, char z[37]) {
+  /* 9a6e3a5e-51c4-5d0c-9a14-5a1dbd4f3c21: choir's points */
+  static const u8 aSpace[16] = {0x9a, 0x6e, 0x3a, 0x5e, 0x51, 0xc4, 0x5d, 0x0c,
+                                0x9a, 0x14, 0x5a, 0x1d, 0xbd, 0x4f, 0x3c, 0x21};
+  Sha1 s = {
+      {0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0}, 0, {0}};
+  char zChunk[24], zHex[33];
+  u8 aLength[8], aId[16];
+  u64 nBit;
+  int i;
+  sqlite3_snprintf(sizeof(zChunk), zChunk, "%lld", iChunk);
+  sha1Add(&s, aSpace, 16);
+  sha1Add(&s, zUser, strlen(zUser));
+  sha1Add(&s, "\x1f", 1);
+  sha1Add(&s, zArtifact, strlen(zArtifact));
+  sha1Add(&s, "\x1f", 1);
+  sha1Add(&s, zChunk, strlen(zChunk));
+  nBit = s.n * 8;
+  sha1Add(&s, "\x80", 1);
+  while (s.n % 64 != 56) {
+    sha1Add(&s, "", 1);
+  }
+  for (i = 0; i < 8; i++) {
+    aLength[i] = (u8)(nBit >> (56 - 8 * i));
+  }
+  sha1Add(&s, aLength, 8);
+  for (i = 0; i < 16; i++) {
+    aId[i] = (u8)(s.h[i / 4] >> (24 - 8 * (i % 4)));
+  }
+  aId[6] = (u8)((aId[6] & 0x0f) | 0x50);
+  aId[8] = (u8)((aId[8] & 0x3f) | 0x80);
+  choirHex(aId, 16, zHex);
+  sqlite3_snprintf(37, z, "%.8s-%.4s-%.4s-%.4s-%.12s", zHex, zHex + 8,
+                   zHex + 12, zHex + 16, zHex + 20);
+}
+
+/* ----------------------------------------------------------------- points */
+
+CHOIR_PRIVATE void choirQdrantPointFree(QdrantPoint *p) {
+  sqlite3_free(p->zArtifact);
+  sqlite3_free(p->zText);
+  sqlite3_free(p->aVector);
+  sqlite3_free(p->zPayload);
+  memset(p, 0, sizeof(*p));
+}
+
+CHOIR_PRIVATE void choirQdrantPointsFree(QdrantPoints *p) {
+  while (p->n > 0) {
+    choirQdrantPointFree(&p->a[--p->n]);
+  }
+  p->nByte = 0;
+}
+
+/* The vectors of those that have none yet. */
+static void writeEmbed(QdrantPoints *p, ChoirErr *pErr) {
+  const char *azText[QDRANT_BATCH];
+  i64 anText[QDRANT_BATCH];
+  int aAt[QDRANT_BATCH];
+  int i, n = 0, nDim;
+  float *a;
+  for (i = 0; i < p->n; i++) {
+    if (p->a[i].zText && p->a[i].aVector == NULL) {
+      azText[n] = p->a[i].zText;
+      anText[n] = p->a[i].nText;
+      aAt[n++] = i;
+    }
+  }
+  if (n == 0 || pErr->rc != SQLITE_OK) {
+    return;
+  }
+  nDim = p->pModel->nDim;
+  a = choirMalloc(pErr, (u64)n * (u64)nDim * sizeof(float));
+  if (a) {
+    choirEmbedBatch(p->pTo->pConn, pErr, p->pModel, azText, anText, n,
+                    CHOIR_EMBED_DOCUMENT, a);
+  }
+  for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
+    float *aOne = choirMalloc(pErr, (u64)nDim * sizeof(float));
+    if (aOne) {
+      memcpy(aOne, a + (i64)i * nDim, (size_t)nDim * sizeof(float));
+      p->a[aAt[i]].aVector = aOne;
+    }
+  }
+  sqlite3_free(a);
+}
+
+static void writePoint(QdrantPoints *p, ChoirBuf *b,
+                       const QdrantPoint *pPoint) {
+  char zId[37];
+  choirQdrantId(p->pTo->zUser, pPoint->zArtifact, pPoint->iChunk, zId);
+  choirBufPrintf(b, "{\"id\":\"%s\",\"vector\":", zId);
+  choirQdrantPutFloats(b, pPoint->aVector, p->nDim);
+  choirBufText(b, ",\"payload\":{\"user_id\":");
+  choirBufJson(b, p->pTo->zUser, -1);
+  choirBufText(b, ",\"artifact_id\":");
+  choirBufJson(b, pPoint->zArtifact, -1);
+  choirBufPrintf(b, ",\"chunk\":%lld", pPoint->iChunk);
+  if (pPoint->zText) {
+    choirBufText(b, ",\"model\":");
+    choirBufJson(b, p->pModel->zName, -1);
+  }
+  choirBufText(b, pPoint->zPayload ? pPoint->zPayload : "");
+  choirBufText(b, "}}");
+}
+
+/* What was accepted and not yet done cannot be read back: not a success. */
+static void writeDone(Qdrant *p, ChoirErr *pErr, QdrantReply *pReply) {
+  QdrantSpan status = choirQdrantGet(pReply->result, "status");
+  if (pErr->rc == SQLITE_OK && !choirQdrantIs(status, "completed")) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s took the points and does not confirm them (%.*s); run it"
+                " again",
+                p->zUrl, (int)(status.n < 40 ? status.n : 40),
+                status.z ? status.z : "no status");
+  }
+}
+
+CHOIR_PRIVATE void choirQdrantPutEnd(QdrantPoints *p, ChoirErr *pErr) {
+  QdrantReply reply;
+  ChoirBuf b;
+  int i;
+  if (p->n == 0 || pErr->rc != SQLITE_OK) {
+    choirQdrantPointsFree(p);
+    return;
+  }
+  if (choirQdrantVersion(p->pTo, pErr) < 1016) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s runs Qdrant %d.%d, which would overwrite another user's"
+                " point of the same id; 1.16 or newer does not",
+                p->pTo->zUrl, choirQdrantVersion(p->pTo, pErr) / 1000,
+                choirQdrantVersion(p->pTo, pErr) % 1000);
+  }
+  writeEmbed(p, pErr);
+  choirBufInit(&b, pErr, QDRANT_REQUEST);
+  choirBufText(&b, "{");
+  choirQdrantFilterOpen(p->pTo, &b, "update_filter");
+  choirBufText(&b, "]},\"points\":[");
+  for (i = 0; i < p->n && pErr->rc == SQLITE_OK; i++) {
+    choirBufText(&b, i ? "," : "");
+    writePoint(p, &b, &p->a[i]);
+  }
+  choirBufText(&b, "]}");
+  choirQdrantSend(p->pTo, pErr, &reply, "PUT", "points?wait=true", &b, 1);
+  writeDone(p->pTo, pErr, &reply);
+  choirQdrantReplyFree(&reply);
+  choirBufFree(&b);
+  if (pErr->rc == SQLITE_OK) {
+    p->nSent += p->n;
+  }
+  choirQdrantPointsFree(p);
+}
+
+CHOIR_PRIVATE void choirQdrantPut(QdrantPoints *p, ChoirErr *pErr,
+                                  QdrantPoint *pPoint) {
+  if (pErr->rc == SQLITE_OK && p->nDim == 0) {
+    const QdrantInfo *pInfo = choirQdrantInfo(p->pTo, pErr);
+    p->nDim = pInfo ? pInfo->nDim : 0;
+    if (pInfo && p->nDim == 0) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "collection '%s' has no default vector; its points cannot be"
+                  " written by choir",
+                  p->pTo->zCollection);
+    }
+  }
+  if (pErr->rc == SQLITE_OK && pPoint->zText && p->pModel == NULL) {
+    p->pModel = choirQdrantModel(p->pTo, pErr);
+  }
+  if (pErr->rc != SQLITE_OK) {
+    choirQdrantPointFree(pPoint);
+    return;
+  }
+  p->a[p->n++] = *pPoint;
+  p->nByte += pPoint->nText + 12 * (i64)p->nDim +
+              (i64)(pPoint->zPayload ? strlen(pPoint->zPayload) : 0) + 200;
+  memset(pPoint, 0, sizeof(*pPoint));
+  if (p->n == QDRANT_BATCH || p->nByte >= QDRANT_BATCH_BYTES) {
+    choirQdrantPutEnd(p, pErr);
+  }
+}
+
+CHOIR_PRIVATE void choirQdrantDelete(Qdrant *p, ChoirErr *pErr,
+                                     const ChoirBuf *pConditions) {
+  QdrantReply reply;
+  ChoirBuf b;
+  choirBufInit(&b, pErr, QDRANT_REQUEST);
+  choirBufText(&b, "{");
+  choirQdrantFilterOpen(p, &b, "filter");
+  choirBufText(&b, ",{\"should\":[");
+  choirBufAppend(&b, pConditions->a, pConditions->n);
+  choirBufText(&b, "]}]}}");
+  choirQdrantSend(p, pErr, &reply, "POST", "points/delete?wait=true", &b, 1);
+  writeDone(p, pErr, &reply);
+  choirQdrantReplyFree(&reply);
+  choirBufFree(&b);
+}
+
+/* ---------------------------------------------------------------- upsert */
+
+typedef struct WriteRun { /* an aggregate's state */
+  int bOpen, bFailed;
+  Qdrant to;
+  QdrantPoints points;
+  ChoirErr err;   /* where the buffer's failures stick */
+  ChoirBuf names; /* of qdrant_delete: a JSON list */
+  int nName;
+  i64 nDeleted;
+} WriteRun;
+
+static WriteRun *writeRun(ChoirCall *p) {
+  WriteRun *pRun = sqlite3_aggregate_context(p->pCtx, sizeof(*pRun));
+  if (pRun == NULL) {
+    choirErrNomem(&p->err);
+    return NULL;
+  }
+  if (!pRun->bOpen && p->err.rc == SQLITE_OK) {
+    choirQdrantOpen(p->pConn, &p->err, &pRun->to, NULL);
+    pRun->points.pTo = &pRun->to;
+    choirBufInit(&pRun->names, &pRun->err, QDRANT_REQUEST);
+    pRun->bOpen = 1;
+  }
+  return pRun;
+}
+
+static void writeRunFree(WriteRun *p) {
+  choirQdrantPointsFree(&p->points);
+  choirQdrantClose(&p->to);
+  choirBufFree(&p->names);
+  choirErrClear(&p->err);
+}
+
+/* Members of the user's payload, each after a comma, keys written anew so that
+** none can be one of choir's in disguise. */
+static char *writePayload(ChoirCall *p, sqlite3_value *v, int *pbPreview) {
+  static const char *const azOwn[] = {"user_id", "artifact_id", "chunk",
+                                      "model"};
+  const char *z = v && sqlite3_value_type(v) != SQLITE_NULL
+                      ? choirArgJson(p->pConn, &p->err, v, "payload")
+                      : "{}";
+  QdrantSpan all = {z, z ? (i64)strlen(z) : 0}, inside, key, value;
+  ChoirBuf b;
+  choirBufInit(&b, &p->err, QDRANT_BATCH_BYTES);
+  choirBufText(&b, "");
+  while (all.n && strchr(" \t\r\n", all.z[0])) {
+    all.z++;
+    all.n--;
+  }
+  while (all.n && strchr(" \t\r\n", all.z[all.n - 1])) {
+    all.n--;
+  }
+  if (p->err.rc == SQLITE_OK && (all.n < 2 || all.z[0] != '{')) {
+    choirErrSet(&p->err, SQLITE_ERROR,
+                "payload must be a JSON object, got %.60s", z);
+  }
+  inside = choirQdrantInside(all);
+  while (p->err.rc == SQLITE_OK && choirQdrantNext(&inside, &key, &value)) {
+    i64 n;
+    int i;
+    char *zKey = choirQdrantText(&p->err, key, &n);
+    for (i = 0; zKey && i < 4; i++) {
+      if (strcmp(zKey, azOwn[i]) == 0) {
+        choirErrSet(&p->err, SQLITE_ERROR,
+                    "payload has '%s', which choir writes itself", azOwn[i]);
+      }
+    }
+    *pbPreview |= zKey && strcmp(zKey, "content_preview") == 0;
+    choirBufText(&b, ",");
+    choirBufJson(&b, zKey ? zKey : "", n);
+    choirBufText(&b, ":");
+    choirBufAppend(&b, value.z, (u64)value.n);
+    sqlite3_free(zKey);
+  }
+  return choirBufTake(&b);
+}
+
+/* The first bytes of a text, whole characters. */
+static i64 writePreview(const char *z, i64 n) {
+  return n <= WRITE_PREVIEW ? n : choirUtf8Valid(z, WRITE_PREVIEW);
+}
+
+/* The third argument: text to embed, or a vector. */
+static void writeVector(ChoirCall *p, QdrantPoints *pPoints,
+                        QdrantPoint *pPoint, sqlite3_value *v) {
+  if (sqlite3_value_type(v) == SQLITE_BLOB) {
+    int n = sqlite3_value_bytes(v);
+    const QdrantInfo *pInfo = choirQdrantInfo(pPoints->pTo, &p->err);
+    if (pInfo && n != 4 * pInfo->nDim) {
+      choirErrSet(&p->err, SQLITE_ERROR,
+                  "the vector of artifact '%.60s' has %d bytes and collection"
+                  " '%s' takes %d (%d dimensions)",
+                  pPoint->zArtifact, n, pPoints->pTo->zCollection,
+                  4 * pInfo->nDim, pInfo->nDim);
+    }
+    pPoint->aVector = choirMalloc(&p->err, (u64)n);
+    if (pPoint->aVector) {
+      memcpy(pPoint->aVector, sqlite3_value_blob(v), (size_t)n);
+    }
+  } else {
+    const char *z = choirArgText(&p->err, v, "text_or_vector");
+    pPoint->zText = choirMprintf(&p->err, "%s", z ? z : "");
+    pPoint->nText = z ? sqlite3_value_bytes(v) : 0;
+  }
+}
+
+/*
+** SQL: aggregate qdrant_upsert(artifact_id, chunk, text_or_vector[, payload])
+**   -> INTEGER
+**
+** Sends the rows of a query as points of the configured collection, in requests
+** of 64, and returns how many. Text is embedded in batches. Every point belongs
+** to the configured user; its id follows from user, artifact and chunk, so the
+** same row again replaces it. When a row fails, those of earlier requests stay
+** sent.
+**
+**   artifact_id     TEXT
+**   chunk           INTEGER, 0 and up, the piece of the artifact
+**   text_or_vector  TEXT, or a BLOB of as many 32-bit floats as the collection
+**                   has dimensions
+**   payload         TEXT, a JSON object without user_id, artifact_id, chunk and
+**                   model; content_preview is made from the text where missing
+**
+** NULL: rows whose text_or_vector is NULL are passed over; a NULL payload is
+** none.
+** Errors: no user; no server; its refusals; a server before 1.16; another
+** model or dimension than the collection's; a payload that is not an object.
+** Source: https://api.qdrant.tech/api-reference/points/upsert-points
+**
+** > SELECT qdrant_upsert('a1', 0, 'text', '{"user_id":"eve"}')
+** ! qdrant_upsert: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
+*/
+static void writeUpsert(ChoirCall *p) {
+  WriteRun *pRun = writeRun(p);
+  QdrantPoint point;
+  const char *zArtifact;
+  int bPreview = 0;
+  memset(&point, 0, sizeof(point));
+  if (pRun == NULL || sqlite3_value_type(p->apArg[2]) == SQLITE_NULL) {
+    return;
+  }
+  zArtifact = choirArgText(&p->err, p->apArg[0], "artifact_id");
+  point.iChunk = choirArgInt(&p->err, p->apArg[1], "chunk", 0, (i64)1 << 40);
+  point.zArtifact = choirMprintf(&p->err, "%s", zArtifact ? zArtifact : "");
+  if (p->err.rc == SQLITE_OK && (!zArtifact[0] || strlen(zArtifact) > 1000)) {
+    choirErrSet(&p->err, SQLITE_ERROR,
+                "artifact_id must have 1 to 1000 bytes, got %d",
+                (int)strlen(zArtifact));
+  }
+  point.zPayload = writePayload(p, p->nArg > 3 ? p->apArg[3] : NULL, &bPreview);
+  writeVector(p, &pRun->points, &point, p->apArg[2]);
+  if (p->err.rc == SQLITE_OK && point.zText && !bPreview) {
+    ChoirBuf b;
+    choirBufInit(&b, &p->err, QDRANT_BATCH_BYTES);
+    choirBufText(&b, point.zPayload);
+    choirBufText(&b, ",\"content_preview\":");
+    choirBufJson(&b, point.zText, writePreview(point.zText, point.nText));
+    sqlite3_free(point.zPayload);
+    point.zPayload = choirBufTake(&b);
+  }
+  choirQdrantPut(&pRun->points, &p->err, &point);
+  pRun->bFailed |= p->err.rc != SQLITE_OK;
+}
+
+static void writeUpsertFinal(ChoirCall *p) {
+  WriteRun *pRun = sqlite3_aggregate_context(p->pCtx, 0);
+  if (pRun && pRun->bOpen) {
+    if (!pRun->bFailed) {
+      choirQdrantPutEnd(&pRun->points, &p->err);
+    }
+    sqlite3_result_int64(p->pCtx, pRun->points.nSent);
+    writeRunFree(pRun);
+  } else {
+    sqlite3_result_int(p->pCtx, 0);
+  }
+}
+
+/* ---------------------------------------------------------------- delete */
+
+static void writeDeleteSend(WriteRun *p, ChoirErr *pErr) {
+  ChoirBuf b;
+  if (p->nName == 0 || pErr->rc != SQLITE_OK) {
+    return;
+  }
+  choirBufInit(&b, pErr, QDRANT_REQUEST);
+  choirBufText(&b, "{\"key\":\"artifact_id\",\"match\":{\"any\":[");
+  choirBufAppend(&b, p->names.a, p->names.n);
+  choirBufText(&b, "]}}");
+  choirQdrantDelete(&p->to, pErr, &b);
+  choirBufFree(&b);
+  p->nDeleted += p->nName;
+  p->nName = 0;
+  p->names.n = 0;
+}
+
+/*
+** SQL: aggregate qdrant_delete(artifact_id) -> INTEGER
+**
+** Deletes all points of the user's artifacts that a query names from the
+** configured collection and returns how many artifacts were named. An artifact
+** without points is no error.
+**
+**   artifact_id  TEXT
+**
+** NULL: passed over.
+** Errors: no user; no server; its refusals.
+** Source: https://api.qdrant.tech/api-reference/points/delete-points
+**
+** > SELECT qdrant_delete('a1')
+** ! qdrant_delete: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
+*/
+static void writeDelete(ChoirCall *p) {
+  WriteRun *pRun = writeRun(p);
+  const char *z;
+  if (pRun == NULL || sqlite3_value_type(p->apArg[0]) == SQLITE_NULL) {
+    return;
+  }
+  z = choirArgText(&p->err, p->apArg[0], "artifact_id");
+  if (p->err.rc == SQLITE_OK) {
+    choirBufText(&pRun->names, pRun->nName++ ? "," : "");
+    choirBufJson(&pRun->names, z, -1);
+    if (pRun->err.rc != SQLITE_OK) {
+      choirErrSet(&p->err, pRun->err.rc, "%s",
+                  pRun->err.zMsg ? pRun->err.zMsg : "out of memory");
+    } else if (pRun->nName == QDRANT_BATCH * 4) {
+      writeDeleteSend(pRun, &p->err);
+    }
+  }
+  pRun->bFailed |= p->err.rc != SQLITE_OK;
+}
+
+static void writeDeleteFinal(ChoirCall *p) {
+  WriteRun *pRun = sqlite3_aggregate_context(p->pCtx, 0);
+  if (pRun && pRun->bOpen) {
+    if (!pRun->bFailed) {
+      writeDeleteSend(pRun, &p->err);
+    }
+    sqlite3_result_int64(p->pCtx, pRun->nDeleted);
+    writeRunFree(pRun);
+  } else {
+    sqlite3_result_int(p->pCtx, 0);
+  }
+}
+
+static const ChoirFunc aWriteFunc[] = {
+    {"qdrant_upsert", 3, 4, CHOIR_EFFECT, 0, writeUpsert, writeUpsertFinal},
+    {"qdrant_delete", 1, 1, CHOIR_EFFECT, 0, writeDelete, writeDeleteFinal},
+};
+
+CHOIR_PRIVATE void choirQdrantWriteRegister(ChoirConn *pConn, ChoirErr *pErr) {
+  choirFuncs(pConn, pErr, aWriteFunc);
+}
