@@ -46,9 +46,10 @@ CHOIR_PRIVATE void choirQdrantOwn(const Qdrant *p, ChoirErr *pErr,
     } else if (zModel && choirQdrantIs(key, "model") && value.z[0] == '"' &&
                !choirQdrantIs(value, zModel)) {
       choirErrSet(pErr, SQLITE_ERROR,
-                  "point %.40s has a vector of model %.60s and embed.provider"
-                  " is %s; vectors of two models cannot be compared",
-                  id.z ? id.z : "", value.z, zModel);
+                  "point %.*s has a vector of model %.*s and embed.provider is"
+                  " %s; vectors of two models cannot be compared",
+                  (int)(id.n < 40 ? id.n : 40), id.z ? id.z : "",
+                  (int)(value.n < 60 ? value.n : 60), value.z, zModel);
       return;
     }
   }

@@ -419,6 +419,26 @@ static void filterValues(TableCursor *p, int bArgs) {
   }
 }
 
+/* An argument that is read and was not given is compared with what SQLite knows
+** only later (a CROSS JOIN in the wrong order): it did not even ask for a plan
+** with it, and every row would fail the comparison. */
+static void filterMissing(TableCursor *p) {
+  static const char *const azArg[ARG_N] = {
+      "query", "k",   "filter",     "vector_name", "ef",
+      "exact", "mmr", "collection", "artifact"};
+  const ChoirTable *pTable = (ChoirTable *)p->base.base.pVtab;
+  u64 mUsed = (u64)strtoull(p->base.zPlan, NULL, 16);
+  int i;
+  for (i = 0; i < (pTable->bCreated ? TABLE_ARGS : p->base.pTvf->nMax); i++) {
+    if (((mUsed >> (pTable->nCol + i)) & 1) && p->base.apArg[i] == NULL) {
+      choirErrSet(&p->base.err, SQLITE_ERROR,
+                  "'%s' is read and not given; if a joined table gives it, name"
+                  " that table first",
+                  azArg[tableArg(pTable, i)]);
+    }
+  }
+}
+
 /* Which members of the payload are wanted, and whether the vector is. */
 static void filterColumns(TableCursor *p) {
   const ChoirTable *pTable = (ChoirTable *)p->base.base.pVtab;
@@ -457,6 +477,7 @@ static void tableFilter(ChoirCursor *pCur) {
   memset(apArg, 0, sizeof(apArg));
   choirQdrantScanInit(&p->scan, &pCur->err);
   filterValues(p, 1);
+  filterMissing(p);
   for (i = 0; i < (pTable->bCreated ? TABLE_ARGS : pCur->pTvf->nMax); i++) {
     apArg[tableArg(pTable, i)] = pCur->apArg[i];
   }
