@@ -9,14 +9,16 @@
 ** sent, and only then is the place moved on, in a transaction of its own: what
 ** was sent and not noted is sent again, which changes nothing.
 **
-** The place moves only over records of documents. One about a sync or a task
-** does not count, so a workspace at rest stays byte for byte as it is.
+** The place moves when there were records of documents, or a thousand others.
+** One about a sync or a task does not count, so a workspace at rest stays byte
+** for byte as it is.
 */
 #include "../store/store.h"
 #include "qdrant.h"
 #include <stdlib.h>
 
-#define FLUSH_GROUP 64 /* documents between two notes of the place */
+#define FLUSH_GROUP 64  /* documents between two notes of the place */
+#define FLUSH_LAG 1000 /* records of others that the place may be behind */
 
 enum { FLUSH_ARTIFACT, FLUSH_MESSAGE, FLUSH_MEMORY, FLUSH_KINDS };
 
@@ -65,6 +67,11 @@ static i64 flushCursor(ChoirConn *pConn, ChoirErr *pErr) {
                        "SELECT seq FROM ~._choir_cursor"
                        " WHERE consumer='qdrant'",
                        -1);
+}
+
+static i64 flushTail(ChoirConn *pConn, ChoirErr *pErr) {
+  return choirQueryInt(pConn, pErr,
+                       "SELECT coalesce(max(seq), 0) FROM ~.action_log", 0);
 }
 
 static void flushSetCursor(ChoirConn *pConn, ChoirErr *pErr, i64 iSeq) {
@@ -376,8 +383,13 @@ static void flushAll(FlushRun *p) {
     bFull = !flushFull(p);
   }
   while (!bFull && p->pErr->rc == SQLITE_OK && flushRoom(p) > 0) {
-    flushFromLog(p, flushCursor(p->pConn, p->pErr));
+    i64 iTail = flushTail(p->pConn, p->pErr);
+    i64 iSeq = flushCursor(p->pConn, p->pErr);
+    flushFromLog(p, iSeq);
     if (p->n == 0) {
+      if (p->nSent + p->nRemoved > 0 || iTail - iSeq >= FLUSH_LAG) {
+        flushNote(p, iTail, NULL);
+      }
       break;
     }
     flushGroup(p);

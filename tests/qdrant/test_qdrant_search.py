@@ -5,6 +5,8 @@ import uuid
 
 import pytest
 
+from qdrant_fixtures import ada, fake, old, server, two, vec  # noqa: F401
+
 Q = "SELECT {} FROM qdrant_search(?) "
 ONE = b"\0\0\x80?\0\0\0\0"  # (1, 0)
 

@@ -11,6 +11,8 @@ import random
 
 import pytest
 
+from qdrant_fixtures import ada, fake, old, server, two, vec  # noqa: F401
+
 FULL = os.environ.get("CHOIR_QDRANT_FULL") == "1"
 DOCS = ("CREATE VIRTUAL TABLE temp.docs USING qdrant({}, t TEXT, n INTEGER,"
         " r REAL, b BOOL, j JSON, \"a.b\" TEXT)")
