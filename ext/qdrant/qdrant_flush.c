@@ -2,10 +2,10 @@
 /*
 ** qdrant_flush: the workspace's artifacts, messages and memories as points.
 **
-** Its place in the log is the consumer 'qdrant' of _choir_cursor. Three values
-** of _choir_meta go with it: qdrant.target (the URL, collection, user and model
-** that the place is of; another one begins anew), qdrant.full (where a pass
-** over everything has got to) and qdrant.swept. A group of documents is read,
+** Its place in the log is the consumer 'qdrant' of _choir_cursor. Two values of
+** _choir_meta go with it: qdrant.target (the URL, collection, user and model
+** that the place is of; another one begins anew) and qdrant.full (where a pass
+** over everything has got to). A group of documents is read,
 ** sent, and only then is the place moved on, in a transaction of its own: what
 ** was sent and not noted is sent again, which changes nothing.
 **
@@ -17,7 +17,7 @@
 #include "qdrant.h"
 #include <stdlib.h>
 
-#define FLUSH_GROUP 64  /* documents between two notes of the place */
+#define FLUSH_GROUP 64 /* documents between two notes of the place */
 #define FLUSH_LAG 1000 /* records of others that the place may be behind */
 
 enum { FLUSH_ARTIFACT, FLUSH_MESSAGE, FLUSH_MEMORY, FLUSH_KINDS };

@@ -145,17 +145,20 @@ static int wireLoopback(const ChoirHttpUrl *pUrl) {
       return 1;
     }
   }
-  return pUrl->nHost >= 4 && memcmp(pUrl->zHost, "127.", 4) == 0;
+  return pUrl->nHost >= 4 && memcmp(pUrl->zHost, "127.", 4) == 0 &&
+         (int)strspn(pUrl->zHost, "0123456789.") >= pUrl->nHost;
 }
 
 /* The key that belongs to this URL, NULL: none. */
 static const char *wireKey(const Qdrant *p, ChoirErr *pErr) {
+  char *zScope = choirMprintf(pErr, "%s/", p->zUrl);
   const ChoirSecret *pSecret =
-      choirSecretFor(p->pConn, pErr, "qdrant", p->zUrl);
+      zScope ? choirSecretFor(p->pConn, pErr, "qdrant", zScope) : NULL;
   const char *z = choirSecretGet(pSecret, "api_key");
   const char *zFixed = choirConfigFixed(p->pConn, "qdrant.url");
   const char *zNow = choirConfig(p->pConn, "qdrant.url");
   ChoirHttpUrl url;
+  sqlite3_free(zScope);
   if (z == NULL && zFixed && zNow && strcmp(zFixed, zNow) == 0) {
     z = choirConfigFixed(p->pConn, "qdrant.api_key");
   }

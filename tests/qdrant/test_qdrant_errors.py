@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""A server that refuses, breaks or lies: a named error, in time, and no key."""
+import json
+import time
+
+import pytest
+
+from fault_server import (FaultServer, chunked, cut, drip, endless, head, raw,
+                          redirect, reply, reset, stall, status)
+
+COUNT = "SELECT qdrant_count()"
+PATH = "/collections/artifacts/points/count"
+OK = reply(b'{"result":{"count":3},"status":"ok","time":0.1}',
+           type="application/json")
+
+
+def refusal(code, text, headers=()):
+    return reply(json.dumps({"status": {"error": text}, "time": 0.0}).encode(),
+                 code, headers, "application/json")
+
+
+@pytest.fixture
+def s(db):
+    with FaultServer() as server:
+        db.one("SELECT choir_config('qdrant.url', ?)", server.url(""))
+        db.one("SELECT choir_config('user', 'ada')")
+        db.one("SELECT choir_config('http.attempts', 1)")
+        yield server
+
+
+STATUSES = [
+    (400, "Wrong input: Vector dimension error: expected dim: 384, got 3",
+     "the server refuses the request (status 400 from {}): Wrong input: Vector"
+     " dimension error: expected dim: 384, got 3"),
+    (404, "Not found: Collection `artifacts` doesn't exist!",
+     "not there (status 404 from {}): Not found: Collection `artifacts` doesn't"
+     " exist!; qdrant_init() makes a collection"),
+    (408, "Timeout error: Operation 'query' timed out after 5 seconds",
+     "the server gave up (status 408 from {}): Timeout error"),
+    (409, "Conflict", "a conflict with what is there (status 409 from {})"),
+    (413, "too large", "the request is too large for the server (status 413"),
+    (422, "Validation error in JSON body: [limit: value 0 invalid]",
+     "the server finds the request invalid (status 422 from {}): Validation"),
+    (429, "Rate limiting exceeded: Read rate limit exceeded",
+     "the server limits the rate of requests (status 429 from {}): Rate"
+     " limiting exceeded: Read rate limit exceeded; try again later"),
+    (500, "Service internal error: 1 of 1 read operations failed",
+     "the server failed (status 500 from {}): Service internal error"),
+    (502, "x", "the gateway failed (status 502"),
+    (503, "x", "the server is not ready (status 503"),
+    (504, "x", "the gateway gave up (status 504"),
+    (507, "x", "the server has no room left (status 507 from {}): x"),
+    (418, "x", "an unexpected reply (status 418 from {}): x"),
+    (301, "x", "redirects are not followed (status 301"),
+]
+
+
+def test_every_status_says_what_it_means(db, s):
+    for code, said, want in STATUSES:
+        s.on(PATH, refusal(code, said))
+        message = db.error(COUNT)
+        assert message.startswith("qdrant_count: "), code
+        assert want.format(s.url("")) in message, (code, message)
+
+
+def test_plain_text_of_the_gatekeeper_is_understood(db, s):
+    s.on(PATH, reply(b"Must provide an API key or an Authorization bearer token",
+                     401))
+    message = db.error(COUNT)
+    assert "the server wants a key (status 401" in message
+    assert "Must provide an API key" in message
+    assert "set QDRANT_API_KEY beside QDRANT_URL" in message
+    s.on(PATH, reply(b"Forbidden: Global access is required\r\n\x1b[31m", 403))
+    message = db.error(COUNT)
+    assert "the server does not accept the key (status 403" in message
+    assert "Global access is required" in message and "\x1b" not in message
+
+
+def test_long_and_strange_refusals_are_cut(db, s):
+    for body in (b"x" * 100_000, b"\xff\xfe" * 500, b"<html>" + b"y" * 9999,
+                 b"", b"{", b'{"status":5}', b'{"status":{"error":{"a":1}}}',
+                 "ü".encode() * 400):
+        s.on(PATH, reply(body, 400))
+        message = db.error(COUNT)
+        assert "status 400" in message and len(message) < 500
+        assert "<html>" not in message
+
+
+NONSENSE = [
+    b"", b"hello", b"[]", b"{", b"null", b'{"result":', b'{"result":{}}',
+    b'{"result":{"count":-}}', b'{"result":{"count":"3"}}', b"\xff\xfe{}",
+    b'{"result":{"count":3.5}}', b'{"result":null}', b'{"a":1}\0', b"{a:1}",
+    b'{"result":{"count":99999999999999999999}}',
+    b"[" * 100_000, b'{"result":' + b"[" * 5000 + b"]" * 5000 + b"}",
+]
+HITS = [
+    b'{"result":{"points":5}}', b'{"result":{"points":null}}',
+    b'{"result":{}}', b'{"result":[]}', b'{"result":{"points":[5]}}',
+    b'{"result":{"points":["x"]}}', b'{"result":{"points":[{}]}}',
+    b'{"result":{"points":[{"id":1}]}}',
+    b'{"result":{"points":[{"id":1,"payload":[]}]}}',
+    b'{"result":{"points":[{"id":1,"payload":{"user_id":["ada"]}}]}}',
+    b'{"result":{"points":[{"id":1,"payload":{"user_id":{"ada":1}}}]}}',
+]
+
+
+def test_what_is_not_qdrants_answer_is_an_error(db, s):
+    for body in NONSENSE:
+        s.on(PATH, reply(body, type="application/json"))
+        message = db.error(COUNT)
+        assert "did not answer with JSON" in message \
+            or "has no count" in message, body[:40]
+    for body in HITS:
+        s.on("/collections/artifacts/points/scroll", reply(body))
+        assert db.error("SELECT * FROM qdrant_scroll()"), body
+
+
+def test_odd_but_proper_rows_are_read(db, s):
+    hit = {"id": 1, "payload": {"user_id": "ada", "path": None},
+           "vector": None, "score": None, "new": {"x": [1, "}", "\""]}}
+    s.on("/collections/artifacts/points/query", reply(json.dumps(
+        {"new": 1, "result": {"x": 2, "points": [hit]}}, indent=3).encode()))
+    assert db.rows("SELECT rank, score, id, path, vector FROM"
+                   " qdrant_search(x'00000000')") == [(1, None, 1, None, None)] \
+        or db.rows("SELECT rank FROM qdrant_search(x'0000803f')") == [(1,)]
+    s.on("/collections/artifacts/points/scroll", reply(
+        b'{"result":{"points":[{"id":1,"payload":{"user\\u005fid":"\\u0061da",'
+        b'"path":"\\ud83c\\udfb5 \\ud83c x\\u0000y"}}],'
+        b'"next_page_offset":null}}'))
+    assert db.rows("SELECT hex(path) FROM qdrant_scroll()") == [
+        ("🎵 \ufffd x\0y".encode().hex().upper(),)]
+
+
+def test_a_scroll_that_never_ends_is_the_hosts_to_end(db, s):
+    s.on("/collections/artifacts/points/scroll", reply(
+        b'{"result":{"points":[{"id":1,"payload":{"user_id":"ada"}}],'
+        b'"next_page_offset":1}}'))
+    assert len(db.rows("SELECT id FROM qdrant_scroll() LIMIT 200")) == 200
+
+
+def test_cut_slow_and_huge_replies_end_in_time(db, s):
+    db.one("SELECT choir_config('http.timeout_ms', 1000)")
+    db.one("SELECT choir_config('http.max_bytes', ?)", 1 << 20)
+    for fault in (reset, cut(OK, 100), cut(OK, 3), stall(20), drip(b"x" * 200, .1),
+                  raw(head(200) + b'{"result":{"count":3}}'),
+                  stall(20, head(200, [("Content-Length", "5")]) + b"{"),
+                  endless, reply(b" " * (2 << 20)), chunked(b"{", last=False)):
+        s.on(PATH, fault)
+        start = time.monotonic()
+        assert db.error(COUNT).startswith("qdrant_count: ")
+        assert time.monotonic() - start < 3
+    s.on(PATH, OK)
+    assert db.one(COUNT) == 3
+
+
+def test_waiting_is_for_what_passes(db, s):
+    """429 with Retry-After and 503 are waited for; a refusal is not."""
+    db.one("SELECT choir_config('http.attempts', 3)")
+    s.on(PATH, refusal(429, "slow", [("Retry-After", "1")]), OK)
+    start = time.monotonic()
+    assert db.one(COUNT) == 3
+    assert 0.9 < time.monotonic() - start < 5
+    s.on(PATH, refusal(503, "x"), status(500), OK)
+    assert db.one(COUNT) == 3
+    for code in (400, 401, 403, 404, 409, 422, 507):
+        s.seen.clear()
+        s.on(PATH, refusal(code, "no"))
+        db.error(COUNT)
+        assert len(s.seen) == 1, code
+
+
+# --------------------------------------------------------------------- keys
+
+def asked(s):
+    return s.seen[-1].get("api-key")
+
+
+@pytest.mark.inprocess
+def test_the_environments_key_goes_to_the_environments_url(
+        open_db, monkeypatch, s):
+    monkeypatch.setenv("QDRANT_URL", s.url("/"))
+    monkeypatch.setenv("QDRANT_API_KEY", "s3cr3t-canary")
+    s.on(PATH, OK)
+    db = open_db(":memory:")
+    db.one("SELECT choir_config('user', 'ada')")
+    assert db.one(COUNT) == 3 and asked(s) == "s3cr3t-canary"
+    with FaultServer() as other:
+        other.on(PATH, OK)
+        db.one("SELECT choir_config('qdrant.url', ?)", other.url(""))
+        assert db.one(COUNT) == 3
+        assert asked(other) is None
+    db.one("SELECT choir_config('qdrant.url', NULL)")
+    assert db.one(COUNT) == 3 and asked(s) == "s3cr3t-canary"
+    assert "environment or the config file only" in db.error(
+        "SELECT choir_config('qdrant.api_key', 'x')")
+    assert "canary" not in str(db.rows("SELECT * FROM choir_settings"))
+    assert db.one("SELECT choir_config('qdrant.api_key')") == "********"
+    s.on(PATH, reply(b"Invalid API key or JWT: s3cr3t-canary", 403))
+    assert "canary" not in db.error(COUNT)
+    s.on(PATH, refusal(400, "bad s3cr3t-canary"))
+    assert "canary" not in db.error(COUNT)
+    s.on(PATH, redirect("http://127.0.0.1:9/"))
+    assert "redirects are not followed" in db.error(COUNT)
+
+
+def test_a_secrets_key_goes_where_its_scope_says(db, s):
+    s.on(PATH, OK)
+    db.one("SELECT choir_secret('q', ?)", json.dumps(
+        {"type": "qdrant", "api_key": "canary-7", "scope": s.url("/")}))
+    assert db.one(COUNT) == 3 and asked(s) == "canary-7"
+    with FaultServer() as other:
+        other.on(PATH, OK)
+        db.one("SELECT choir_config('qdrant.url', ?)", other.url(""))
+        assert db.one(COUNT) == 3 and asked(other) is None
+
+
+def test_a_key_does_not_leave_the_machine_without_tls(db):
+    db.one("SELECT choir_config('user', 'ada')")
+    db.one("SELECT choir_secret('q', '{\"type\":\"qdrant\",\"api_key\":\"canary\","
+           "\"scope\":\"http://\"}')")
+    for host in ("qdrant.test", "10.0.0.1", "localhost.evil.test",
+                 "127.evil.test"):
+        db.one("SELECT choir_config('qdrant.url', ?)", f"http://{host}:6333")
+        message = db.error(COUNT)
+        assert f"a key is not sent to http://{host}:6333 without TLS" in message
+        assert "canary" not in message
+
+
+def test_wrong_urls_are_named(db):
+    db.one("SELECT choir_config('user', 'ada')")
+    for url in ("ftp://h/", "http://", "http://u:p@h/", "qdrant"):
+        db.one("SELECT choir_config('qdrant.url', ?)", url)
+        assert "qdrant_count: " in db.error(COUNT)
+    db.one("SELECT choir_config('qdrant.url', 'http://h/?a=b')")
+    assert "must not have a query" in db.error(COUNT)
