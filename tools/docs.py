@@ -13,6 +13,7 @@ A block is a C comment in which a line starts with `SQL:`. Grammar:
   SQL: name(args[, optional]) -> TYPE          scalar
   SQL: aggregate name(args) -> TYPE            aggregate
   SQL: name(args) -> TABLE(columns)            table-valued
+  SQL: module name(args) -> TABLE(columns)     CREATE VIRTUAL TABLE … USING name
   (several SQL: lines: the block documents all of them)
   text, argument lines (indented), `NULL:`, `Errors:`, `Source:`, `Since:`
   > statement (one or more lines)
@@ -73,12 +74,17 @@ class Block:
 
 
 def name_of(signature):
-    return re.match(r"(?:aggregate\s+)?([a-z0-9_]+)", signature).group(1)
+    return re.match(r"(?:aggregate\s+|module\s+)?([a-z0-9_]+)",
+                    signature).group(1)
+
+
+def bare(signature):
+    return re.sub(r"^(aggregate|module) ", "", signature)
 
 
 def kind_of(signature):
-    if signature.startswith("aggregate"):
-        return "aggregate"
+    if signature.startswith(("aggregate ", "module ")):
+        return signature.split(" ", 1)[0]
     return "table" if "-> TABLE(" in signature else "scalar"
 
 
@@ -140,7 +146,7 @@ def write_help(out):
     for b, s, name, kind, risk in entries():
         row = "    {%s},\n" % ",\n     ".join(
             c_string(x) for x in (name, kind, b.room, risk,
-                                  s.removeprefix("aggregate "), b.summary(),
+                                  bare(s), b.summary(),
                                   b.example()))
         rows.append(f"#ifndef CHOIR_OMIT_NET\n{row}#endif\n"
                     if b.room in NET else row)
@@ -163,7 +169,7 @@ def reference():
             f"ext/{b.room}/. -->\n"])
         page.append(f"## {', '.join(b.names())}\n")
         page.append("```sql\n" + "\n".join(
-            s.removeprefix("aggregate ") for s in b.signatures) + "\n```\n")
+            bare(s) for s in b.signatures) + "\n```\n")
         kinds = sorted({kind_of(s) for s in b.signatures})
         risks = sorted({risk.get(n, "unknown") for n in b.names()})
         page.append(f"*{', '.join(kinds)} · risk: {', '.join(risks)}*\n")

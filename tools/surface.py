@@ -71,8 +71,8 @@ def schema(con, functions):
 def problems(so):
     yield from compare("exports", exports(so), ENTRIES)
     rows = docs.entries()
-    scalars = {e[2] for e in rows if e[3] != "table"}
-    tables = {e[2] for e in rows if e[3] == "table"}
+    scalars = {e[2] for e in rows if e[3] not in ("table", "module")}
+    tables = {e[2] for e in rows if e[3] in ("table", "module")}
     con, functions, modules = loaded(so, "sqlite3_choir_init")
     yield from compare("functions", functions, scalars)
     yield from compare("modules", modules, tables | {"choir_anchor"})

@@ -671,16 +671,37 @@ static void tableColumnAt(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 ** > SELECT count(*) FROM qdrant_scroll()
 ** ! qdrant_scroll: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
 */
+
+/*
+** SQL: module qdrant(collection[, name TYPE, …]) -> TABLE(name, …, id, score, rank)
+**
+** A collection as a temporary table: CREATE VIRTUAL TABLE temp.docs USING
+** qdrant(…). Columns are members of the payload; terms on them are tested by
+** the server too. With WHERE query = … it is a search, else a scroll; k, filter,
+** vector_name, ef, exact and mmr are hidden columns as in qdrant_search, and so
+** are payload and vector. Read-only.
+**
+**   collection  the collection's name
+**   name TYPE   a member of the payload as TEXT, INTEGER, REAL, BOOL or JSON; one
+**               of another type is NULL
+**
+** Errors: another schema than temp; a column without a type or with a name that
+** is there already; those of qdrant_search.
+**
+** > CREATE VIRTUAL TABLE temp.docs USING qdrant(artifacts, path TEXT);
+** > SELECT path FROM docs WHERE query = 'plan' AND path GLOB '/docs/x*' LIMIT 5
+** ! qdrant: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
+*/
 #define TABLE_HIT "rank, score, id, artifact_id, path, preview, payload, vector"
 #define TABLE_METHODS                                                          \
-  CHOIR_EFFECT, CHOIR_SUBTYPE, sizeof(TableCursor), tableFilter, tableNext,    \
-      tableColumnAt, tableReset
+  CHOIR_SUBTYPE, sizeof(TableCursor), tableFilter, tableNext, tableColumnAt,   \
+      tableReset
 
 static const TableKind aTableKind[] = {
     {{{"qdrant_search",
        TABLE_HIT ", query HIDDEN, collection HIDDEN, k HIDDEN, filter HIDDEN,"
                  " vector_name HIDDEN, ef HIDDEN, exact HIDDEN, mmr HIDDEN",
-       HIT_COLUMNS, 1, 8, TABLE_METHODS},
+       HIT_COLUMNS, 1, 8, CHOIR_EFFECT, TABLE_METHODS},
       .xPlan = tablePlan},
      SCAN_SEARCH,
      aHitColumn,
@@ -689,7 +710,7 @@ static const TableKind aTableKind[] = {
     {{{"qdrant_similar",
        TABLE_HIT ", artifact HIDDEN, collection HIDDEN, k HIDDEN,"
                  " filter HIDDEN, vector_name HIDDEN",
-       HIT_COLUMNS, 1, 5, TABLE_METHODS},
+       HIT_COLUMNS, 1, 5, CHOIR_EFFECT, TABLE_METHODS},
       .xPlan = tablePlan},
      SCAN_SIMILAR,
      aHitColumn,
@@ -697,12 +718,12 @@ static const TableKind aTableKind[] = {
     {{{"qdrant_scroll",
        "id, artifact_id, path, preview, payload, vector, collection HIDDEN,"
        " filter HIDDEN",
-       HIT_COLUMNS - 2, 0, 2, TABLE_METHODS},
+       HIT_COLUMNS - 2, 0, 2, CHOIR_EFFECT, TABLE_METHODS},
       .xPlan = tablePlan},
      SCAN_SCROLL,
      aHitColumn + 2,
      {ARG_COLLECTION, ARG_FILTER}},
-    {{{"qdrant", NULL, 0, 0, 0, TABLE_METHODS},
+    {{{"qdrant", NULL, 0, 0, 0, CHOIR_EFFECT, TABLE_METHODS},
       .nTable = sizeof(QdrantTable),
       .xOpen = tableOpen,
       .xClose = tableClose,

@@ -7,7 +7,7 @@ def calls(d):
     """A call of every function of class effect, with NULLs for arguments."""
     for name, kind, signature in d.rows(
             "SELECT name, kind, signature FROM choir_help"
-            " WHERE risk = 'effect'"):
+            " WHERE risk = 'effect' AND kind <> 'module'"):
         inside = re.search(r"\((.*?)\)(?: ->|$)", signature)
         required = re.sub(r"\[.*", "", inside.group(1) if inside else "")
         n = len([a for a in required.split(",") if a.strip()])
