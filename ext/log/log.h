@@ -11,7 +11,9 @@
 **   undo     log_undo()                                    log_undo.c
 **   record   log_record, log_changes, log_prune            log_record.c
 **   seal     log_seal, log_verify, log_prove               log_seal.c
-**   event    event_define, event_emit, event_replay        log_event.c
+**   plan     which tables a statement reads or writes      log_plan.c
+**   event    event_define, event_policy, event_emit        log_event.c
+**   replay   event_replay, event_compact                   log_replay.c
 **   watch    watch_define, watch_poll, watch_wait          log_watch.c
 */
 #ifndef CHOIR_LOG_H
@@ -229,6 +231,39 @@ CHOIR_PRIVATE void choirLogNeedSince(ChoirConn *, ChoirErr *, i64 iSince);
 ** lowers *piSeq to the end of one, *pzWhy (sqlite3_free) says so then. */
 CHOIR_PRIVATE void choirLogSealHold(ChoirConn *, ChoirErr *, i64 *piSeq,
                                     char **pzWhy);
+
+/* A value into a hash: its type, and its bytes (docs/formats.md, Seals). */
+CHOIR_PRIVATE void choirLogHashValue(ChoirSha256 *, sqlite3_stmt *, int iCol);
+
+/* --------------------------------------------------------------- plan ---- */
+typedef struct ChoirLogPlan {
+  char **az; /* tables of the workspace's schema */
+  int n;
+  int bOther; /* and others: virtual ones, or of other schemas */
+} ChoirLogPlan;
+
+/* The tables that zSql reads, or that one of its triggers writes by itself.
+** Free it in any case. */
+CHOIR_PRIVATE void choirLogPlanRead(ChoirConn *, ChoirErr *, ChoirLogPlan *,
+                                    const char *zSql, const char *zTrigger);
+CHOIR_PRIVATE void choirLogPlanFree(ChoirLogPlan *);
+
+/* -------------------------------------------------------------- event ---- */
+/* Are there events at all? */
+CHOIR_PRIVATE int choirLogEventMade(ChoirConn *, ChoirErr *);
+/* Fails when there is no workspace, or no event was ever defined. */
+CHOIR_PRIVATE void choirLogEventNeed(ChoirConn *, ChoirErr *);
+/* Stores an event in the caller's savepoint, checked and applied by triggers; zId
+** NULL: a new id. 0 when the policy is to ignore its name. Its record in
+** action_log has action_type EVENT, the same id, tbl event_log, pk its seq there
+** (where name and payload are), and the payload {"name":…}. */
+CHOIR_PRIVATE int choirLogEmit(ChoirConn *, ChoirErr *, const char *zName,
+                               const char *zPayload, i64 nPayload,
+                               const char *zId);
+CHOIR_PRIVATE void choirLogEventCheck(ChoirConn *, ChoirErr *, ChoirCursor *);
+/* A table that a materializer is going to write: keeps the rows that it has. */
+CHOIR_PRIVATE void choirLogReplayBase(ChoirConn *, ChoirErr *,
+                                      const char *zTable);
 
 CHOIR_PRIVATE void choirLogRegister(ChoirConn *, ChoirErr *);
 

@@ -12,6 +12,9 @@ CHOIR_PRIVATE void choirLogWorkRegister(ChoirConn *pConn);
 CHOIR_PRIVATE void choirLogTrackRegister(ChoirConn *pConn, ChoirErr *pErr);
 CHOIR_PRIVATE void choirLogUndoRegister(ChoirConn *pConn, ChoirErr *pErr);
 CHOIR_PRIVATE void choirLogSealRegister(ChoirConn *pConn, ChoirErr *pErr);
+CHOIR_PRIVATE void choirLogEventRegister(ChoirConn *pConn, ChoirErr *pErr);
+CHOIR_PRIVATE void choirLogReplayRegister(ChoirConn *pConn, ChoirErr *pErr);
+CHOIR_PRIVATE void choirLogWatchRegister(ChoirConn *pConn, ChoirErr *pErr);
 
 /* [A-Z0-9_.]{1,64}, so that a type is a word in every system it travels to. */
 static const char *logRecordType(ChoirErr *pErr, sqlite3_value *v) {
@@ -264,4 +267,7 @@ CHOIR_PRIVATE void choirLogRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirLogTrackRegister(pConn, pErr);
   choirLogSealRegister(pConn, pErr);
   choirLogUndoRegister(pConn, pErr);
+  choirLogEventRegister(pConn, pErr);
+  choirLogReplayRegister(pConn, pErr);
+  choirLogWatchRegister(pConn, pErr);
 }

@@ -34,7 +34,8 @@ static void sealBig64(u8 *a, u64 v) {
 
 /* A value: its type (0 NULL, 1 integer, 2 real, 3 text, 4 blob), then 8 bytes
 ** of a number, or 8 bytes of length and the bytes. */
-static void sealValue(ChoirSha256 *pHash, sqlite3_stmt *p, int i) {
+CHOIR_PRIVATE void choirLogHashValue(ChoirSha256 *pHash, sqlite3_stmt *p,
+                                     int i) {
   u8 a[9];
   const void *pByte = NULL;
   int n = 0;
@@ -80,7 +81,7 @@ static void sealLeaf(sqlite3_stmt *p, u8 aOut[32]) {
   choirSha256Init(&hash);
   choirSha256Update(&hash, "", 1); /* 0x00 */
   for (i = 0; i < 7; i++) {
-    sealValue(&hash, p, i);
+    choirLogHashValue(&hash, p, i);
   }
   choirSha256Final(&hash, aOut);
 }

@@ -396,6 +396,7 @@ static void logCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   }
   choirStmtDone(pConn, p);
   choirBufFree(&keep);
+  choirLogEventCheck(pConn, pErr, pCur);
 }
 
 /* The doctor says in one row what the check says in many. */

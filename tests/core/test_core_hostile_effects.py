@@ -44,6 +44,12 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "log_undo": "",
     "log_prune": "99999999999999, 'all'",
     "log_seal": "",
+    "event_define": "'v1.Evil', '{{}}', ''",
+    "event_policy": "'keep'",
+    "event_emit": "'v1.Good', '{{}}'",
+    "event_replay": "",
+    "event_compact": "",
+    "watch_define": "'evil', 'SELECT 1'",
     "choir_index": "",
     "choir_backup": "'{folder}/evil.db'",
     "sync_push": "'file://{folder}/evil.sqlite'",
@@ -110,6 +116,10 @@ def world(tmp_path_factory):
     d.run("CREATE TABLE kept(a)")
     d.one("SELECT log_track('kept')")
     d.run("INSERT INTO kept VALUES(1)")
+    d.one("SELECT event_define('v1.Good', '{}', 'INSERT INTO personas(name)"
+          " VALUES(NEW.name)')")
+    d.one("SELECT event_emit('v1.Good', '{}')")
+    d.run("DELETE FROM personas")
     d.run("DROP TRIGGER _choir_log_memories_update")  # for choir_init to mend
     d.run("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
     d.close()
@@ -142,7 +152,7 @@ def trace(d, world, schema="main"):
     seen["schema"] = d.rows(f"SELECT type, name FROM {schema}.sqlite_schema"
                             " WHERE name GLOB '_choir*' ORDER BY 1, 2")
     for name in ("artifacts", "conversation_history", "messages",
-                 "user_settings", "action_log", "_choir_doc", "_choir_chunk"):
+                 "user_settings", "action_log", "_choir_meta", "_choir_doc", "_choir_chunk"):
         try:
             seen[name] = d.rows(f"SELECT * FROM {schema}.{name}")
         except d.failure as e:

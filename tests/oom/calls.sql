@@ -85,3 +85,19 @@ SELECT log_prune(99999999999999, 'all') IS NOT NULL;
 SELECT log_record('A', '{}') IS NOT NULL, log_record('B', '{}') IS NOT NULL;
 SELECT length(log_seal());
 SELECT json_extract(log_verify(), '$.ok'), json_extract(log_prove(2), '$.size');
+-- case log-event
+SELECT event_define('v1.A', '{"a":"text","b":{"c":"integer?"}}', 'INSERT INTO user_settings(setting_name, updated_at) VALUES(NEW.payload->>''$.a'', 1)');
+SELECT event_emit('v1.A', '{"a":"x"}') IS NOT NULL;
+INSERT INTO event_log(name, payload) VALUES('v1.A', '{"a":"y"}');
+UPDATE user_settings SET setting_name = 'z' WHERE setting_name = 'x';
+SELECT event_replay() IS NOT NULL;
+SELECT setting_name FROM user_settings;
+SELECT event_policy('keep');
+-- case log-watch
+SELECT watch_define('w', 'SELECT * FROM user_settings');
+SELECT watch_define('w', NULL);
+SELECT watch_define('v', 'SELECT setting_name FROM user_settings');
+SELECT label, rows FROM watch_poll;
+SELECT setting_set('a', '1') IS NULL;
+SELECT label, rows FROM watch_poll(1);
+SELECT watch_wait(0, 1), watch_wait(1, 1);
