@@ -9,7 +9,8 @@ INSERT INTO ~._choir_meta(key, value)
 CREATE TABLE ~._choir_sync_history(
   txid INTEGER PRIMARY KEY,
   push_id BLOB NOT NULL,
-  time INTEGER NOT NULL
+  time INTEGER NOT NULL,
+  device TEXT
 );
 
 -- 32 bytes of digest and four facts of 32 bytes, always 160: these bytes are

@@ -323,16 +323,45 @@ static void syncStatus(ChoirCursor *pCur) {
   choirSyncEnd(&run);
 }
 
+static void syncNothing(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *a,
+                        u32 szPage) {
+  (void)pArg, (void)pErr, (void)iPage, (void)a, (void)szPage;
+}
+
+/* Every object of a folder, whether a restore would read it or not. */
+static u64 syncReadAll(ChoirErr *pErr, ChoirRemote *p, u64 *pnByte) {
+  ChoirFiles files;
+  ChoirLtxHead head;
+  u64 i, n = 0;
+  choirFolderList(p, pErr, &files);
+  for (i = 0; i < files.n && pErr->rc == SQLITE_OK; i++) {
+    n += choirFolderRead(p, pErr, &files.a[i], syncNothing, NULL, &head,
+                         pnByte) == CHOIR_OBJECT_OK;
+  }
+  choirFilesFree(&files);
+  return n;
+}
+
+/* Is the content here that of the digest? 0 without a workspace. */
+static int syncSame(ChoirConn *pConn, ChoirErr *pErr, const u8 aDigest[32]) {
+  return choirHasWorkspace(pConn, pErr) && pErr->rc == SQLITE_OK &&
+         !choirSnapshotChanged(pConn, pErr, aDigest) && pErr->rc == SQLITE_OK;
+}
+
 /*
-** SQL: sync_verify([remote]) -> TEXT
+** SQL: sync_verify([remote[, read_data]]) -> TEXT
 **
-** Reads every byte of the remote and proves that it is a whole, undamaged
-** version: its seal (SHA-256) and PRAGMA quick_check. Changes nothing. Gives a
-** JSON object: ok, version, txid, bytes, sha256 and ms.
+** Puts the newest version of the remote together and proves that it is whole
+** and undamaged: every checksum on the way, its digest (SHA-256 over all pages)
+** and PRAGMA quick_check. Changes nothing. Gives a JSON object: ok, version,
+** txid, bytes (read), sha256 (the digest), same (1 when this file has the same
+** content), ms, and with read_data objects (how many were read).
 **
-**   remote  TEXT, URL; default: choir_config('remote')
+**   remote     TEXT, URL; default: choir_config('remote')
+**   read_data  INTEGER, 1: read every object of a folder, also those that the
+**              newest version does not need
 **
-** NULL: a NULL remote means the configured one.
+** NULL: a NULL remote means the configured one, a NULL read_data 0.
 ** Errors: nothing there; damaged, and how; not a workspace.
 **
 ** > SELECT sync_verify('ws.sqlite')
@@ -344,21 +373,35 @@ static void syncVerify(ChoirCall *pCall) {
                   : NULL;
   ChoirRemote there;
   char zSha[65], zId[2 * CHOIR_SYNC_ID + 1];
-  i64 iStart = choirMonotonic();
+  i64 iStart = choirMonotonic(), bAll = 0;
+  u64 n = 0;
+  int bSame;
   ChoirBuf b;
+  if (pCall->nArg > 1 && sqlite3_value_type(pCall->apArg[1]) != SQLITE_NULL) {
+    bAll = choirArgInt(&pCall->err, pCall->apArg[1], "read_data", 0, 1);
+  }
   choirRemoteOpen(pCall->pConn, &pCall->err, &there, zUrl);
-  choirRemoteFetch(pCall->pConn, &pCall->err, &there, 0);
+  choirRemoteFetch(NULL, &pCall->err, &there, 0);
   if (pCall->err.rc == SQLITE_OK && there.eHead == CHOIR_OBJECT_ABSENT) {
     choirErrSet(&pCall->err, SQLITE_ERROR, "nothing at %s", there.zUrl);
   }
+  if (bAll && there.bFolder) {
+    n = syncReadAll(&pCall->err, &there, &there.meta.nByte);
+  }
+  bSame = pCall->err.rc == SQLITE_OK &&
+          syncSame(pCall->pConn, &pCall->err, there.aDigest);
   choirHex(there.pos.aHead, CHOIR_SYNC_ID, zId);
   choirHex(there.aDigest, 32, zSha);
   choirBufInit(&b, &pCall->err, CHOIR_BUF_JSON);
   choirBufPrintf(&b,
                  "{\"ok\":1,\"version\":\"%s\",\"txid\":%lld,\"bytes\":%llu,"
-                 "\"sha256\":\"%s\",\"ms\":%lld}",
-                 zId, there.pos.iTxid, there.meta.nByte, zSha,
-                 choirMonotonic() - iStart);
+                 "\"sha256\":\"%s\",\"same\":%d,",
+                 zId, there.bFolder ? (i64)there.iTxid : there.pos.iTxid,
+                 there.meta.nByte, zSha, bSame);
+  if (bAll) {
+    choirBufPrintf(&b, "\"objects\":%llu,", there.bFolder ? n : 1);
+  }
+  choirBufPrintf(&b, "\"ms\":%lld}", choirMonotonic() - iStart);
   choirBufResult(&b, pCall->pCtx);
   choirRemoteClose(&there);
 }
@@ -402,7 +445,7 @@ static const ChoirPart syncPart = {.zName = "sync",
                                    .xMetrics = syncMetrics};
 
 static const ChoirFunc aSyncFunc[] = {
-    {"sync_verify", 0, 1, CHOIR_EFFECT, 0, syncVerify, NULL},
+    {"sync_verify", 0, 2, CHOIR_EFFECT, 0, syncVerify, NULL},
 };
 
 static const ChoirTvf aSyncTvf[] = {
@@ -418,5 +461,7 @@ CHOIR_PRIVATE void choirSyncRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirTvfs(pConn, pErr, aSyncTvf);
   choirPushRegister(pConn, pErr);
   choirPullRegister(pConn, pErr);
+  choirTimeRegister(pConn, pErr);
+  choirKeepRegister(pConn, pErr);
   choirBackupRegister(pConn, pErr);
 }

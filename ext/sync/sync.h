@@ -12,6 +12,9 @@
 **   remote     fetch, verify and know the remote      sync_remote.c
 **   folder     a remote of LTX files                  sync_folder.c
 **   delta      sync_push() to a folder                sync_delta.c
+**   version    one version, page by page              sync_version.c
+**   time       sync_log, sync_restore                 sync_time.c
+**   keep       sync_compact, sync_prune               sync_keep.c
 **   backup     choir_backup(), copies kept by a pull  sync_backup.c
 **   run        what every sync call begins with       sync.c
 **   push       sync_push()                            sync_push.c
@@ -316,6 +319,8 @@ CHOIR_PRIVATE void choirRemoteLook(ChoirErr *, ChoirRemote *,
 ** reported in bSealed instead of as an error. */
 CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *, ChoirErr *, ChoirRemote *,
                                     int bForeign);
+/* Transaction iTxid of a folder, fetched and verified; its size. */
+CHOIR_PRIVATE u64 choirRemoteRestore(ChoirErr *, ChoirRemote *, u64 iTxid);
 /* Gives the fetched file this seal and opens it afresh. */
 CHOIR_PRIVATE void choirRemoteReseal(ChoirErr *, ChoirRemote *,
                                      const u8 *aSeal);
@@ -375,6 +380,23 @@ CHOIR_PRIVATE int choirFolderRead(ChoirRemote *, ChoirErr *, const ChoirFile *,
 */
 CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *, ChoirRemote *,
                                    u64 iWant);
+
+/* ------------------------------------------------------------- version ----
+** A version at a folder, read page by page.
+*/
+typedef struct ChoirVersion ChoirVersion;
+
+/* iTxid 0: the newest. NULL and sticky when it is not there. */
+CHOIR_PRIVATE ChoirVersion *choirVersionOpen(ChoirErr *, ChoirRemote *,
+                                             u64 iTxid);
+/* Page size, pages, transaction, time. */
+CHOIR_PRIVATE const ChoirLtxHead *choirVersionHead(const ChoirVersion *);
+/* Page iPage (from 1), a page of the database's size; zeros behind its end. */
+CHOIR_PRIVATE void choirVersionPage(ChoirVersion *, ChoirErr *, u32 iPage,
+                                    u8 *aOut);
+CHOIR_PRIVATE void choirVersionClose(ChoirVersion *);
+/* The transaction that an argument means: a number, or a time. */
+CHOIR_PRIVATE u64 choirVersionFind(ChoirErr *, ChoirRemote *, sqlite3_value *);
 
 /* -------------------------------------------------------------- backup ---- */
 
@@ -436,6 +458,8 @@ CHOIR_PRIVATE void choirPushConflict(ChoirSyncRun *);
 
 CHOIR_PRIVATE void choirPushRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirPullRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirTimeRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirKeepRegister(ChoirConn *, ChoirErr *);
 
 /* ---------------------------------------------------------------- sync ---- */
 

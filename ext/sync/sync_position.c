@@ -14,6 +14,9 @@
 ** never a change.
 */
 #include "sync.h"
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
 
 /* ------------------------------------------------------------------ read */
 
@@ -149,11 +152,16 @@ static void positionRow(ChoirConn *pConn, ChoirErr *pErr,
                         const ChoirPosition *pPos) {
   sqlite3_stmt *p =
       choirStmt(pConn, pErr,
-                "INSERT INTO ~._choir_sync_history(txid, push_id, time)"
-                " VALUES(?1, ?2, ?3)");
+                "INSERT INTO ~._choir_sync_history(txid, push_id, time,"
+                " device) VALUES(?1, ?2, ?3, ?4)");
+  char zHost[256];
+  i64 nHost = gethostname(zHost, sizeof(zHost)) == 0
+                  ? (i64)strnlen(zHost, sizeof(zHost))
+                  : 0;
   choirBindInt(pErr, p, 1, pPos->iTxid);
   choirBindBlob(pErr, p, 2, pPos->aHead, CHOIR_SYNC_ID);
   choirBindInt(pErr, p, 3, pPos->iTime);
+  choirBindText(pErr, p, 4, zHost, choirUtf8Valid(zHost, nHost));
   choirStep(pErr, p);
   choirStmtDone(pConn, p);
 }

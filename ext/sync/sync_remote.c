@@ -290,6 +290,22 @@ CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *pConn, ChoirErr *pErr,
   remoteVerify(pErr, p, sink.nByte, bForeign);
 }
 
+CHOIR_PRIVATE u64 choirRemoteRestore(ChoirErr *pErr, ChoirRemote *p,
+                                     u64 iTxid) {
+  u64 nByte = 0;
+  if (pErr->rc == SQLITE_OK) {
+    p->fd = choirTempAnonymous(pErr);
+    nByte = choirFolderFetch(NULL, pErr, p, iTxid);
+  }
+  if (pErr->rc == SQLITE_OK && nByte == 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "nothing at %s yet", p->zUrl);
+  }
+  if (pErr->rc == SQLITE_OK) {
+    remoteVerify(pErr, p, nByte, 0);
+  }
+  return nByte;
+}
+
 CHOIR_PRIVATE void choirRemoteReseal(ChoirErr *pErr, ChoirRemote *p,
                                      const u8 *aSeal) {
   u64 iSeal = remoteSealOffset(pErr, p);

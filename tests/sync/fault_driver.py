@@ -10,6 +10,9 @@ changes a file. After each one the parent looks at what is left:
   - the same call again succeeds unaided and gives the expected end state;
   - nothing is left beside the remote but its lock file.
 
+Remotes: a plain file, and a folder of page deltas with its compaction and
+pruning. DIR SHIM STRIDE [plain|folder]
+
 Prints one line of JSON: how many faults were tried, of which kind.
 """
 import ctypes
@@ -26,7 +29,8 @@ from conftest import Db  # noqa: E402
 OFF, COUNT, KILL, HALF, ENOSPACE, EIOERR = range(6)
 ROOT, SHIM, STRIDE = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 BASE, WORK = ROOT / "base", ROOT / "work"
-URL = f"file://{WORK}/remote/ws.sqlite"
+FOLDER = len(sys.argv) > 4 and sys.argv[4] == "folder"
+URL = f"file://{WORK}/remote/" + ("" if FOLDER else "ws.sqlite")
 shim = ctypes.CDLL(SHIM)
 
 
@@ -44,6 +48,22 @@ def paths(file, choir=False):
         assert d.one("PRAGMA integrity_check") == "ok", file
         if not d.rows("SELECT 1 FROM sqlite_schema WHERE name='artifacts'"):
             return None
+        return tuple(r[0][1:] for r in d.rows(
+            "SELECT path FROM artifacts ORDER BY 1"))
+    finally:
+        d.close()
+
+
+def remote_paths():
+    """What a new device would get, or None."""
+    if not FOLDER:
+        return paths(WORK / "remote/ws.sqlite")
+    if not list((WORK / "remote").rglob("*.ltx")):
+        return None
+    d = Db(":memory:")
+    try:
+        d.one("SELECT sync_pull(?)", URL)
+        assert d.one("PRAGMA integrity_check") == "ok"
         return tuple(r[0][1:] for r in d.rows(
             "SELECT path FROM artifacts ORDER BY 1"))
     finally:
@@ -105,8 +125,36 @@ def scenarios(mode):
         put(a, "two")
         pushed(a)
 
+    def kept(a):
+        # Four pushes and a snapshot a day ago; two pushes and one more since.
+        for i in range(4):
+            a.rows("UPDATE artifacts SET content=? WHERE path='/one'",
+                   os.urandom(30000))
+            pushed(a)
+        a.one("SELECT sync_compact(?, 'snapshot')", URL)
+        for n in "two", "two":
+            a.rows("INSERT OR IGNORE INTO artifacts(path, name, content)"
+                   " VALUES(?, ?, 'x')", f"/{n}", n)
+            a.rows("UPDATE artifacts SET content=? WHERE path='/one'",
+                   os.urandom(9000))
+            pushed(a)
+        for p in (WORK / "remote").rglob("*.ltx"):
+            os.utime(p, (p.stat().st_mtime - 90000,) * 2)
+
+    def pruned(a):
+        kept(a)
+        a.one("SELECT sync_compact(?, 'snapshot')", URL)
+        for p in (WORK / "remote").rglob("*.ltx"):
+            os.utime(p, (p.stat().st_mtime - 90000,) * 2)
+
     one, two, mine = ("one",), ("one", "two"), ("mine", "one")
-    return {
+    more = {
+        "compact": (kept, "a.db", "sync_compact(?)", two, two, two, two),
+        "snapshot": (kept, "a.db", "sync_compact(?, 'snapshot')", two, two,
+                     two, two),
+        "prune": (pruned, "a.db", "sync_prune(2, ?)", two, two, two, two),
+    } if FOLDER and mode == "WAL" else {}
+    return more | {
         "first push": (first_push, "a.db", "sync_push(?)", one, one, None, one),
         "next push": (next_push, "a.db", "sync_push(?)", two, two, one, two),
         "first pull": (first_pull, "b.db", "sync_pull(?)", None, one, one, one),
@@ -150,10 +198,15 @@ def act(file, call, n, kind):
     return ("done", "failed")[code], int(out)
 
 
+def leftovers():
+    return {p.name for p in (WORK / "remote").rglob("*") if p.is_file()
+            and p.suffix != ".ltx"} - {"ws.sqlite", ".choir-lock"}
+
+
 def look(name, note, file, call, before, after, remote_before, remote_after):
     state = paths(WORK / file)
     assert state in (before, after), (note, state)
-    remote = paths(WORK / "remote/ws.sqlite")
+    remote = remote_paths()
     assert remote in (remote_before, remote_after), (note, remote)
     for other in "a.db", "b.db":
         if other != file and (WORK / other).exists():
@@ -171,16 +224,14 @@ def look(name, note, file, call, before, after, remote_before, remote_after):
     assert json.loads(d.one("SELECT sync_push(?)", URL))["pushed"] == 0, note
     d.close()
     assert paths(WORK / file) == after, note
-    assert paths(WORK / "remote/ws.sqlite") == remote_after, note
+    assert remote_paths() == remote_after, note
     if "push" in name:
-        left = set(os.listdir(WORK / "remote")) - {"ws.sqlite", ".choir-lock"}
-        if left:  # swept by the next put
+        if leftovers():  # swept by the next put
             d = Db(WORK / file)
             put(d, "three")
             d.one("SELECT sync_push(?)", URL)
             d.close()
-            left = set(os.listdir(WORK / "remote"))
-        assert left <= {"ws.sqlite", ".choir-lock"}, (note, left)
+        assert not leftovers(), (note, leftovers())
 
 
 def main():
