@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""Folders of page deltas in buckets: versitygw and Ceph, requests counted,
+lists forbidden, connections cut anywhere."""
+import json
+import os
+import pathlib
+import random
+
+import pytest
+
+from fault_proxy import error, heard, sent
+from s3_server import arm
+
+pytestmark = pytest.mark.net
+CUTS = 1200 if os.environ.get("CHOIR_SYNC_FULL") == "1" else 30
+
+
+def push(d, url):
+    return json.loads(d.one("SELECT sync_push(?)", url))
+
+
+def pull(d, url, *mode):
+    return json.loads(d.one("SELECT sync_pull(?%s)" % (", ?" * len(mode)),
+                            url, *mode))
+
+
+def put(d, path, content="x"):
+    d.rows("INSERT INTO artifacts(path, name, content) VALUES(?, ?, ?)",
+           path, path.rsplit("/")[-1], content)
+
+
+def paths(d):
+    return [r[0] for r in d.rows("SELECT path FROM artifacts ORDER BY path")]
+
+
+@pytest.mark.once
+def test_versions_travel_over_every_store(store, tmp_path, open_db):
+    db, url = store
+    put(db, "/a", os.urandom(300000))
+    assert push(db, url)["txid"] == 1
+    for i in range(3):
+        put(db, f"/{i}")
+        assert push(db, url)["bytes"] < 12000
+        assert push(db, url)["pushed"] == 0
+    json.loads(db.one("SELECT sync_compact(?, 'snapshot')", url))
+    assert [r[0] for r in db.rows("SELECT txid FROM sync_log(?)", url)] == [
+        4, 3, 2, 1]
+    result = json.loads(db.one("SELECT sync_restore(3, ?, ?)",
+                               str(tmp_path / "old.db"), url))
+    assert result["txid"] == 3
+    assert paths(open_db(tmp_path / "old.db")) == ["/0", "/1", "/a"]
+    assert json.loads(db.one("SELECT sync_verify(?, 1)", url))["objects"] == 5
+    assert json.loads(db.one("SELECT sync_prune(2, ?)", url))["pruned"] == 0
+
+
+def test_an_unchanged_push_is_one_request_and_a_changed_one_two(proxy):
+    db, url, p = proxy
+    put(db, "/a")
+    push(db, url)
+    del p.seen[:]
+    assert push(db, url)["pushed"] == 0
+    assert [m for m, _ in p.seen] == ["GET"]
+    put(db, "/b")
+    del p.seen[:]
+    assert push(db, url)["pushed"] == 1
+    assert [m for m, _ in p.seen] == ["GET", "PUT"]
+    del p.seen[:]
+    assert pull(db, url)["pulled"] == 0
+    assert [m for m, _ in p.seen] == ["GET", "GET"]
+
+
+def names(gateway, url):
+    folder = gateway.folder / "data" / url[5:]
+    return sorted(folder.rglob("*.ltx"))
+
+
+def test_where_listing_is_forbidden_names_are_probed(
+        proxy, gateway, tmp_path, open_db):
+    """A missing key answers 403 there, as on AWS without ListBucket."""
+    db, url, p = proxy
+    data = gateway.folder / "data"
+
+    def plan(n, method, target):
+        path, _, query = target.partition("?")
+        if "list-type" in query or method == "GET" and not (
+                data / path.lstrip("/")).exists():
+            return error("AccessDenied", 403, "no")
+
+    p.plan = plan
+    for i in range(6):
+        put(db, f"/{i}")
+        assert push(db, url)["txid"] == i + 1
+    other = open_db(tmp_path / "other.db")
+    arm(other, gateway, endpoint=p.endpoint)
+    assert pull(other, url)["txid"] == 6
+    assert paths(other) == paths(db)
+    put(other, "/more")
+    assert push(other, url)["txid"] == 7
+    assert pull(db, url)["pulled"] == 1
+    assert db.one("SELECT count(*) FROM sync_log(?)", url) == 7
+    # Behind a pruning the horizon tells where to begin.
+    p.plan = lambda n, m, t: None
+    db.one("SELECT sync_compact(?, 'snapshot')", url)
+    put(db, "/last")
+    push(db, url)
+    db.one("SELECT s3_put(?, ?)", url + "choir-horizon", f"{7:016x}\n")
+    for f in names(gateway, url):
+        if f.parent.name == "0000" and int(f.name[:16], 16) < 8:
+            f.unlink()
+    p.plan = plan
+    third = open_db(tmp_path / "third.db")
+    arm(third, gateway, endpoint=p.endpoint)
+    assert pull(third, url)["txid"] == 8
+    assert paths(third) == paths(db)
+    for f in "sync_compact(?)", "sync_prune(2, ?)":
+        assert "is forbidden" in db.error(f"SELECT {f}", url)
+
+
+def ids(gateway, url):
+    """The version ids of the pushes there."""
+    return [f.read_bytes()[72:88] for f in names(gateway, url)
+            if f.parent.name == "0000"]
+
+
+@pytest.mark.once
+@pytest.mark.inprocess
+def test_wherever_the_connection_breaks_no_push_is_lost_or_made_twice(
+        proxy, gateway, tmp_path):
+    from conftest import Db
+    db, url, p = proxy
+    rng = random.Random(11)
+    acknowledged = set()
+    for i in range(CUTS):
+        root = f"{url}{i % 7}/"
+        at = rng.randrange(3)
+        fault = rng.choice([sent, heard])
+        k = rng.choice([0, rng.randrange(400), rng.randrange(4000)])
+        count = [0]
+
+        def plan(n, method, target):
+            count[0] += 1
+            return fault(k) if count[0] == at + 1 else None
+
+        put(db, f"/{i}", os.urandom(rng.randrange(3000)))
+        p.plan = plan
+        try:
+            push(db, root)
+            acknowledged |= set(paths(db))
+        except db.failure as e:
+            assert "moved" not in str(e) and "another" not in str(e), e
+        if rng.random() < 0.3:
+            put(db, f"/{i}-more")
+        p.plan = lambda n, m, t: None
+        push(db, root)  # unaided
+        assert push(db, root)["pushed"] == 0
+        have = ids(gateway, root)
+        assert len(have) == len(set(have)), i
+        if i % 10 == 9:
+            d = Db(":memory:")
+            arm(d, gateway)
+            pull(d, root)
+            assert paths(d) == paths(db), i
+            d.close()
+    assert acknowledged <= set(paths(db))
+
+
+@pytest.mark.once
+@pytest.mark.inprocess
+def test_a_pull_that_breaks_off_changes_nothing_and_the_next_one_works(
+        proxy, gateway, tmp_path):
+    from conftest import Db
+    db, url, p = proxy
+    rng = random.Random(5)
+    for i in range(4):
+        put(db, f"/{i}", os.urandom(5000))
+        push(db, url)
+    for i in range(CUTS):
+        at, k = rng.randrange(7), rng.choice([0, rng.randrange(6000)])
+        count = [0]
+
+        def plan(n, method, target):
+            count[0] += 1
+            return heard(k) if count[0] == at + 1 else None
+
+        d = Db(":memory:")
+        arm(d, gateway, endpoint=p.endpoint)
+        p.plan = plan
+        try:
+            pull(d, url)
+        except d.failure:
+            assert d.rows("SELECT * FROM sqlite_schema") == [], i
+        p.plan = lambda n, m, t: None
+        pull(d, url)
+        assert paths(d) == ["/0", "/1", "/2", "/3"], i
+        d.close()
+
+
+@pytest.mark.once
+def test_litestream_restores_from_the_bucket(s3, gateway, tmp_path):
+    import sqlite3
+    import litestream
+    from versitygw import ACCESS, REGION, SECRET
+    if not litestream.program():
+        pytest.skip("litestream needs Go or CHOIR_TEST_LITESTREAM")
+    db, url = s3
+    for i in range(3):
+        put(db, f"/{i}", os.urandom(9000))
+        push(db, url)
+    config = tmp_path / "litestream.yml"
+    bucket, _, path = url[5:].partition("/")
+    config.write_text(
+        f"dbs:\n  - path: {tmp_path}/r.db\n    replica:\n      type: s3\n"
+        f"      bucket: {bucket}\n      path: {path.strip('/')}\n"
+        f"      endpoint: {gateway.endpoint}\n      region: {REGION}\n"
+        f"      access-key-id: {ACCESS}\n      secret-access-key: {SECRET}\n"
+        "      force-path-style: true\n")
+    litestream.restore(str(tmp_path / "r.db"), tmp_path / "out.db",
+                       "-config", str(config))
+    con = sqlite3.connect(tmp_path / "out.db")
+    assert con.execute("SELECT path, hex(content) FROM artifacts ORDER BY 1"
+                       ).fetchall() == db.rows(
+        "SELECT path, hex(content) FROM artifacts ORDER BY 1")
+    con.close()
