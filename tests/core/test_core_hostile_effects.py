@@ -53,6 +53,9 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "choir_index": "",
     "choir_backup": "'{folder}/evil.db'",
     "sync_push": "'file://{folder}/evil.sqlite'",
+    "sync_restore": "1, '{folder}/evil-old.db', 'file://{folder}/pages/'",
+    "sync_compact": "'file://{folder}/pages/', 'snapshot'",
+    "sync_prune": "2, 'file://{folder}/pages/'",
     "s3_put": "'file://{folder}/evil.txt', 'x'",
     "s3_put_file": "'file://{folder}/evil.txt', '{folder}/in/file.txt'",
     "s3_get_file": "'file://{folder}/in/file.txt', '{folder}/evil.txt'",
@@ -92,6 +95,19 @@ def fill(folder):
     (folder / "in/file.txt").write_text("a file")
 
 
+def pages(folder):
+    """A remote of page deltas with something to merge and to prune."""
+    (folder / "pages").mkdir()
+    url = f"file://{folder}/pages/"
+    d = Db(folder / "pushed.db", init=True)
+    for i in range(4):
+        d.one("SELECT setting_set('theme', ?)", f"{i}")
+        d.one("SELECT sync_push(?)", url)
+        if i in (1, 2):
+            d.one("SELECT sync_compact(?, 'snapshot')", url)
+    d.close()
+
+
 @pytest.fixture(autouse=True)
 def store(world, monkeypatch):
     monkeypatch.setenv("CHOIR_USER", "u1")
@@ -123,6 +139,7 @@ def world(tmp_path_factory):
     d.run("DROP TRIGGER _choir_log_memories_update")  # for choir_init to mend
     d.run("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
     d.close()
+    pages(folder)
     server = socket.create_server(("127.0.0.1", 0))
     server.setblocking(False)
     yield folder, server

@@ -33,6 +33,19 @@ SELECT json_extract(sync_verify('file:///proc/self/cwd/ws.sqlite'), '$.ok');
 INSERT INTO artifacts(path, name, content) VALUES('/b', 'b', 'y');
 SELECT sync_pull('file:///proc/self/cwd/ws.sqlite', 'theirs') <> choir_version();
 SELECT path FROM artifacts;
+-- case sync-folder
+-- A push that has taken its name moves the file's position too.
+INSERT INTO artifacts(path, name, content) VALUES('/a', 'a', 'x');
+SELECT sync_push('file:///proc/self/cwd/') <> choir_version();
+INSERT INTO artifacts(path, name, content) VALUES('/b', 'b', 'y');
+SELECT sync_push('file:///proc/self/cwd/') <> choir_version();
+SELECT state, changed FROM sync_status('file:///proc/self/cwd/');
+SELECT sync_compact('file:///proc/self/cwd/', 'snapshot') <> choir_version();
+SELECT json_extract(sync_verify('file:///proc/self/cwd/', 1), '$.ok');
+SELECT max(txid) > 0, count(version) > 0 FROM sync_log('file:///proc/self/cwd/');
+SELECT sync_prune(2, 'file:///proc/self/cwd/') <> choir_version();
+SELECT sync_pull('file:///proc/self/cwd/', 'theirs') <> choir_version();
+SELECT path FROM artifacts;
 -- case artifact-large
 SELECT choir_config('user', 'u1'),
   choir_config('remote.artifacts', 'file:///proc/self/cwd/');
