@@ -53,9 +53,9 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "choir_index": "",
     "choir_backup": "'{folder}/evil.db'",
     "sync_push": "'file://{folder}/evil.sqlite'",
-    "sync_restore": "1, '{folder}/evil-old.db', 'file://{folder}/pages/'",
-    "sync_compact": "'file://{folder}/pages/', 'snapshot'",
-    "sync_prune": "2, 'file://{folder}/pages/'",
+    "sync_restore": "1, '{folder}/evil-old.db', 'file://{folder}/in/pages/'",
+    "sync_compact": "'file://{folder}/in/pages/', 'snapshot'",
+    "sync_prune": "2, 'file://{folder}/in/pages/'",
     "s3_put": "'file://{folder}/evil.txt', 'x'",
     "s3_put_file": "'file://{folder}/evil.txt', '{folder}/in/file.txt'",
     "s3_get_file": "'file://{folder}/in/file.txt', '{folder}/evil.txt'",
@@ -97,9 +97,9 @@ def fill(folder):
 
 def pages(folder):
     """A remote of page deltas with something to merge and to prune."""
-    (folder / "pages").mkdir()
-    url = f"file://{folder}/pages/"
-    d = Db(folder / "pushed.db", init=True)
+    (folder / "in/pages").mkdir()
+    url = f"file://{folder}/in/pages/"
+    d = Db(folder / "in/pushed.db", init=True)
     for i in range(4):
         d.one("SELECT setting_set('theme', ?)", f"{i}")
         d.one("SELECT sync_push(?)", url)
