@@ -115,17 +115,21 @@ typedef struct ChoirWalMark {
 /* The pages of one version of this file as found at one remote. */
 typedef struct ChoirCache {
   char *zFile; /* NULL: none (a database without a file) */
-  u8 bValid;
+  u8 bValid;   /* the header holds; the pages are not read yet */
   u8 aId[CHOIR_SYNC_ID];
   u8 aDigest[32];
+  u32 szPage, nPage;
   ChoirWalMark mark;
   ChoirPages pages;
 } ChoirCache;
 
 CHOIR_PRIVATE void choirCacheRead(ChoirConn *, ChoirErr *, ChoirCache *,
                                   const ChoirPosition *, const char *zUrl);
-/* Failing is no error: the cache is gone then. */
-CHOIR_PRIVATE void choirCacheWrite(ChoirCache *);
+/* Reads the pages when they were not; what does not hold is forgotten. */
+CHOIR_PRIVATE void choirCacheLoad(ChoirErr *, ChoirCache *);
+/* The pages become pNew's (taken over), and the file too. Failing is no error:
+** the cache is gone then. */
+CHOIR_PRIVATE void choirCacheWrite(ChoirCache *, ChoirPages *pNew);
 /* It is of another version: no pages are known. */
 CHOIR_PRIVATE void choirCacheForget(ChoirCache *);
 CHOIR_PRIVATE void choirCacheFree(ChoirCache *);
@@ -218,6 +222,7 @@ typedef struct ChoirCapture {
   u64 nKept;
   u64 iSeal; /* where the seal is in fd, 0: nowhere */
   u8 bWal;   /* found by reading the WAL alone */
+  u8 bSame;  /* nobody committed since the base: it has no pages of its own */
 } ChoirCapture;
 
 /* All zeros but fd before the first call: -1 for the hashes alone, a file for
@@ -226,7 +231,7 @@ typedef struct ChoirCapture {
 ** between: a page may be there twice, the later one counts, and one that has
 ** become that of pBase again is to be left out. */
 CHOIR_PRIVATE void choirCapture(ChoirConn *, ChoirErr *, ChoirCapture *,
-                                const ChoirCache *pBase);
+                                ChoirCache *pBase);
 CHOIR_PRIVATE void choirCaptureFree(ChoirCapture *);
 
 /* ----------------------------------------------------------------- ltx ----

@@ -166,18 +166,13 @@ static void deltaLearn(Delta *d) {
     choirPositionSeal(p->pConn, &err, &p->here);
     choirErrClear(&err);
   }
-  if (bKnown && d->base.bValid && d->now.bWal &&
-      memcmp(&d->base.mark, &d->now.mark, sizeof(d->now.mark)) == 0) {
-    return;
+  if (d->now.bSame) {
+    return; /* and the cache is right as it is */
   }
-  choirPagesFree(&d->base.pages);
-  d->base.pages = d->now.now;
-  memset(&d->now.now, 0, sizeof(d->now.now));
   d->base.mark = d->now.mark;
   memcpy(d->base.aId, p->here.aHead, CHOIR_SYNC_ID);
   memcpy(d->base.aDigest, d->now.aDigest, 32);
-  d->base.bValid = 1;
-  choirCacheWrite(&d->base);
+  choirCacheWrite(&d->base, &d->now.now);
 }
 
 /* Is this file still the content of its head? The pages that differ from the

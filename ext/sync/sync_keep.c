@@ -359,7 +359,7 @@ static void keepPrune(KeepRun *p, u64 iHorizon, i64 iNow) {
 ** Errors: the remote is a plain file; listing or deleting is forbidden.
 **
 ** > SELECT sync_prune(1, 'file:///tmp/')
-** ! sync_prune: keep must be between 2 and 1000000, got 1
+** ! sync_prune: keep must be 2 to 1000000, got 1
 */
 static void keepPruneFunc(ChoirCall *pCall) {
   i64 iStart = choirMonotonic(), nKeep = 7;

@@ -146,28 +146,23 @@ CHOIR_PRIVATE void choirCacheRead(ChoirConn *pConn, ChoirErr *pErr,
                                   ChoirCache *p, const ChoirPosition *pPos,
                                   const char *zUrl) {
   ChoirErr err = {0, NULL};
-  u8 a[CACHE_HEADER], aDigest[32];
+  u8 a[CACHE_HEADER];
   struct stat st;
-  u64 nPage;
   int fd;
   memset(p, 0, sizeof(*p));
   cacheName(pConn, &err, p, pPos, zUrl);
   fd = p->zFile ? open(p->zFile, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
   if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size >= CACHE_HEADER) {
+    u64 nPage;
     choirFdRead(&err, fd, 0, a, CACHE_HEADER);
-    nPage = cacheGet(a + 60, 4);
-    if (err.rc == SQLITE_OK && memcmp(a, "choirpg1", 8) == 0 &&
-        cacheGet(a + 84, 8) == choirCrc64(0, a, 84) && nPage > 0 &&
+    nPage = err.rc == SQLITE_OK ? cacheGet(a + 60, 4) : 0;
+    if (nPage > 0 && memcmp(a, "choirpg1", 8) == 0 &&
+        cacheGet(a + 84, 8) == choirCrc64(0, a, 84) &&
         nPage * CHOIR_PAGE_HASH <= CACHE_MAX &&
         (u64)st.st_size == CACHE_HEADER + nPage * CHOIR_PAGE_HASH) {
-      p->pages.szPage = (u32)cacheGet(a + 56, 4);
-      choirPagesSize(&err, &p->pages, nPage);
-      choirFdRead(&err, fd, CACHE_HEADER, p->pages.aHash,
-                  nPage * CHOIR_PAGE_HASH);
-      if (err.rc == SQLITE_OK) {
-        choirPagesDigest(&p->pages, aDigest);
-        p->bValid = memcmp(aDigest, a + 24, 32) == 0;
-      }
+      p->bValid = 1;
+      p->nPage = (u32)nPage;
+      p->szPage = (u32)cacheGet(a + 56, 4);
       memcpy(p->aId, a + 8, CHOIR_SYNC_ID);
       memcpy(p->aDigest, a + 24, 32);
       memcpy(p->mark.aSalt, a + 64, 8);
@@ -178,7 +173,31 @@ CHOIR_PRIVATE void choirCacheRead(ChoirConn *pConn, ChoirErr *pErr,
   if (fd >= 0) {
     close(fd);
   }
-  if (!p->bValid) {
+  if (err.rc == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  }
+  choirErrClear(&err);
+}
+
+CHOIR_PRIVATE void choirCacheLoad(ChoirErr *pErr, ChoirCache *p) {
+  ChoirErr err = {0, NULL};
+  u8 aDigest[32] = {0};
+  int fd;
+  if (!p->bValid || p->pages.nPage || pErr->rc != SQLITE_OK) {
+    return;
+  }
+  fd = open(p->zFile, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  p->pages.szPage = p->szPage;
+  choirPagesSize(&err, &p->pages, p->nPage);
+  if (fd >= 0) {
+    choirFdRead(&err, fd, CACHE_HEADER, p->pages.aHash,
+                (u64)p->nPage * CHOIR_PAGE_HASH);
+    close(fd);
+  }
+  if (fd >= 0 && err.rc == SQLITE_OK) {
+    choirPagesDigest(&p->pages, aDigest);
+  }
+  if (memcmp(aDigest, p->aDigest, 32) != 0) {
     choirCacheForget(p);
   }
   if (err.rc == SQLITE_NOMEM) {
@@ -187,25 +206,44 @@ CHOIR_PRIVATE void choirCacheRead(ChoirConn *pConn, ChoirErr *pErr,
   choirErrClear(&err);
 }
 
-CHOIR_PRIVATE void choirCacheWrite(ChoirCache *p) {
-  ChoirErr err = {0, NULL};
-  u8 a[CACHE_HEADER];
-  u64 n = (u64)p->pages.nPage * CHOIR_PAGE_HASH;
-  int fd;
-  if (p->zFile == NULL || !p->bValid) {
-    return;
-  }
-  choirStateFolder(&err, p->zFile);
-  fd = open(p->zFile, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd >= 0) {
-    cacheHeader(p, a);
-    choirFdWrite(&err, fd, 0, a, CACHE_HEADER);
-    choirFdWrite(&err, fd, CACHE_HEADER, p->pages.aHash, n);
-    if (err.rc != SQLITE_OK || ftruncate(fd, (off_t)(CACHE_HEADER + n)) != 0) {
-      unlink(p->zFile);
+/* The hashes that differ, or all of them when there are none to compare. */
+static void cacheWritePages(ChoirErr *pErr, int fd, const ChoirPages *pWas,
+                            const ChoirPages *p) {
+  u64 i = 0, n;
+  while (i < p->nPage && pErr->rc == SQLITE_OK) {
+    for (n = 0; i + n < p->nPage && !choirPagesSame(p, pWas, i + n + 1); n++) {
     }
-    close(fd);
+    if (n) {
+      choirFdWrite(pErr, fd, CACHE_HEADER + i * CHOIR_PAGE_HASH,
+                   p->aHash + i * CHOIR_PAGE_HASH, n * CHOIR_PAGE_HASH);
+    }
+    i += n + 1;
   }
+}
+
+CHOIR_PRIVATE void choirCacheWrite(ChoirCache *p, ChoirPages *pNew) {
+  ChoirErr err = {0, NULL};
+  ChoirPages was = p->pages;
+  u8 a[CACHE_HEADER];
+  int fd;
+  p->pages = *pNew;
+  memset(pNew, 0, sizeof(*pNew));
+  p->bValid = 1;
+  if (p->zFile) {
+    choirStateFolder(&err, p->zFile);
+    fd = open(p->zFile, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0) {
+      u64 n = CACHE_HEADER + (u64)p->pages.nPage * CHOIR_PAGE_HASH;
+      cacheHeader(p, a);
+      choirFdWrite(&err, fd, 0, a, CACHE_HEADER);
+      cacheWritePages(&err, fd, &was, &p->pages);
+      if (err.rc != SQLITE_OK || ftruncate(fd, (off_t)n) != 0) {
+        unlink(p->zFile);
+      }
+      close(fd);
+    }
+  }
+  choirPagesFree(&was);
   choirErrClear(&err);
 }
 

@@ -180,14 +180,10 @@ static void pullCache(ChoirSyncRun *p) {
   ChoirCache cache;
   if (p->there.bFolder && p->there.bSealed) {
     choirCacheRead(p->pConn, &err, &cache, &p->here, p->there.zUrl);
-    choirPagesFree(&cache.pages);
-    cache.pages = p->there.pages;
-    memset(&p->there.pages, 0, sizeof(p->there.pages));
-    memset(&cache.mark, 0, sizeof(cache.mark));
+    choirCacheForget(&cache);
     memcpy(cache.aId, p->aThere, CHOIR_SYNC_ID);
     memcpy(cache.aDigest, p->there.aDigest, 32);
-    cache.bValid = 1;
-    choirCacheWrite(&cache);
+    choirCacheWrite(&cache, &p->there.pages);
     choirCacheFree(&cache);
     choirErrClear(&err);
   }

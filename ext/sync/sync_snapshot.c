@@ -258,8 +258,25 @@ static void captureScan(ChoirConn *pConn, ChoirErr *pErr, ChoirCapture *p,
   choirSpoolFree(pSpool);
 }
 
+/* 1: the WAL has no commit after the base's place in it. */
+static int captureSame(ChoirErr *pErr, ChoirCapture *p, const ChoirCache *pBase,
+                       const ChoirWal *pWal) {
+  ChoirWalMark mark = pBase->mark;
+  ChoirWalPage *aPage = NULL;
+  u64 n;
+  u32 nPage = 1;
+  int bSame = pWal->szPage == pBase->szPage &&
+              choirWalWalk(pErr, pWal, &mark, &aPage, &n, &nPage) &&
+              nPage == 0 && choirWalHolds(pWal);
+  sqlite3_free(aPage);
+  if (bSame) {
+    memcpy(p->aDigest, pBase->aDigest, 32);
+  }
+  return bSame;
+}
+
 CHOIR_PRIVATE void choirCapture(ChoirConn *pConn, ChoirErr *pErr,
-                                ChoirCapture *p, const ChoirCache *pBase) {
+                                ChoirCapture *p, ChoirCache *pBase) {
   SnapshotSource src;
   ChoirWal wal;
   int bWal;
@@ -269,6 +286,13 @@ CHOIR_PRIVATE void choirCapture(ChoirConn *pConn, ChoirErr *pErr,
     choirPositionRead(pErr, src.db, src.zSchema, &p->pos);
   }
   bWal = pErr->rc == SQLITE_OK && src.bOwn && choirWalOpen(src.db, &wal);
+  p->bSame = bWal && p->now.nPage == 0 && pBase->bValid &&
+             captureSame(pErr, p, pBase, &wal);
+  if (p->bSame) {
+    snapshotRelease(&src);
+    return;
+  }
+  choirCacheLoad(pErr, pBase);
   if (p->now.nPage == 0 && pBase->bValid) {
     choirPagesCopy(pErr, &p->now, &pBase->pages);
     p->mark = pBase->mark;
