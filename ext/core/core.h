@@ -212,6 +212,8 @@ CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly);
 ** bSpill in a temporary file that SQLite writes when the page cache is full and
 ** deletes at the end. choirConnUnref() closes it. */
 CHOIR_PRIVATE ChoirConn *choirConnPrivate(ChoirErr *pErr, int bSpill);
+/* The same over a file of choir's own (a cache), made when it is missing. */
+CHOIR_PRIVATE ChoirConn *choirConnFile(ChoirErr *pErr, const char *zFile);
 CHOIR_PRIVATE void choirConnRef(ChoirConn *pConn);
 CHOIR_PRIVATE void choirConnUnref(void *pConn);
 /* A room's own state on this connection, made zeroed at the first call. */
@@ -499,6 +501,10 @@ CHOIR_PRIVATE void choirConfigHook(ChoirConn *, const char *zKey,
                                              const char *zValue));
 /* $XDG_STATE_HOME/choir or ~/.local/state/choir; caller frees. */
 CHOIR_PRIVATE char *choirStateDir(ChoirErr *);
+/* $XDG_CACHE_HOME/choir or ~/.cache/choir: what may be lost; caller frees. */
+CHOIR_PRIVATE char *choirCacheDir(ChoirErr *);
+/* Makes the folders that zFile is to lie in, for this user alone. */
+CHOIR_PRIVATE void choirStateFolder(ChoirErr *, const char *zFile);
 
 /* --------------------------------------------------------------- json ----
 ** A private :memory: connection for JSON that came from elsewhere (replies,

@@ -9,6 +9,7 @@
 ** config.md is generated from aConfigKey.
 */
 #include "core.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #if !defined(_WIN32)
@@ -28,8 +29,29 @@ static const struct {
   int mFlags;
   const char *zDoc;
 } aConfigKey[] = {
+    {"embed.cache", "CHOIR_EMBED_CACHE", NULL, 0,
+     "file of vectors a service has made, kept so that no text is sent twice;"
+     " off: none; unset: $XDG_CACHE_HOME/choir/embed.db"},
+    {"embed.cache_bytes", "CHOIR_EMBED_CACHE_BYTES", "268435456", 0,
+     "limit of that file; what was not used for longest goes first"},
+    {"embed.dimensions", "CHOIR_EMBED_DIMENSIONS", NULL, 0,
+     "length of vectors to ask a service for; unset: the model's own"},
+    {"embed.document_prefix", "CHOIR_EMBED_DOCUMENT_PREFIX", NULL, 0,
+     "put before a document, as some models want: 'passage: '"},
+    {"embed.model", "CHOIR_EMBED_MODEL", NULL, 0,
+     "model of the service; unset: text-embedding-3-small of openai, all-minilm"
+     " of ollama"},
     {"embed.provider", "CHOIR_EMBED_PROVIDER", "hash-384", 0,
-     "what turns text into vectors: hash-384 (built in, lexical)"},
+     "what turns text into vectors: hash-384 (built in, lexical) or a service:"
+     " openai, ollama, tei"},
+    {"embed.query_prefix", "CHOIR_EMBED_QUERY_PREFIX", NULL, 0,
+     "put before a query, as some models want: 'query: '"},
+    {"embed.truncate", "CHOIR_EMBED_TRUNCATE", "0", 0,
+     "1: a service may cut texts that are too long for its model; 0: an error"},
+    {"embed.url", "CHOIR_EMBED_URL", NULL, 0,
+     "where the service is; unset: OPENAI_BASE_URL or"
+     " https://api.openai.com/v1, OLLAMA_HOST or http://127.0.0.1:11434,"
+     " http://127.0.0.1:8080 for tei"},
     {"http.allow", "CHOIR_HTTP_ALLOW", NULL, 0,
      "hosts that may be reached, comma separated: api.test, *.test,"
      " 127.0.0.1:8080; unset: any"},
@@ -145,17 +167,46 @@ static char *configDir(const char *zVar, const char *zHome) {
   return z && z[0] == '/' ? sqlite3_mprintf("%s/%s/choir", z, zHome) : NULL;
 }
 
-CHOIR_PRIVATE char *choirStateDir(ChoirErr *pErr) {
+static char *configPlace(ChoirErr *pErr, const char *zWhat, const char *zVar,
+                         const char *zHome) {
   char *z = NULL;
   if (pErr->rc == SQLITE_OK) {
-    z = configDir("XDG_STATE_HOME", ".local/state");
+    z = configDir(zVar, zHome);
     if (z == NULL) {
       choirErrSet(pErr, SQLITE_ERROR,
-                  "no place for state; set HOME or XDG_STATE_HOME to an"
-                  " absolute path");
+                  "no place for %s; set HOME or %s to an absolute path", zWhat,
+                  zVar);
     }
   }
   return z;
+}
+
+CHOIR_PRIVATE char *choirStateDir(ChoirErr *pErr) {
+  return configPlace(pErr, "state", "XDG_STATE_HOME", ".local/state");
+}
+
+CHOIR_PRIVATE char *choirCacheDir(ChoirErr *pErr) {
+  return configPlace(pErr, "a cache", "XDG_CACHE_HOME", ".cache");
+}
+
+CHOIR_PRIVATE void choirStateFolder(ChoirErr *pErr, const char *zFile) {
+#if !defined(_WIN32)
+  char *zDir = choirMprintf(pErr, "%s", zFile);
+  char *z;
+  for (z = zDir ? zDir + 1 : NULL; z && *z && pErr->rc == SQLITE_OK; z++) {
+    if (*z == '/') {
+      *z = 0;
+      if (mkdir(zDir, 0700) != 0 && errno != EEXIST) {
+        choirErrSet(pErr, SQLITE_CANTOPEN, "cannot create the folder %s: %s",
+                    zDir, strerror(errno));
+      }
+      *z = '/';
+    }
+  }
+  sqlite3_free(zDir);
+#else
+  (void)pErr, (void)zFile;
+#endif
 }
 
 static char *configTrim(char *z) {

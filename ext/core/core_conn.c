@@ -33,14 +33,18 @@ CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly) {
 }
 
 CHOIR_PRIVATE ChoirConn *choirConnPrivate(ChoirErr *pErr, int bSpill) {
+  return choirConnFile(pErr, bSpill ? "" : ":memory:");
+}
+
+CHOIR_PRIVATE ChoirConn *choirConnFile(ChoirErr *pErr, const char *zFile) {
   ChoirConn *p = NULL;
   sqlite3 *db = NULL;
   int rc;
   if (pErr->rc != SQLITE_OK) {
     return NULL;
   }
-  rc = sqlite3_open_v2(bSpill ? "" : ":memory:", &db,
-                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+  rc = sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
+                       NULL);
   if (rc == SQLITE_OK) {
     p = choirConnNew(db, 0);
     if (p == NULL) {

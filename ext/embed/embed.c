@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
 ** Models and the SQL functions of embed: embed, embed_model, embed_chunks,
-** embed_each.
+** embed_each, embed_all.
 **
 ** A vector is a blob of little-endian 32-bit floats with subtype 223, so that
 ** the vec_ functions take it for what it is. Nothing is stored here; rooms
@@ -11,64 +11,70 @@
 
 #define EMBED_SUBTYPE 223 /* f32, as sqlite-vec marks its vectors */
 
-typedef const ChoirEmbedModel *(*EmbedModel)(void);
-
-/* Every model, the default first. */
-static const EmbedModel aEmbedModel[] = {
-    choirHashModel,
-};
-#define EMBED_MODEL_N ((int)(sizeof(aEmbedModel) / sizeof(aEmbedModel[0])))
-
-static const ChoirEmbedModel *embedFind(const char *zName) {
+/* Is it the name of a service? Without the network there is none. */
+static int embedIsRemote(const char *zName) {
+#ifndef CHOIR_OMIT_NET
+  const char *z;
   int i;
-  for (i = 0; i < EMBED_MODEL_N; i++) {
-    if (strcmp(aEmbedModel[i]()->zName, zName) == 0) {
-      return aEmbedModel[i]();
+  for (i = 0; (z = choirRemoteName(i)) != NULL; i++) {
+    if (strcmp(z, zName) == 0) {
+      return 1;
     }
   }
-  return NULL;
+#endif
+  (void)zName;
+  return 0;
 }
 
-static void embedUnknown(ChoirErr *pErr, const char *zName) {
-  ChoirErr err = {0, NULL};
-  ChoirBuf b;
-  int i;
-  choirBufInit(&b, &err, CHOIR_BUF_SQL);
-  for (i = 0; i < EMBED_MODEL_N; i++) {
-    choirBufPrintf(&b, "%s%s", i ? ", " : "", aEmbedModel[i]()->zName);
+/* The value of embed.provider, checked, and not refused on a read-only
+** connection; NULL and the error otherwise. */
+static const char *embedProvider(ChoirConn *pConn, ChoirErr *pErr,
+                                 const char *zName) {
+  const char *zHash = choirHashModel()->zName;
+  int bRemote = embedIsRemote(zName);
+  if (pErr->rc == SQLITE_OK && !bRemote && strcmp(zName, zHash) != 0) {
+    ChoirBuf b;
+    choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+    choirBufText(&b, zHash);
+#ifndef CHOIR_OMIT_NET
+    {
+      const char *z;
+      int i;
+      for (i = 0; (z = choirRemoteName(i)) != NULL; i++) {
+        choirBufPrintf(&b, ", %s", z);
+      }
+    }
+#endif
+    choirErrSet(pErr, SQLITE_ERROR,
+                "embed.provider is '%s' and choir knows %s; run select"
+                " choir_config('embed.provider', '%s')",
+                zName, b.a ? b.a : "", zHash);
+    choirBufFree(&b);
+  } else if (bRemote && pConn->bReadonly) {
+    choirErrSet(pErr, SQLITE_AUTH,
+                "embed.provider %s reaches the network and this connection is"
+                " read-only; choose %s",
+                zName, zHash);
   }
-  choirErrSet(pErr, SQLITE_ERROR,
-              "embed.provider is '%s' and choir knows %s; run select"
-              " choir_config('embed.provider', '%s')",
-              zName, b.a ? b.a : "", aEmbedModel[0]()->zName);
-  choirBufFree(&b);
-  choirErrClear(&err);
+  return pErr->rc == SQLITE_OK ? zName : NULL;
 }
 
 CHOIR_PRIVATE const ChoirEmbedModel *choirEmbedModel(ChoirConn *pConn,
                                                      ChoirErr *pErr) {
-  const char *zName = choirConfig(pConn, "embed.provider");
-  const ChoirEmbedModel *p = zName ? embedFind(zName) : NULL;
-  if (pErr->rc != SQLITE_OK) {
-    return NULL;
+  const char *z =
+      embedProvider(pConn, pErr, choirConfig(pConn, "embed.provider"));
+#ifndef CHOIR_OMIT_NET
+  if (z && embedIsRemote(z)) {
+    return choirRemoteModel(pConn, pErr, z);
   }
-  if (p == NULL) {
-    embedUnknown(pErr, zName ? zName : "");
-  } else if (!p->bLocal && pConn->bReadonly) {
-    choirErrSet(pErr, SQLITE_AUTH,
-                "embed.provider %s reaches the network and this connection is"
-                " read-only; choose %s",
-                p->zName, aEmbedModel[0]()->zName);
-    p = NULL;
-  }
-  return p;
+#endif
+  return z ? choirHashModel() : NULL;
 }
 
 /* embed.provider is checked when it is set, not only when it is used. */
 static void embedConfig(ChoirConn *pConn, ChoirErr *pErr, const char *zValue) {
-  (void)pConn;
-  if (zValue && embedFind(zValue) == NULL) {
-    embedUnknown(pErr, zValue);
+  if (zValue) {
+    embedProvider(pConn, pErr, zValue);
   }
 }
 
@@ -121,13 +127,15 @@ static int embedRole(ChoirErr *pErr, sqlite3_value *v) {
 ** The vector of a text by the configured model, as little-endian 32-bit floats
 ** of length 1, ready for the vec_ functions. The built-in model hash-384 is
 ** lexical: it brings together the same words, their other forms and their
-** misspellings, not meanings.
+** misspellings, not meanings. With embed.provider openai, ollama or tei the
+** text goes to that service, unless its vector is kept from before; for many
+** texts use embed_each() or embed_all(), which send batches.
 **
 **   text  TEXT
 **   role  'document' (default) or 'query', for models that tell them apart
 **
-** NULL: a NULL text gives NULL. A text without letters or digits gives the
-** zero vector.
+** NULL: a NULL text gives NULL. A text without letters or digits (for a
+** service: of white space alone) gives the zero vector.
 ** Errors: document is not text, not valid UTF-8 or has a NUL character; unknown
 ** role; unknown embed.provider.
 **
@@ -165,18 +173,28 @@ static void embedFunc(ChoirCall *p) {
 /*
 ** SQL: embed_model() -> TEXT
 **
-** The name of the configured embedding model; stored beside the vectors it
-** makes, because vectors of two models cannot be compared.
+** The name of the configured embedding model, `provider/model` for one behind a
+** service; stored beside the vectors it makes, because vectors of two models
+** cannot be compared.
 **
-** Errors: unknown embed.provider.
+** Errors: unknown embed.provider; tei without embed.model.
 **
 ** > SELECT embed_model()
 ** = hash-384
 */
 static void embedModelFunc(ChoirCall *p) {
-  const ChoirEmbedModel *pModel = choirEmbedModel(p->pConn, &p->err);
-  if (pModel) {
-    choirResultText(p, pModel->zName);
+  const char *z =
+      embedProvider(p->pConn, &p->err, choirConfig(p->pConn, "embed.provider"));
+#ifndef CHOIR_OMIT_NET
+  if (z && embedIsRemote(z)) { /* without asking the service */
+    char *zName = choirRemoteModelName(p->pConn, &p->err, z);
+    choirResultText(p, zName);
+    sqlite3_free(zName);
+    return;
+  }
+#endif
+  if (z) {
+    choirResultText(p, choirHashModel()->zName);
   }
 }
 
@@ -444,9 +462,92 @@ static void embedEachColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
   }
 }
 
+/* ------------------------------------------------------------- embed_all */
+
+#define EMBED_ALL_BATCH 256
+
+typedef struct EmbedAll {
+  char *azText[EMBED_ALL_BATCH]; /* waiting */
+  i64 anText[EMBED_ALL_BATCH];
+  int n;
+  int eRole;
+  i64 nAll;   /* embedded so far */
+  u8 bFailed; /* SQLite still ends the group: nothing more is sent */
+} EmbedAll;
+
+static void embedAllFlush(ChoirCall *p, EmbedAll *pAll) {
+  const ChoirEmbedModel *pModel =
+      pAll->bFailed ? NULL : choirEmbedModel(p->pConn, &p->err);
+  float *a = pModel ? choirMalloc(&p->err, (u64)pAll->n * (u64)pModel->nDim *
+                                               sizeof(float))
+                    : NULL;
+  int i;
+  if (a) {
+    choirEmbedBatch(p->pConn, &p->err, pModel,
+                    (const char *const *)pAll->azText, pAll->anText, pAll->n,
+                    pAll->eRole, a);
+  }
+  sqlite3_free(a);
+  for (i = 0; i < pAll->n; i++) {
+    sqlite3_free(pAll->azText[i]);
+  }
+  pAll->nAll += p->err.rc == SQLITE_OK ? pAll->n : 0;
+  pAll->n = 0;
+}
+
+static void embedAllStep(ChoirCall *p) {
+  EmbedAll *pAll = sqlite3_aggregate_context(p->pCtx, sizeof(*pAll));
+  const char *z;
+  if (sqlite3_value_type(p->apArg[0]) == SQLITE_NULL) {
+    return;
+  }
+  z = choirArgText(&p->err, p->apArg[0], "text");
+  if (pAll == NULL) {
+    choirErrNomem(&p->err);
+    return;
+  }
+  pAll->eRole = p->nArg > 1 ? embedRole(&p->err, p->apArg[1]) : 0;
+  pAll->azText[pAll->n] = z ? choirMprintf(&p->err, "%s", z) : NULL;
+  if (pAll->azText[pAll->n]) {
+    pAll->anText[pAll->n++] = sqlite3_value_bytes(p->apArg[0]);
+  }
+  if (pAll->n == EMBED_ALL_BATCH) {
+    embedAllFlush(p, pAll);
+  }
+  pAll->bFailed = p->err.rc != SQLITE_OK;
+}
+
+/*
+** SQL: aggregate embed_all(text[, role]) -> INTEGER
+**
+** Embeds the texts of a group in batches, so that afterwards embed() of each
+** of them sends nothing: a service's vectors are kept in the file embed.cache.
+** Returns how many texts there were. With the built-in model, which needs no
+** batches, it is only slower than embed() alone.
+**
+**   text  TEXT
+**   role  'document' (default) or 'query', the same for the whole group
+**
+** NULL: skipped; a group without texts gives 0.
+** Errors: those of embed().
+**
+** > SELECT embed_all(value) FROM json_each('["apple", "pear", null]')
+** = 2
+*/
+static void embedAllFinal(ChoirCall *p) {
+  EmbedAll *pAll = sqlite3_aggregate_context(p->pCtx, 0);
+  if (pAll && pAll->n > 0) {
+    embedAllFlush(p, pAll);
+  }
+  if (p->err.rc == SQLITE_OK) {
+    sqlite3_result_int64(p->pCtx, pAll ? pAll->nAll : 0);
+  }
+}
+
 static const ChoirFunc aEmbedFunc[] = {
     /* EFFECT because a model may be remote; hash-384 never is. */
     {"embed", 1, 2, CHOIR_EFFECT, CHOIR_LOCAL | CHOIR_SUBTYPE, embedFunc, NULL},
+    {"embed_all", 1, 2, CHOIR_EFFECT, CHOIR_LOCAL, embedAllStep, embedAllFinal},
     {"embed_model", 0, 0, CHOIR_READ, 0, embedModelFunc, NULL},
 };
 

@@ -5,6 +5,8 @@
 **   word   folded words of a text            embed_word.c
 **   chunk  a text cut at its own seams       embed_chunk.c
 **   hash   the built-in model hash-384       embed_hash.c
+**   remote models behind a service           embed_remote.c
+**   cache  what services have made           embed_cache.c
 **   drive  models, and the SQL functions     embed.c
 */
 #ifndef CHOIR_EMBED_H
@@ -91,6 +93,27 @@ struct ChoirEmbedModel {
 };
 
 CHOIR_PRIVATE const ChoirEmbedModel *choirHashModel(void); /* hash-384 */
+
+#ifndef CHOIR_OMIT_NET
+/* Name i of the services, NULL past the last. */
+CHOIR_PRIVATE const char *choirRemoteName(int i);
+/* "provider/model" as configured, without asking; caller frees. */
+CHOIR_PRIVATE char *choirRemoteModelName(ChoirConn *, ChoirErr *,
+                                         const char *zProvider);
+/* The model itself; the first time its vectors' length may be asked for. */
+CHOIR_PRIVATE const ChoirEmbedModel *choirRemoteModel(ChoirConn *, ChoirErr *,
+                                                      const char *zProvider);
+
+/* 1 and the vector when it is kept under that key. */
+CHOIR_PRIVATE int choirEmbedCacheGet(ChoirConn *, const u8 aKey[32], int nDim,
+                                     float *aOut);
+CHOIR_PRIVATE void choirEmbedCachePut(ChoirConn *, int n, const u8 (*aKey)[32],
+                                      int nDim, const float *a);
+/* How long a model's vectors are, 0: not known. */
+CHOIR_PRIVATE int choirEmbedCacheDim(ChoirConn *, const char *zModel);
+CHOIR_PRIVATE void choirEmbedCacheDimPut(ChoirConn *, const char *zModel,
+                                         int nDim);
+#endif
 
 /* The configured model, or an error that lists the known ones. */
 CHOIR_PRIVATE const ChoirEmbedModel *choirEmbedModel(ChoirConn *, ChoirErr *);

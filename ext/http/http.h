@@ -116,6 +116,9 @@ CHOIR_PRIVATE int choirHttpWait(ChoirConn *, ChoirHttp **ap, int n);
 CHOIR_PRIVATE char *choirHttpReply(ChoirHttp *, const char *zName);
 /* Stops it if need be and releases everything. */
 CHOIR_PRIVATE void choirHttpFree(ChoirHttp *);
+/* Sets the headers of the secret of type http that covers the URL, but for
+** those that are set already. */
+CHOIR_PRIVATE void choirHttpSecret(ChoirHttp *);
 /* Headers whose values may be shown. */
 CHOIR_PRIVATE int choirHttpPublicHeader(const char *zName);
 

@@ -123,8 +123,7 @@ static int sqlHasHeader(const ChoirHttp *p, const char *zHeader) {
   return 0;
 }
 
-/* Headers of the secret of type http that covers the URL. */
-static void sqlSecret(ChoirHttp *p) {
+CHOIR_PRIVATE void choirHttpSecret(ChoirHttp *p) {
   const ChoirSecret *pSecret =
       p->err.rc == SQLITE_OK
           ? choirSecretFor(p->pConn, &p->err, "http", p->zUrl)
@@ -220,7 +219,7 @@ static void sqlExchange(ChoirCursor *pCur, const char *zMethod, int iUrl,
   if (iBody >= 0) {
     sqlBody(&p->http, pCur->apArg[iBody]);
   }
-  sqlSecret(&p->http);
+  choirHttpSecret(&p->http);
   if (p->http.err.rc == SQLITE_OK &&
       sqlHasHeader(&p->http, "Accept-Encoding")) {
     p->http.mFlags &= ~CHOIR_HTTP_GZIP; /* the caller unpacks */
@@ -534,7 +533,7 @@ static void sqlService(ChoirCall *pCall, const char *zUrl,
   choirHttpHeader(&http, "Content-Type", "application/json");
   choirHttpHeader(&http, "Accept", "application/json");
   sqlHeaders(&http, pHeaders);
-  sqlSecret(&http);
+  choirHttpSecret(&http);
   choirHttpRun(&http, &pCall->err);
   pStmt = choirJsonStmt(pCall->pConn, &pCall->err,
                         "SELECT iif(json_valid(?1), ?1 -> ?2, NULL),"

@@ -143,6 +143,26 @@ static void indexRun(SearchStore *p, ChoirErr *pErr, int bRebuild) {
   indexSetCursor(pConn, pErr, iTail);
 }
 
+/* What a service has to make is made before the lock is taken: indexRun then
+** finds it in the cache, and no other writer waits for the network. */
+static void indexWarm(SearchStore *p, ChoirErr *pErr) {
+  char *zModel = choirMetaGet(p->pConn, pErr, "search.model");
+  int bOther = zModel && strcmp(zModel, p->pModel->zName) != 0;
+  sqlite3_stmt *pStmt;
+  sqlite3_free(zModel);
+  choirSearchLive(p->pConn, pErr, p->pModel);
+  if (!bOther || !choirSearchIsMade(p->pConn, pErr)) {
+    return;
+  }
+  pStmt = choirStmt(p->pConn, pErr, "SELECT text FROM ~._choir_chunk");
+  while (choirStep(pErr, pStmt)) {
+    const char *z = (const char *)sqlite3_column_text(pStmt, 0);
+    choirSearchWarm(p, pErr, z ? z : "", sqlite3_column_bytes(pStmt, 0));
+  }
+  choirStmtDone(p->pConn, pStmt);
+  choirSearchWarm(p, pErr, NULL, 0);
+}
+
 /*
 ** SQL: choir_index([what]) -> TEXT
 **
@@ -180,6 +200,9 @@ static void indexFunc(ChoirCall *p) {
   choirNeedWorkspace(p->pConn, &p->err);
   run.store.pHost = run.store.pConn = p->pConn;
   run.store.pModel = choirEmbedModel(p->pConn, &p->err);
+  if (p->err.rc == SQLITE_OK && !run.store.pModel->bLocal) {
+    indexWarm(&run.store, &p->err);
+  }
   choirTxnBegin(&txn, p->pConn, &p->err);
   if (p->err.rc == SQLITE_OK) {
     indexRun(&run.store, &p->err, bRebuild);

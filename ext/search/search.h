@@ -28,7 +28,7 @@ typedef struct SearchTerms SearchTerms;
 /* --------------------------------------------------------------- store ---- */
 #define SEARCH_CHUNK_BITS 20 /* chunk id = document id << 20 | number */
 #define SEARCH_CHUNK_MOST (((i64)1 << SEARCH_CHUNK_BITS) - 1)
-#define SEARCH_BATCH 64
+#define SEARCH_BATCH 256
 
 enum { SEARCH_ARTIFACT, SEARCH_MESSAGE, SEARCH_MEMORY, SEARCH_KINDS };
 
@@ -91,6 +91,10 @@ CHOIR_PRIVATE void choirSearchPullLog(SearchStore *, ChoirErr *, i64 iFrom,
 CHOIR_PRIVATE void choirSearchQuantize(const float *a, int n, signed char *aTo);
 /* Embeds and writes the waiting chunks; on an error it lets go of them. */
 CHOIR_PRIVATE void choirSearchFlush(SearchStore *, ChoirErr *);
+/* Has a text embedded, in batches, for the embedding cache alone; NULL: what
+** is left. */
+CHOIR_PRIVATE void choirSearchWarm(SearchStore *, ChoirErr *, const char *z,
+                                   i64 n);
 /* The vectors of every chunk anew, by the store's model. */
 CHOIR_PRIVATE void choirSearchEmbedAll(SearchStore *, ChoirErr *,
                                        void (*xTick)(SearchStore *));
@@ -107,6 +111,7 @@ struct SearchLive {
   i64 iCursor;       /* the text index's place then */
   i64 iTail;         /* the last action then, 0: none */
   char *zTail;       /* its id */
+  char *zModel;      /* whose vectors are in it */
 };
 
 /* Brings the private database up to date with this moment's view of the

@@ -30,6 +30,7 @@ static void liveDrop(SearchLive *p) {
   }
   sqlite3_free(p->zFile);
   sqlite3_free(p->zTail);
+  sqlite3_free(p->zModel);
   memset(p, 0, sizeof(*p));
 }
 
@@ -43,6 +44,7 @@ static void liveOpen(SearchLive *p, ChoirConn *pHost, ChoirErr *pErr,
                      const ChoirEmbedModel *pModel) {
   p->store.pHost = pHost;
   p->store.pModel = pModel;
+  p->zModel = choirMprintf(pErr, "%s", pModel->zName);
   p->store.pConn = choirConnPrivate(pErr, 1);
   if (p->store.pConn == NULL) {
     return;
@@ -164,8 +166,9 @@ CHOIR_PRIVATE SearchLive *choirSearchLive(ChoirConn *pConn, ChoirErr *pErr,
   LiveView view = {NULL, -1, 0, NULL, 0, 0};
   liveLook(&view, pConn, pErr);
   if (pErr->rc == SQLITE_OK) {
-    if (p->store.pConn && (p->store.pModel != pModel || p->zFile == NULL ||
-                           strcmp(p->zFile, view.zFile) != 0)) {
+    if (p->store.pConn &&
+        (p->zModel == NULL || strcmp(p->zModel, pModel->zName) != 0 ||
+         p->zFile == NULL || strcmp(p->zFile, view.zFile) != 0)) {
       liveDrop(p);
     }
     liveRefresh(p, &view, pConn, pErr, pModel);

@@ -127,13 +127,40 @@ CHOIR_PRIVATE void choirSearchQuantize(const float *a, int n,
   }
 }
 
-CHOIR_PRIVATE void choirSearchFlush(SearchStore *p, ChoirErr *pErr) {
-  int i, n = p->nBatch, nDim = p->pModel->nDim;
-  float *a = n ? choirMalloc(pErr, (u64)n * (u64)nDim * sizeof(float)) : NULL;
+/* The vectors of the batch, or NULL; the batch is emptied. */
+static float *storeBatch(SearchStore *p, ChoirErr *pErr) {
+  int i, n = p->nBatch;
+  float *a =
+      n ? choirMalloc(pErr, (u64)n * (u64)p->pModel->nDim * sizeof(float))
+        : NULL;
   if (a) {
     choirEmbedBatch(p->pHost, pErr, p->pModel, (const char *const *)p->azText,
                     p->anText, n, CHOIR_EMBED_DOCUMENT, a);
   }
+  for (i = 0; i < n; i++) {
+    sqlite3_free(p->azText[i]);
+    p->azText[i] = NULL;
+  }
+  p->nBatch = 0;
+  return a;
+}
+
+/* Adds a text to the batch; 1 when it is full. */
+static int storeBatchAdd(SearchStore *p, ChoirErr *pErr, i64 iId, const char *z,
+                         i64 n) {
+  char *zCopy = choirMalloc(pErr, (u64)n + 1);
+  if (zCopy) {
+    memcpy(zCopy, z, (size_t)n);
+    p->aId[p->nBatch] = iId;
+    p->azText[p->nBatch] = zCopy;
+    p->anText[p->nBatch++] = n;
+  }
+  return p->nBatch == SEARCH_BATCH;
+}
+
+CHOIR_PRIVATE void choirSearchFlush(SearchStore *p, ChoirErr *pErr) {
+  int i, n = p->nBatch, nDim = p->pModel->nDim;
+  float *a = storeBatch(p, pErr);
   for (i = 0; i < n; i++) {
     sqlite3_stmt *pStmt = choirStmt(
         p->pConn, pErr,
@@ -146,26 +173,22 @@ CHOIR_PRIVATE void choirSearchFlush(SearchStore *p, ChoirErr *pErr) {
     }
     choirStep(pErr, pStmt);
     choirStmtDone(p->pConn, pStmt);
-    sqlite3_free(p->azText[i]);
-    p->azText[i] = NULL;
   }
-  p->nBatch = 0;
   sqlite3_free(a);
+}
+
+CHOIR_PRIVATE void choirSearchWarm(SearchStore *p, ChoirErr *pErr,
+                                   const char *z, i64 n) {
+  if (z == NULL || storeBatchAdd(p, pErr, 0, z, n)) {
+    sqlite3_free(storeBatch(p, pErr));
+  }
 }
 
 /* Chunks of one document are embedded together with those of the next ones,
 ** because a model behind a network wants full batches. */
 static void storeEmbed(SearchStore *p, ChoirErr *pErr, i64 iId, const char *z,
                        i64 n) {
-  char *zCopy = choirMalloc(pErr, (u64)n + 1);
-  if (zCopy == NULL) {
-    return;
-  }
-  memcpy(zCopy, z, (size_t)n);
-  p->aId[p->nBatch] = iId;
-  p->azText[p->nBatch] = zCopy;
-  p->anText[p->nBatch++] = n;
-  if (p->nBatch == SEARCH_BATCH) {
+  if (storeBatchAdd(p, pErr, iId, z, n)) {
     choirSearchFlush(p, pErr);
   }
 }

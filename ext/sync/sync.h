@@ -418,8 +418,6 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *, ChoirErr *, const char *zFile,
 ** caller frees. */
 CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *, ChoirErr *,
                                     const ChoirPosition *);
-/* mkdir -p of the folders of a file in the state folder, 0700. */
-CHOIR_PRIVATE void choirStateFolder(ChoirErr *, const char *zFile);
 CHOIR_PRIVATE void choirBackupRegister(ChoirConn *, ChoirErr *);
 
 /* ----------------------------------------------------------------- run ----

@@ -106,21 +106,6 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *pConn, ChoirErr *pErr,
   sqlite3_free(zDir);
 }
 
-CHOIR_PRIVATE void choirStateFolder(ChoirErr *pErr, const char *zFile) {
-  char *zDir = choirMprintf(pErr, "%s", zFile);
-  char *z;
-  for (z = zDir ? zDir + 1 : NULL; z && *z && pErr->rc == SQLITE_OK; z++) {
-    if (*z == '/') {
-      *z = 0;
-      if (mkdir(zDir, 0700) != 0 && errno != EEXIST) {
-        choirErrno(pErr, errno, "create the folder", zDir);
-      }
-      *z = '/';
-    }
-  }
-  sqlite3_free(zDir);
-}
-
 CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *pConn, ChoirErr *pErr,
                                     const ChoirPosition *pPos) {
   char *zState = choirStateDir(pErr);
