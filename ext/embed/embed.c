@@ -547,7 +547,7 @@ static void embedAllFinal(ChoirCall *p) {
 static const ChoirFunc aEmbedFunc[] = {
     /* EFFECT because a model may be remote; hash-384 never is. */
     {"embed", 1, 2, CHOIR_EFFECT, CHOIR_LOCAL | CHOIR_SUBTYPE, embedFunc, NULL},
-    {"embed_all", 1, 2, CHOIR_EFFECT, CHOIR_LOCAL, embedAllStep, embedAllFinal},
+    {"embed_all", 1, 2, CHOIR_EFFECT, 0, embedAllStep, embedAllFinal},
     {"embed_model", 0, 0, CHOIR_READ, 0, embedModelFunc, NULL},
 };
 
