@@ -84,13 +84,13 @@ CHOIR_PRIVATE int choirFolderPut(ChoirRemote *p, ChoirErr *pErr,
 
 /* ---------------------------------------------------------------- headers */
 
-typedef struct FolderHead {
+typedef struct FilesHead {
   u8 a[CHOIR_LTX_HEADER];
   u64 n;
-} FolderHead;
+} FilesHead;
 
-static void folderHeadTake(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
-  FolderHead *p = pArg;
+static void filesHeadTake(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
+  FilesHead *p = pArg;
   u64 nRoom = CHOIR_LTX_HEADER - p->n;
   (void)pErr;
   n = n < nRoom ? n : nRoom;
@@ -98,18 +98,18 @@ static void folderHeadTake(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
   p->n += n;
 }
 
-static void folderDamaged(ChoirErr *pErr, const ChoirRemote *p,
-                          const char *zKey, const char *zWhat) {
+static void filesDamaged(ChoirErr *pErr, const ChoirRemote *p, const char *zKey,
+                         const char *zWhat) {
   choirErrSet(pErr, SQLITE_CORRUPT,
               "the remote %s is damaged: %s: %s; nothing was changed here",
               p->zUrl, zKey, zWhat);
 }
 
 /* The error of the reader, with the object's name. */
-static void folderRename(ChoirErr *pErr, const ChoirRemote *p, ChoirErr *pOne,
-                         const char *zKey) {
+static void filesRename(ChoirErr *pErr, const ChoirRemote *p, ChoirErr *pOne,
+                        const char *zKey) {
   if (pOne->rc == SQLITE_CORRUPT && pOne->zMsg) {
-    folderDamaged(pErr, p, zKey, pOne->zMsg);
+    filesDamaged(pErr, p, zKey, pOne->zMsg);
   } else if (pOne->rc != SQLITE_OK && pErr->rc == SQLITE_OK) {
     *pErr = *pOne;
     memset(pOne, 0, sizeof(*pOne));
@@ -122,7 +122,7 @@ CHOIR_PRIVATE int choirFolderHead(ChoirRemote *p, ChoirErr *pErr,
                                   ChoirObjectMeta *pMeta) {
   ChoirErr err = {0, NULL};
   ChoirObjectMeta meta;
-  FolderHead take = {{0}, 0};
+  FilesHead take = {{0}, 0};
   char *zKey = choirFolderKey(pErr, p, pFile);
   int e;
   if (zKey == NULL || pErr->rc != SQLITE_OK) {
@@ -130,7 +130,7 @@ CHOIR_PRIVATE int choirFolderHead(ChoirRemote *p, ChoirErr *pErr,
     return CHOIR_OBJECT_FAILED;
   }
   memset(&meta, 0, sizeof(meta));
-  e = choirFolderGet(p, &err, zKey, 0, CHOIR_LTX_HEADER, &meta, folderHeadTake,
+  e = choirFolderGet(p, &err, zKey, 0, CHOIR_LTX_HEADER, &meta, filesHeadTake,
                      &take);
   if (err.rc == SQLITE_AUTH) {
     choirErrClear(&err);
@@ -145,7 +145,7 @@ CHOIR_PRIVATE int choirFolderHead(ChoirRemote *p, ChoirErr *pErr,
                   pHead->iMin, pHead->iMax);
     }
   }
-  folderRename(pErr, p, &err, zKey);
+  filesRename(pErr, p, &err, zKey);
   if (pMeta) {
     *pMeta = meta;
   }
@@ -185,14 +185,14 @@ CHOIR_PRIVATE void choirFilesAdd(ChoirErr *pErr, ChoirFiles *p,
   }
 }
 
-typedef struct FolderList {
+typedef struct FilesList {
   ChoirRemote *p;
   ChoirFiles *pOut;
-} FolderList;
+} FilesList;
 
-static void folderListEach(void *pArg, ChoirErr *pErr, const char *zKey,
-                           const ChoirObjectMeta *pMeta) {
-  FolderList *pList = pArg;
+static void filesListEach(void *pArg, ChoirErr *pErr, const char *zKey,
+                          const ChoirObjectMeta *pMeta) {
+  FilesList *pList = pArg;
   ChoirFile file;
   memset(&file, 0, sizeof(file));
   if (filesParse(pList->p, zKey, &file)) {
@@ -203,12 +203,12 @@ static void folderListEach(void *pArg, ChoirErr *pErr, const char *zKey,
 }
 
 /* The last transaction that pruning removed, 0: none. */
-static u64 folderHorizon(ChoirErr *pErr, ChoirRemote *p) {
+static u64 filesHorizon(ChoirErr *pErr, ChoirRemote *p) {
   ChoirErr err = {0, NULL};
   ChoirObjectMeta meta;
-  FolderHead take = {{0}, 0};
+  FilesHead take = {{0}, 0};
   u64 v = 0;
-  int e = choirFolderGet(p, &err, "choir-horizon", 0, 16, &meta, folderHeadTake,
+  int e = choirFolderGet(p, &err, "choir-horizon", 0, 16, &meta, filesHeadTake,
                          &take);
   if (err.rc == SQLITE_OK && e == CHOIR_OBJECT_OK &&
       filesHex((const char *)take.a, 16, 16, &v) == NULL) {
@@ -217,30 +217,30 @@ static u64 folderHorizon(ChoirErr *pErr, ChoirRemote *p) {
   if (err.rc == SQLITE_AUTH) {
     choirErrClear(&err);
   }
-  folderRename(pErr, p, &err, "choir-horizon");
+  filesRename(pErr, p, &err, "choir-horizon");
   return v;
 }
 
-static int folderHas(ChoirErr *pErr, ChoirRemote *p, u64 iTxid) {
+static int filesHas(ChoirErr *pErr, ChoirRemote *p, u64 iTxid) {
   ChoirLtxHead head;
   return choirFolderPush(p, pErr, iTxid, &head, NULL) == CHOIR_OBJECT_OK;
 }
 
 /* Names instead of a listing: a snapshot at the horizon, the pushes after it.
  */
-static void folderProbe(ChoirRemote *p, ChoirErr *pErr, ChoirFiles *pOut) {
-  u64 iHave = folderHorizon(pErr, p), nStep = 1, i;
+static void filesProbe(ChoirRemote *p, ChoirErr *pErr, ChoirFiles *pOut) {
+  u64 iHave = filesHorizon(pErr, p), nStep = 1, i;
   ChoirFile file = {1, iHave, 0, 0, CHOIR_LEVEL_SNAPSHOT};
   u64 iFirst = iHave + 1;
   if (iHave) {
     choirFilesAdd(pErr, pOut, &file);
   }
-  while (pErr->rc == SQLITE_OK && folderHas(pErr, p, iHave + nStep)) {
+  while (pErr->rc == SQLITE_OK && filesHas(pErr, p, iHave + nStep)) {
     iHave += nStep;
     nStep *= 2;
   }
   for (nStep /= 2; nStep && pErr->rc == SQLITE_OK; nStep /= 2) {
-    if (folderHas(pErr, p, iHave + nStep)) {
+    if (filesHas(pErr, p, iHave + nStep)) {
       iHave += nStep;
     }
   }
@@ -254,22 +254,22 @@ static void folderProbe(ChoirRemote *p, ChoirErr *pErr, ChoirFiles *pOut) {
 CHOIR_PRIVATE void choirFolderList(ChoirRemote *p, ChoirErr *pErr,
                                    ChoirFiles *pOut) {
   ChoirErr err = {0, NULL};
-  FolderList list = {p, pOut};
+  FilesList list = {p, pOut};
   memset(pOut, 0, sizeof(*pOut));
   if (pErr->rc != SQLITE_OK) {
     return;
   }
   if (!p->bProbe) {
     choirObjectList(p->pStore, &err, filesBucket(p) ? "00" : "ltx/",
-                    folderListEach, &list);
+                    filesListEach, &list);
     p->bProbe = err.rc == SQLITE_AUTH;
   }
   if (p->bProbe) {
     choirErrClear(&err);
     pOut->n = 0;
-    folderProbe(p, &err, pOut);
+    filesProbe(p, &err, pOut);
   }
-  folderRename(pErr, p, &err, "its listing");
+  filesRename(pErr, p, &err, "its listing");
 }
 
 /* ------------------------------------------------------------------- plan */
@@ -388,20 +388,20 @@ CHOIR_PRIVATE int choirFolderRead(ChoirRemote *p, ChoirErr *pErr,
                   pHead->iMin, pHead->iMax);
     }
   }
-  folderRename(pErr, p, &err, zKey ? zKey : "");
+  filesRename(pErr, p, &err, zKey ? zKey : "");
   choirLtxReadFree(pRead);
   sqlite3_free(zKey);
   return pErr->rc == SQLITE_OK ? e : CHOIR_OBJECT_FAILED;
 }
 
-static void folderApply(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *aPage,
-                        u32 szPage) {
+static void filesApply(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *aPage,
+                       u32 szPage) {
   choirFdWrite(pErr, *(int *)pArg, (u64)(iPage - 1) * szPage, aPage, szPage);
 }
 
 /* The files of a plan into p->fd. The size, 0: one of them is gone. */
-static u64 folderAssemble(ChoirErr *pErr, ChoirRemote *p,
-                          const ChoirFiles *pPlan, u32 szBase) {
+static u64 filesAssemble(ChoirErr *pErr, ChoirRemote *p,
+                         const ChoirFiles *pPlan, u32 szBase) {
   ChoirLtxHead head;
   u64 i, nByte = 0;
   memset(&head, 0, sizeof(head));
@@ -409,7 +409,7 @@ static u64 folderAssemble(ChoirErr *pErr, ChoirRemote *p,
   for (i = 0; i < pPlan->n && pErr->rc == SQLITE_OK; i++) {
     const ChoirFile *q = &pPlan->a[i];
     u32 szWas = q->iMin == 1 ? 0 : head.szPage;
-    if (choirFolderRead(p, pErr, q, folderApply, &p->fd, &head, &nByte) !=
+    if (choirFolderRead(p, pErr, q, filesApply, &p->fd, &head, &nByte) !=
         CHOIR_OBJECT_OK) {
       return 0;
     }
@@ -431,8 +431,8 @@ static u64 folderAssemble(ChoirErr *pErr, ChoirRemote *p,
 
 /* This file's own pages as a beginning, when it still is its head: the size,
 ** and that of a page; otherwise 0. */
-static u64 folderOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
-                          u32 *pszPage) {
+static u64 filesOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
+                         u32 *pszPage) {
   ChoirPosition pos;
   u8 aDigest[32];
   u64 nByte = 0;
@@ -455,7 +455,7 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
   u32 szBase = 0;
   int i;
   if (pErr->rc == SQLITE_OK && pConn && p->iBase && iWant == 0) {
-    nOwn = folderOwnPages(pConn, pErr, p, &szBase);
+    nOwn = filesOwnPages(pConn, pErr, p, &szBase);
     iFrom = nOwn ? p->iBase : 0;
   }
   for (i = 0; i < FILES_RETRY && nByte == 0 && pErr->rc == SQLITE_OK; i++) {
@@ -479,7 +479,7 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
     } else if (iFrom && iGot == iFrom) {
       nByte = nOwn; /* nothing newer */
     } else if (plan.n) {
-      nByte = folderAssemble(pErr, p, &plan, szBase);
+      nByte = filesAssemble(pErr, p, &plan, szBase);
       szBase = 0;
       iFrom = 0; /* another plan begins from nothing */
     }
