@@ -50,6 +50,7 @@ def run(seed, folder, open_db):
     first.rows(f"PRAGMA journal_mode={rng.choice(['WAL', 'DELETE'])}")
     devices[0].synced = True
     truth = stamp = None
+    pushed = {}
     for step in range(STEPS):
         d = rng.choice(devices)
         kind = rng.choice(["edit", "edit", "push", "pull", "theirs", "vacuum",
@@ -71,6 +72,9 @@ def run(seed, folder, open_db):
                 assert truth is not None and stamp != d.stamp, note
             elif result["pushed"]:
                 truth, stamp, d.stamp = set(d.rows), step, step
+                pushed[step] = truth
+            elif seed % 2:  # what is here is there, newer or not
+                assert pushed[d.stamp] == d.rows, note
             else:
                 assert truth == d.rows, note
         elif kind in ("pull", "theirs"):
