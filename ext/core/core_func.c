@@ -134,8 +134,8 @@ static void coreSha256(ChoirCall *p) {
 **   example, risk, room)
 **
 ** Every function of choir, or those whose name, room or summary holds topic.
-** kind is scalar, aggregate, table or module; risk is pure, volatile, read, write or
-** effect.
+** kind is scalar, aggregate, table or module; risk is pure, volatile, read,
+** write or effect.
 **
 ** > SELECT name, kind FROM choir_help('choir_uuid7')
 ** = choir_uuid7|scalar

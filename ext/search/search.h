@@ -5,6 +5,7 @@
 **   store  documents into chunks, vectors and text rows   search_store.c
 **   live   documents that are not indexed yet             search_live.c
 **   term   a query as words; scores and previews          search_term.c
+**   remote what a Qdrant collection finds                 search_remote.c
 **   query  choir_search                                   search_query.c
 **   index  choir_index and the reports                    search.c
 **
@@ -163,6 +164,28 @@ CHOIR_PRIVATE char *choirSearchMatch(const SearchTerms *, ChoirErr *, u32 mTerm,
 ** frees. */
 CHOIR_PRIVATE char *choirSearchPreview(const SearchTerms *, ChoirErr *,
                                        const char *z, i64 n);
+
+/* -------------------------------------------------------------- remote ---- */
+typedef struct SearchRemoteHit {
+  int eKind;
+  char *zId, *zPath, *zPreview; /* owned; the last two may be NULL */
+} SearchRemoteHit;
+
+typedef struct SearchRemote {
+  SearchRemoteHit *a; /* documents, best first */
+  int n;
+  char *zFailed; /* why there are none, or NULL */
+} SearchRemote;
+
+/* At most nMost documents of the configured collection; zPrefix of their paths,
+** or NULL. */
+CHOIR_PRIVATE void choirSearchRemote(SearchRemote *, ChoirConn *, ChoirErr *,
+                                     sqlite3_value *pQuery, const char *zPrefix,
+                                     i64 nMost);
+/* The rank of a document from 1, 0: not found. */
+CHOIR_PRIVATE int choirSearchRemoteFind(const SearchRemote *, const char *zKind,
+                                        const char *zId);
+CHOIR_PRIVATE void choirSearchRemoteFree(SearchRemote *);
 
 /* --------------------------------------------------------------- query ---- */
 CHOIR_PRIVATE void choirSearchQueryRegister(ChoirConn *, ChoirErr *);

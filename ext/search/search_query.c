@@ -23,7 +23,8 @@
 #define QUERY_CANDIDATES 100 /* chunks from each list and place, at least */
 #define QUERY_MANY 50000     /* chunks that a word proposes, at most */
 
-enum { QUERY_WORKSPACE, QUERY_LIVE, QUERY_PLACES };
+enum { QUERY_WORKSPACE, QUERY_LIVE, QUERY_PLACES, QUERY_REMOTE };
+enum { QUERY_HERE = 1, QUERY_THERE = 2 }; /* what a scope asks */
 
 typedef struct QueryHit {
   int iPlace;
@@ -46,6 +47,7 @@ typedef struct QueryAnswer {
   i64 iChunk;
   double r;
   int iText, iVector; /* ranks from 1; 0: not in that list */
+  int iRemote;        /* the same; iPlace QUERY_REMOTE: in that list alone */
 } QueryAnswer;
 
 typedef struct Query {
@@ -62,6 +64,7 @@ typedef struct Query {
   int bWhole; /* some chunk has all the words */
   QueryDocs aList[QUERY_PLACES][SEARCH_TERM_MAX]; /* chunks of each word */
   QueryHits text, vector;
+  SearchRemote remote;
 } Query;
 
 /* ------------------------------------------------------------ documents */
@@ -468,24 +471,53 @@ static void queryMend(Query *p, i64 nChunk) {
 
 static int queryAnswerOrder(const void *pA, const void *pB) {
   const QueryAnswer *a = pA, *b = pB;
-  int iA = a->iText ? a->iText : QUERY_K_MAX * 8 + a->iVector;
-  int iB = b->iText ? b->iText : QUERY_K_MAX * 8 + b->iVector;
+  int iA = a->iText ? a->iText : QUERY_K_MAX * 8 + a->iVector + a->iRemote;
+  int iB = b->iText ? b->iText : QUERY_K_MAX * 8 + b->iVector + b->iRemote;
   return a->r != b->r ? (a->r > b->r ? -1 : 1) : iA - iB;
+}
+
+/* Adds the remote list to n answers, which have room for it; how many there are
+** then. */
+static int queryFuseRemote(Query *p, QueryAnswer *a, int n) {
+  int i, j, nLocal = n;
+  for (i = 0; i < nLocal; i++) {
+    ChoirConn *pConn = p->apConn[a[i].iPlace];
+    sqlite3_stmt *pStmt = choirStmt(
+        pConn, p->pErr, "SELECT kind, doc FROM ~._choir_doc WHERE id=?1");
+    choirBindInt(p->pErr, pStmt, 1, a[i].iChunk >> SEARCH_CHUNK_BITS);
+    if (choirStep(p->pErr, pStmt)) {
+      const char *zKind = (const char *)sqlite3_column_text(pStmt, 0);
+      const char *zId = (const char *)sqlite3_column_text(pStmt, 1);
+      a[i].iRemote =
+          choirSearchRemoteFind(&p->remote, zKind ? zKind : "", zId ? zId : "");
+      a[i].r += a[i].iRemote ? 1.0 / (QUERY_RRF + a[i].iRemote) : 0.0;
+    }
+    choirStmtDone(pConn, pStmt);
+  }
+  for (i = 1; i <= p->remote.n; i++) {
+    QueryAnswer answer = {QUERY_REMOTE, 0, 1.0 / (QUERY_RRF + i), 0, 0, i};
+    for (j = 0; j < nLocal && a[j].iRemote != i; j++) {
+    }
+    if (j == nLocal) {
+      a[n++] = answer;
+    }
+  }
+  return n;
 }
 
 /* The answers, best first; *pn of them; caller frees. */
 static QueryAnswer *queryFuse(Query *p, int *pn) {
-  int i, j, n = 0, nMost = p->text.n + p->vector.n;
+  int i, j, n = 0, nMost = p->text.n + p->vector.n + p->remote.n;
   QueryAnswer *a = choirMalloc(p->pErr, (u64)nMost * sizeof(QueryAnswer));
   for (i = 0; a && i < p->text.n; i++) {
     const QueryHit *h = &p->text.a[i];
     QueryAnswer answer = {h->iPlace, h->iChunk, 1.0 / (QUERY_RRF + n + 1),
-                          i + 1, 0};
+                          i + 1,     0,         0};
     a[n++] = answer;
   }
   for (i = 0; a && i < p->vector.n; i++) {
     const QueryHit *h = &p->vector.a[i];
-    QueryAnswer answer = {h->iPlace, h->iChunk, 0.0, 0, 0};
+    QueryAnswer answer = {h->iPlace, h->iChunk, 0.0, 0, 0, 0};
     for (j = 0; j < p->text.n; j++) {
       if (queryHitSameDoc(&p->text.a[j], h)) {
         break;
@@ -497,6 +529,9 @@ static QueryAnswer *queryFuse(Query *p, int *pn) {
     }
     a[j].iVector = i + 1;
     a[j].r += 1.0 / (QUERY_RRF + i + 1);
+  }
+  if (a && p->remote.n) {
+    n = queryFuseRemote(p, a, n);
   }
   if (n > 1) {
     qsort(a, (size_t)n, sizeof(QueryAnswer), queryAnswerOrder);
@@ -524,6 +559,37 @@ static char *queryPreview(Query *p, const QueryAnswer *pAnswer,
   return z;
 }
 
+/* The lists that found it, and why the remote one is missing. */
+static void querySource(Query *p, ChoirCursor *pCur,
+                        const QueryAnswer *pAnswer) {
+  char *z = choirMprintf(
+      p->pErr, "%s%s%s%s%s%s%s", pAnswer->iText ? "text" : "",
+      pAnswer->iText && pAnswer->iVector ? "+" : "",
+      pAnswer->iVector ? "vector" : "",
+      pAnswer->iRemote && (pAnswer->iText || pAnswer->iVector) ? "+" : "",
+      pAnswer->iRemote ? "remote" : "",
+      p->remote.zFailed ? "; without remote: " : "",
+      p->remote.zFailed ? p->remote.zFailed : "");
+  choirRowText(pCur, z);
+  sqlite3_free(z);
+}
+
+static void queryRemoteRow(Query *p, ChoirCursor *pCur,
+                           const QueryAnswer *pAnswer, int iRank) {
+  const SearchRemoteHit *h = &p->remote.a[pAnswer->iRemote - 1];
+  const char *zText = h->zPreview ? h->zPreview : h->zPath ? h->zPath : "";
+  char *zPreview =
+      choirSearchPreview(&p->terms, p->pErr, zText, (i64)strlen(zText));
+  choirRowInt(pCur, iRank);
+  choirRowReal(pCur, pAnswer->r);
+  choirRowText(pCur, choirSearchKind(h->eKind));
+  choirRowText(pCur, h->zId);
+  choirRowText(pCur, h->zPath);
+  choirRowText(pCur, zPreview);
+  querySource(p, pCur, pAnswer);
+  sqlite3_free(zPreview);
+}
+
 static void queryRow(Query *p, ChoirCursor *pCur, const QueryAnswer *pAnswer,
                      int iRank) {
   ChoirConn *pConn = p->apConn[pAnswer->iPlace];
@@ -539,9 +605,7 @@ static void queryRow(Query *p, ChoirCursor *pCur, const QueryAnswer *pAnswer,
     choirRowText(pCur, (const char *)sqlite3_column_text(pStmt, 1));
     choirRowText(pCur, zPath);
     choirRowText(pCur, zPreview);
-    choirRowText(pCur, pAnswer->iText && pAnswer->iVector ? "text+vector"
-                       : pAnswer->iText                   ? "text"
-                                                          : "vector");
+    querySource(p, pCur, pAnswer);
     sqlite3_free(zPreview);
   }
   choirStmtDone(pConn, pStmt);
@@ -549,19 +613,41 @@ static void queryRow(Query *p, ChoirCursor *pCur, const QueryAnswer *pAnswer,
 
 /* ---------------------------------------------------------- choir_search */
 
-static void queryScope(ChoirErr *pErr, sqlite3_value *v) {
+/* QUERY_HERE, QUERY_THERE or both. */
+static int queryScope(ChoirConn *pConn, ChoirErr *pErr, sqlite3_value *v) {
   const char *z = choirArgTextOrNull(pErr, v, "scope");
+  int bAll = z && strcmp(z, "all") == 0;
   if (z == NULL || strcmp(z, "local") == 0) {
-    return;
+    return QUERY_HERE;
   }
-  if (strcmp(z, "remote") == 0 || strcmp(z, "all") == 0) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "scope '%s' needs a remote collection of vectors and none is"
-                " configured; use scope 'local'",
-                z);
-  } else {
+  if (!bAll && strcmp(z, "remote") != 0) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "scope must be local, remote or all, got '%s'", z);
+  } else if (pConn->bReadonly) {
+    choirErrSet(pErr, SQLITE_AUTH,
+                "scope '%s' reaches the network and this connection is"
+                " read-only; use scope 'local'",
+                z);
+  }
+  return bAll ? QUERY_HERE | QUERY_THERE : QUERY_THERE;
+}
+
+/* Of scope all, a remote that fails is told in `source`; one that the host
+** interrupted, or for want of memory, is an error all the same. */
+static void queryRemote(Query *p, sqlite3_value *pQuery, const char *zPrefix,
+                        i64 nRow, int bMust) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  i64 nMost = nRow < 25 ? 50 : nRow * 2 < QUERY_K_MAX ? nRow * 2 : QUERY_K_MAX;
+  if (p->pErr->rc == SQLITE_OK) {
+    choirSearchRemote(&p->remote, p->pHost, &err, pQuery, zPrefix, nMost);
+  }
+  if (bMust || err.rc == SQLITE_NOMEM || err.rc == SQLITE_INTERRUPT) {
+    if (err.rc != SQLITE_OK) {
+      *p->pErr = err;
+    }
+  } else if (err.rc != SQLITE_OK) {
+    choirSearchRemoteFree(&p->remote);
+    p->remote.zFailed = err.zMsg;
   }
 }
 
@@ -581,12 +667,10 @@ static i64 queryWorkspace(Query *p) {
   return n;
 }
 
-static void queryRun(Query *p, ChoirCursor *pCur, const char *zPrefix,
-                     i64 nRow) {
+/* The two lists of the workspace. */
+static void queryRun(Query *p, const char *zPrefix) {
   SearchLive *pLive = choirSearchLive(p->pHost, p->pErr, p->pModel);
-  QueryAnswer *aAnswer;
   i64 nChunk;
-  int i, n = 0;
   if (pLive == NULL) {
     return;
   }
@@ -609,11 +693,19 @@ static void queryRun(Query *p, ChoirCursor *pCur, const char *zPrefix,
   /* Where the words already answer, only what is surely near may add to them;
   ** where they do not, what may be near is better than nothing. */
   queryVectors(p, p->bWhole ? p->pModel->rSure : p->pModel->rMaybe);
-  aAnswer = queryFuse(p, &n);
+}
+
+static void queryAnswers(Query *p, ChoirCursor *pCur, i64 nRow) {
+  int i, n = 0;
+  QueryAnswer *a = queryFuse(p, &n);
   for (i = 0; i < n && i < nRow && p->pErr->rc == SQLITE_OK; i++) {
-    queryRow(p, pCur, &aAnswer[i], i + 1);
+    if (a[i].iPlace == QUERY_REMOTE) {
+      queryRemoteRow(p, pCur, &a[i], i + 1);
+    } else {
+      queryRow(p, pCur, &a[i], i + 1);
+    }
   }
-  sqlite3_free(aAnswer);
+  sqlite3_free(a);
 }
 
 /*
@@ -623,7 +715,7 @@ static void queryRun(Query *p, ChoirCursor *pCur, const char *zPrefix,
 ** The documents of the workspace (artifacts, messages, memories) that answer a
 ** query best: by their words (FTS5), and by vectors of the configured model,
 ** which find other forms and misspellings. rank counts from 1; score is the
-** sum of 1/(60 + place) over the two lists, larger is better; kind is
+** sum of 1/(60 + place) over the lists, larger is better; kind is
 ** artifact, message or memory and id its id; path is an artifact's; preview is
 ** the best passage on one line; source says which list found it: text, vector
 ** or text+vector. Never stale: what choir_index() has not seen is searched
@@ -634,16 +726,22 @@ static void queryRun(Query *p, ChoirCursor *pCur, const char *zPrefix,
 ** path. Write choir_search('…') with WHERE prefix = '/docs/' to look under a
 ** path only.
 **
+** Scope remote asks the Qdrant collection of qdrant_search instead, all asks
+** both: the remote list is the third, a document that several lists have is one
+** row, and source says remote too. When the remote fails, all answers from here
+** and says so in source.
+**
 **   query   TEXT; quotes and operators have no special meaning
 **   k       INTEGER 1 to 1000, documents to return, default 10
-**   scope   'local' (default); 'remote' and 'all' need a configured remote
+**   scope   'local' (default), 'remote' or 'all'
 **   prefix  TEXT, only artifacts whose path starts with it, byte by byte; the
 **           path's first '/' may be left out
 **
 ** NULL: a NULL query is an error; k, scope or prefix NULL is the default. A
 ** query without letters or digits finds nothing.
 ** Errors: no workspace; query not text, not UTF-8 or with a NUL character; the
-** index was made with another embed.provider.
+** index was made with another embed.provider; with scope remote those of
+** qdrant_search.
 **
 ** > SELECT artifact_put('/law/mit.txt', 'Permission is hereby granted');
 ** > SELECT artifact_put('/law/gpl.txt', 'Everyone is permitted to copy');
@@ -652,15 +750,15 @@ static void queryRun(Query *p, ChoirCursor *pCur, const char *zPrefix,
 ** > SELECT path FROM choir_search('copy') WHERE k = 3 AND prefix = '/notes/'
 ** > UNION ALL SELECT count(*) FROM choir_search('copy')
 ** = 0
-** > SELECT * FROM choir_search('copy', 10, 'remote')
-** ! choir_search: scope 'remote' needs a remote collection of vectors and none is configured; use scope 'local'
+** > SELECT * FROM choir_search('copy', 10, 'both')
+** ! choir_search: scope must be local, remote or all, got 'both'
 */
 static void queryFilter(ChoirCursor *pCur) {
   Query q;
   ChoirErr *pErr = &pCur->err;
   const char *z, *zPrefix;
   i64 nRow = 10;
-  int i;
+  int i, mScope;
   memset(&q, 0, sizeof(q));
   q.pHost = pCur->pConn;
   q.pErr = pErr;
@@ -668,16 +766,20 @@ static void queryFilter(ChoirCursor *pCur) {
   if (pCur->apArg[1] && sqlite3_value_type(pCur->apArg[1]) != SQLITE_NULL) {
     nRow = choirArgInt(pErr, pCur->apArg[1], "k", 1, QUERY_K_MAX);
   }
-  queryScope(pErr, pCur->apArg[2]);
+  mScope = queryScope(q.pHost, pErr, pCur->apArg[2]);
   zPrefix = choirArgTextOrNull(pErr, pCur->apArg[3], "prefix");
   choirNeedWorkspace(q.pHost, pErr);
   q.pModel = choirEmbedModel(q.pHost, pErr);
   q.nCand = nRow > QUERY_CANDIDATES / 2 ? (int)nRow * 2 : QUERY_CANDIDATES;
   if (pErr->rc == SQLITE_OK) {
     choirSearchTerms(&q.terms, z, sqlite3_value_bytes(pCur->apArg[0]));
-    if (q.terms.n > 0) {
-      queryRun(&q, pCur, zPrefix, nRow);
+    if (q.terms.n > 0 && (mScope & QUERY_THERE)) {
+      queryRemote(&q, pCur->apArg[0], zPrefix, nRow, !(mScope & QUERY_HERE));
     }
+    if (q.terms.n > 0 && (mScope & QUERY_HERE)) {
+      queryRun(&q, zPrefix);
+    }
+    queryAnswers(&q, pCur, nRow);
   }
   for (i = 0; i < QUERY_PLACES; i++) {
     int j;
@@ -686,6 +788,7 @@ static void queryFilter(ChoirCursor *pCur) {
       sqlite3_free(q.aList[i][j].a);
     }
   }
+  choirSearchRemoteFree(&q.remote);
   choirSearchTermsFree(&q.terms);
   sqlite3_free(q.skip.a);
   sqlite3_free(q.text.a);

@@ -162,10 +162,6 @@ def test_a_query_without_words_finds_nothing(ws):
     ("'a', 0", "k must be 1 to 1000, got 0"),
     ("'a', 1001", "k must be 1 to 1000, got 1001"),
     ("'a', 'many'", "k must be an integer, got text"),
-    ("'a', 5, 'remote'", "scope 'remote' needs a remote collection of vectors"
-     " and none is configured; use scope 'local'"),
-    ("'a', 5, 'all'", "scope 'all' needs a remote collection of vectors"
-     " and none is configured; use scope 'local'"),
     ("'a', 5, 'near'", "scope must be local, remote or all, got 'near'"),
     ("'a', 5, 'local', 7", "prefix must be text, got integer"),
 ])
