@@ -516,6 +516,9 @@ CHOIR_PRIVATE sqlite3 *choirJsonDb(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE sqlite3_stmt *choirJsonStmt(ChoirConn *, ChoirErr *,
                                           const char *zSql, const char *zJson,
                                           i64 nJson);
+/* Is it JSON, by SQLite's strict parser? */
+CHOIR_PRIVATE int choirJsonValid(ChoirConn *, ChoirErr *, const char *zJson,
+                                 i64 nJson);
 /* The value at zPath as text, objects and arrays as JSON; caller frees. NULL
 ** when it is absent or null; an error when zJson is not JSON. */
 CHOIR_PRIVATE char *choirJsonText(ChoirConn *, ChoirErr *, const char *zJson,

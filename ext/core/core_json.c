@@ -40,6 +40,25 @@ CHOIR_PRIVATE sqlite3_stmt *choirJsonStmt(ChoirConn *pConn, ChoirErr *pErr,
   return p;
 }
 
+/* json_valid() gives 0 when memory runs out too; json_type() tells the two
+** apart, but accepts JSON5 from SQLite 3.42 on. */
+CHOIR_PRIVATE int choirJsonValid(ChoirConn *pConn, ChoirErr *pErr,
+                                 const char *zJson, i64 nJson) {
+  static const char *const azSql[] = {
+      "SELECT json_valid(?1)", "SELECT json_type(?1)", "SELECT json_valid(?1)"};
+  int i, bValid = 0;
+  for (i = 0; i < 3 && !bValid && pErr->rc == SQLITE_OK; i++) {
+    sqlite3_stmt *p = choirJsonStmt(pConn, pErr, azSql[i], zJson, nJson);
+    int rc = pErr->rc == SQLITE_OK ? sqlite3_step(p) & 0xff : SQLITE_OK;
+    if (rc == SQLITE_NOMEM) {
+      choirErrNomem(pErr);
+    }
+    bValid = i != 1 && rc == SQLITE_ROW && sqlite3_column_int(p, 0);
+    sqlite3_finalize(p);
+  }
+  return bValid && pErr->rc == SQLITE_OK;
+}
+
 CHOIR_PRIVATE char *choirJsonText(ChoirConn *pConn, ChoirErr *pErr,
                                   const char *zJson, i64 nJson,
                                   const char *zPath) {

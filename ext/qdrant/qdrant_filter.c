@@ -35,19 +35,16 @@ CHOIR_PRIVATE void choirQdrantFilterUser(ChoirConn *pConn, ChoirBuf *pBuf,
     return;
   }
   z = choirArgText(pErr, v, "filter");
+  if (pErr->rc == SQLITE_OK && !choirJsonValid(pConn, pErr, z, -1)) {
+    choirErrSet(pErr, SQLITE_ERROR, "filter is not valid JSON: %.60s", z);
+  }
   /* Written anew by SQLite, on the private connection. */
-  pStmt =
-      choirJsonStmt(pConn, pErr,
-                    "SELECT json_valid(?1), iif(json_valid(?1),"
-                    " json_type(?1), ''), iif(json_valid(?1), json(?1), '')",
-                    z, -1);
+  pStmt = choirJsonStmt(pConn, pErr, "SELECT json_type(?1), json(?1)", z, -1);
   if (choirStep(pErr, pStmt)) {
-    const char *zType = (const char *)sqlite3_column_text(pStmt, 1);
-    const char *zJson = (const char *)sqlite3_column_text(pStmt, 2);
+    const char *zType = (const char *)sqlite3_column_text(pStmt, 0);
+    const char *zJson = (const char *)sqlite3_column_text(pStmt, 1);
     if (zType == NULL || zJson == NULL) {
       choirErrNomem(pErr);
-    } else if (!sqlite3_column_int(pStmt, 0)) {
-      choirErrSet(pErr, SQLITE_ERROR, "filter is not valid JSON: %.60s", z);
     } else if (strcmp(zType, "object") != 0) {
       choirErrSet(pErr, SQLITE_ERROR,
                   "filter must be a JSON object, got an %s; qdrant_filter()"

@@ -14,15 +14,15 @@
 
 #define WIRE_SERVER "http://127.0.0.1:6333"
 
-typedef struct WireState {
+typedef struct QdrantState {
   char *zUser;   /* fixed by the first request */
   char *zOf;     /* URL that iVersion is of */
   int iVersion;  /* major * 1000 + minor, 0: not asked */
   char *zInfoOf; /* URL and collection that info is of */
   QdrantInfo info;
-} WireState;
+} QdrantState;
 
-static void wireForget(WireState *p) {
+static void wireForget(QdrantState *p) {
   sqlite3_free(p->zInfoOf);
   sqlite3_free(p->info.zModel);
   p->zInfoOf = NULL;
@@ -30,17 +30,18 @@ static void wireForget(WireState *p) {
 }
 
 static void wireFree(void *pArg) {
-  WireState *p = pArg;
+  QdrantState *p = pArg;
   wireForget(p);
   sqlite3_free(p->zUser);
   sqlite3_free(p->zOf);
 }
 
-static const ChoirStateType wireState = {"qdrant", sizeof(WireState), wireFree};
+static const ChoirStateType qdrantState = {"qdrant", sizeof(QdrantState),
+                                           wireFree};
 
 CHOIR_PRIVATE void choirQdrantForget(ChoirConn *pConn) {
   ChoirErr err = {0, NULL};
-  WireState *p = choirState(pConn, &err, &wireState);
+  QdrantState *p = choirState(pConn, &err, &qdrantState);
   if (p) {
     wireForget(p);
   }
@@ -50,7 +51,7 @@ CHOIR_PRIVATE void choirQdrantForget(ChoirConn *pConn) {
 /* ------------------------------------------------------------------ where */
 
 static void wireUser(Qdrant *p, ChoirErr *pErr) {
-  WireState *pState = choirState(p->pConn, pErr, &wireState);
+  QdrantState *pState = choirState(p->pConn, pErr, &qdrantState);
   const char *zFixed = choirConfigFixed(p->pConn, "user");
   const char *z = choirConfig(p->pConn, "user");
   if (pErr->rc != SQLITE_OK) {
@@ -254,16 +255,13 @@ static void wireRefused(Qdrant *p, ChoirErr *pErr, QdrantReply *pReply,
 static void wireRead(Qdrant *p, ChoirErr *pErr, QdrantReply *pReply) {
   const ChoirBuf *b = &pReply->http.body;
   QdrantSpan all = {b->a, (i64)b->n};
-  sqlite3_stmt *pStmt;
-  int bOk = 0;
+  int bOk;
   if (b->n == 0 || choirUtf8Valid(b->a, all.n) != all.n ||
       memchr(b->a, 0, b->n)) {
     choirErrSet(pErr, SQLITE_ERROR, "%s did not answer with JSON", p->zUrl);
     return;
   }
-  pStmt = choirJsonStmt(p->pConn, pErr, "SELECT json_valid(?1)", b->a, all.n);
-  bOk = choirStep(pErr, pStmt) && sqlite3_column_int(pStmt, 0);
-  sqlite3_finalize(pStmt);
+  bOk = choirJsonValid(p->pConn, pErr, b->a, all.n);
   while (all.n && strchr(" \t\r\n", all.z[0])) {
     all.z++;
     all.n--;
@@ -336,7 +334,7 @@ CHOIR_PRIVATE void choirQdrantReplyFree(QdrantReply *p) {
 /* ------------------------------------------------------------------- facts */
 
 CHOIR_PRIVATE int choirQdrantVersion(Qdrant *p, ChoirErr *pErr) {
-  WireState *pState = choirState(p->pConn, pErr, &wireState);
+  QdrantState *pState = choirState(p->pConn, pErr, &qdrantState);
   QdrantReply reply;
   char *z, *zEnd = NULL;
   i64 n;
@@ -383,7 +381,7 @@ static void wireFacts(ChoirErr *pErr, QdrantSpan result, QdrantInfo *pInfo) {
 }
 
 CHOIR_PRIVATE const QdrantInfo *choirQdrantInfo(Qdrant *p, ChoirErr *pErr) {
-  WireState *pState = choirState(p->pConn, pErr, &wireState);
+  QdrantState *pState = choirState(p->pConn, pErr, &qdrantState);
   char *zOf = choirMprintf(pErr, "%s %s", p->zUrl, p->zCollection);
   QdrantReply reply;
   if (pErr->rc == SQLITE_OK &&

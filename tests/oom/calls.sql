@@ -114,3 +114,16 @@ SELECT label, rows FROM watch_poll;
 SELECT setting_set('a', '1') IS NULL;
 SELECT label, rows FROM watch_poll(1);
 SELECT watch_wait(0, 1), watch_wait(1, 1);
+-- case qdrant-down
+-- A request is made up and then not allowed.
+SELECT choir_config('user', 'ada'), choir_config('http.allow', 'no.test'),
+  choir_config('qdrant.url', 'http://127.0.0.1:1');
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.d USING qdrant(c, path TEXT, n INTEGER);
+SELECT n FROM d WHERE path IN ('a', 'b') AND n BETWEEN 1 AND 2 AND filter =
+  qdrant_filter('lang', 'in', '["en"]', 'r', '<', 2.5);
+SELECT * FROM qdrant_search(x'0000803f') WHERE score > 0.5 LIMIT 3;
+SELECT qdrant_count(qdrant_filter('a', '=', 'b'));
+SELECT qdrant_delete('a'), qdrant_upsert('a', 0, x'0000803f', '{"k\u0041":1}');
+SELECT artifact_put('/t.md', 'tea');
+SELECT path, length(source) > 20 FROM choir_search('tea', 5, 'all');
+SELECT qdrant_flush();
