@@ -23,12 +23,21 @@ static const char *spanSkip(const char *z, const char *zEnd) {
   return z;
 }
 
-/* Past the string that starts at z. */
+/* Past the string that starts at z: at a quote with an even number of
+** backslashes before it. */
 static const char *spanString(const char *z, const char *zEnd) {
-  for (z++; z < zEnd && *z != '"'; z++) {
-    z += *z == '\\';
+  const char *zStart = z++;
+  while ((z = z < zEnd ? memchr(z, '"', (size_t)(zEnd - z)) : NULL) != NULL) {
+    const char *zBack = z;
+    while (zBack[-1] == '\\' && zBack - 1 > zStart) {
+      zBack--;
+    }
+    z++;
+    if ((z - 1 - zBack) % 2 == 0) {
+      return z;
+    }
   }
-  return z < zEnd ? z + 1 : zEnd;
+  return zEnd;
 }
 
 /* Past the value that starts at z. */
