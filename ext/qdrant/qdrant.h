@@ -247,6 +247,12 @@ CHOIR_PRIVATE void choirQdrantId(const char *zUser, const char *zArtifact,
                                  i64 iChunk, char z[37]);
 CHOIR_PRIVATE void choirQdrantWriteRegister(ChoirConn *, ChoirErr *);
 
+/* -------------------------------------------------------------- flush ---- */
+#define CHOIR_QDRANT_FLUSH 10000 /* documents of one call, unless it says */
+
+/* What qdrant_flush() does; its JSON object is appended. */
+CHOIR_PRIVATE void choirQdrantFlush(ChoirConn *, ChoirErr *, i64 nMax,
+                                    ChoirBuf *pResult);
 CHOIR_PRIVATE void choirQdrantFlushRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirQdrantSqlRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirQdrantRegister(ChoirConn *, ChoirErr *);

@@ -433,19 +433,47 @@ static i64 flushPending(ChoirConn *pConn, ChoirErr *pErr) {
   return n;
 }
 
-static void flushCheck(ChoirCall *p) {
-  choirNeedWorkspace(p->pConn, &p->err);
-  if (p->err.rc == SQLITE_OK && !sqlite3_get_autocommit(p->pConn->db)) {
-    choirErrSet(&p->err, SQLITE_ERROR,
+static void flushCheck(ChoirConn *pConn, ChoirErr *pErr) {
+  choirNeedWorkspace(pConn, pErr);
+  if (pErr->rc == SQLITE_OK && !sqlite3_get_autocommit(pConn->db)) {
+    choirErrSet(pErr, SQLITE_ERROR,
                 "it sends over the network, which no transaction may wait for;"
                 " call it outside BEGIN … COMMIT");
   }
-  if (p->err.rc == SQLITE_OK &&
-      sqlite3_db_readonly(p->pConn->db, choirSchema(p->pConn)) == 1) {
-    choirErrSet(&p->err, SQLITE_READONLY,
+  if (pErr->rc == SQLITE_OK &&
+      sqlite3_db_readonly(pConn->db, choirSchema(pConn)) == 1) {
+    choirErrSet(pErr, SQLITE_READONLY,
                 "the workspace is read-only and the place of the flush is"
                 " written there");
   }
+}
+
+CHOIR_PRIVATE void choirQdrantFlush(ChoirConn *pConn, ChoirErr *pErr, i64 nMax,
+                                    ChoirBuf *pResult) {
+  FlushRun run;
+  memset(&run, 0, sizeof(run));
+  run.pConn = pConn;
+  run.pErr = pErr;
+  run.nMax = nMax;
+  flushCheck(pConn, pErr);
+  choirBufInit(&run.stale, pErr, QDRANT_REQUEST);
+  choirQdrantOpen(pConn, pErr, &run.to, NULL);
+  run.points.pTo = &run.to;
+  run.points.pModel = choirQdrantModel(&run.to, pErr);
+  run.zLineage = choirMetaGet(pConn, pErr, "sync.lineage");
+  if (pErr->rc == SQLITE_OK) {
+    flushBegin(&run);
+    flushAll(&run);
+  }
+  choirBufPrintf(
+      pResult,
+      "{\"sent\":%lld,\"removed\":%lld,\"points\":%lld,\"pending\":%lld}",
+      run.nSent, run.nRemoved, run.points.nSent,
+      pErr->rc == SQLITE_OK ? flushPending(pConn, pErr) : 0);
+  choirBufFree(&run.stale);
+  choirQdrantPointsFree(&run.points);
+  choirQdrantClose(&run.to);
+  sqlite3_free(run.zLineage);
 }
 
 /*
@@ -469,36 +497,15 @@ static void flushCheck(ChoirCall *p) {
 ** ! qdrant_flush: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
 */
 static void flushFunc(ChoirCall *p) {
-  FlushRun run;
+  i64 nMax = CHOIR_QDRANT_FLUSH;
   ChoirBuf b;
-  memset(&run, 0, sizeof(run));
-  run.pConn = p->pConn;
-  run.pErr = &p->err;
-  run.nMax = 10000;
   if (p->nArg && sqlite3_value_type(p->apArg[0]) != SQLITE_NULL) {
-    run.nMax = choirArgInt(&p->err, p->apArg[0], "max", 1, (i64)1 << 40);
-  }
-  flushCheck(p);
-  choirBufInit(&run.stale, &p->err, QDRANT_REQUEST);
-  choirQdrantOpen(p->pConn, &p->err, &run.to, NULL);
-  run.points.pTo = &run.to;
-  run.points.pModel = choirQdrantModel(&run.to, &p->err);
-  run.zLineage = choirMetaGet(p->pConn, &p->err, "sync.lineage");
-  if (p->err.rc == SQLITE_OK) {
-    flushBegin(&run);
-    flushAll(&run);
+    nMax = choirArgInt(&p->err, p->apArg[0], "max", 1, (i64)1 << 40);
   }
   choirBufInit(&b, &p->err, CHOIR_BUF_SQL);
-  choirBufPrintf(
-      &b, "{\"sent\":%lld,\"removed\":%lld,\"points\":%lld,\"pending\":%lld}",
-      run.nSent, run.nRemoved, run.points.nSent,
-      p->err.rc == SQLITE_OK ? flushPending(p->pConn, &p->err) : 0);
+  choirQdrantFlush(p->pConn, &p->err, nMax, &b);
   choirBufResult(&b, p->pCtx);
   choirBufFree(&b);
-  choirBufFree(&run.stale);
-  choirQdrantPointsFree(&run.points);
-  choirQdrantClose(&run.to);
-  sqlite3_free(run.zLineage);
 }
 
 static void flushMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {

@@ -173,7 +173,8 @@ static void indexWarm(SearchStore *p, ChoirErr *pErr) {
 ** is not embedded again; when embed.provider changed, everything is. All or
 ** nothing, and it can be interrupted.
 **
-**   what  'pending' (default), or 'rebuild': everything from the beginning
+**   what  'pending' (default), 'rebuild': everything from the beginning, or
+**         'remote': nothing here, but qdrant_flush() and its result
 **
 ** NULL: a NULL what is the default.
 ** Errors: no workspace; another connection is writing; called inside a
@@ -182,7 +183,7 @@ static void indexWarm(SearchStore *p, ChoirErr *pErr) {
 ** > SELECT choir_index()
 ** = {"indexed":0,"removed":0,"chunks":0,"pending":0}
 ** > SELECT choir_index('some')
-** ! choir_index: what must be pending or rebuild, got 'some'
+** ! choir_index: what must be pending, rebuild or remote, got 'some'
 */
 static void indexFunc(ChoirCall *p) {
   const char *zWhat =
@@ -193,9 +194,16 @@ static void indexFunc(ChoirCall *p) {
   ChoirBuf b;
   memset(&run, 0, sizeof(run));
   run.iShown = choirMonotonic();
+  if (zWhat && strcmp(zWhat, "remote") == 0) {
+    choirBufInit(&b, &p->err, CHOIR_BUF_SQL);
+    choirSearchSend(p->pConn, &p->err, &b);
+    choirBufResult(&b, p->pCtx);
+    choirBufFree(&b);
+    return;
+  }
   if (zWhat && !bRebuild && strcmp(zWhat, "pending") != 0) {
     choirErrSet(&p->err, SQLITE_ERROR,
-                "what must be pending or rebuild, got '%s'", zWhat);
+                "what must be pending, rebuild or remote, got '%s'", zWhat);
   }
   choirNeedWorkspace(p->pConn, &p->err);
   run.store.pHost = run.store.pConn = p->pConn;
@@ -217,6 +225,41 @@ static void indexFunc(ChoirCall *p) {
                  "\"pending\":0}",
                  run.store.nIndexed, run.store.nRemoved, run.store.nWritten);
   choirBufResult(&b, p->pCtx);
+}
+
+/*
+** SQL: rrf(rank[, weight[, k]]) -> REAL
+**
+** A place in a ranked list as a score, weight / (k + rank): summed over several
+** lists it is reciprocal rank fusion, what choir_search() does.
+**
+**   rank    INTEGER, from 1
+**   weight  REAL, default 1
+**   k       REAL, default 60
+**
+** NULL: a NULL rank gives NULL, which sum() passes over.
+** Errors: a rank below 1; a negative k or one that is no number.
+** Source: https://doi.org/10.1145/1571941.1572114
+**
+** > SELECT round(sum(rrf(value)), 5) FROM json_each('[1, 3]')
+** = 0.03227
+** > SELECT rrf(0)
+** ! rrf: rank must be 1 to 9223372036854775807, got 0
+*/
+static void indexRrf(ChoirCall *p) {
+  double rWeight = 1.0, rK = 60.0;
+  i64 iRank;
+  if (sqlite3_value_type(p->apArg[0]) == SQLITE_NULL) {
+    return;
+  }
+  iRank = choirArgInt(&p->err, p->apArg[0], "rank", 1, (i64)(~(u64)0 >> 1));
+  if (p->nArg > 1) {
+    rWeight = choirArgReal(&p->err, p->apArg[1], "weight", -1e100, 1e100);
+  }
+  if (p->nArg > 2) {
+    rK = choirArgReal(&p->err, p->apArg[2], "k", 0.0, 1e100);
+  }
+  sqlite3_result_double(p->pCtx, rWeight / (rK + (double)iRank));
 }
 
 /* ---------------------------------------------------------------- reports */
@@ -359,6 +402,7 @@ static const ChoirPart indexPart = {
 static const ChoirFunc aIndexFunc[] = {
     /* EFFECT because the model may be remote; opens its own savepoint. */
     {"choir_index", 0, 1, CHOIR_EFFECT, 0, indexFunc, NULL},
+    {"rrf", 1, 3, CHOIR_PURE, CHOIR_SHARED, indexRrf, NULL},
 };
 
 CHOIR_PRIVATE void choirSearchRegister(ChoirConn *pConn, ChoirErr *pErr) {

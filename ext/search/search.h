@@ -182,6 +182,8 @@ typedef struct SearchRemote {
 CHOIR_PRIVATE void choirSearchRemote(SearchRemote *, ChoirConn *, ChoirErr *,
                                      sqlite3_value *pQuery, const char *zPrefix,
                                      i64 nMost);
+/* Sends what changed there; the JSON object of qdrant_flush() is appended. */
+CHOIR_PRIVATE void choirSearchSend(ChoirConn *, ChoirErr *, ChoirBuf *pResult);
 /* The rank of a document from 1, 0: not found. */
 CHOIR_PRIVATE int choirSearchRemoteFind(const SearchRemote *, const char *zKind,
                                         const char *zId);

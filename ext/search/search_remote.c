@@ -37,6 +37,13 @@ CHOIR_PRIVATE int choirSearchRemoteFind(const SearchRemote *p,
 
 #ifdef CHOIR_OMIT_NET
 
+CHOIR_PRIVATE void choirSearchSend(ChoirConn *pConn, ChoirErr *pErr,
+                                   ChoirBuf *pResult) {
+  (void)pConn, (void)pResult;
+  choirErrSet(pErr, SQLITE_ERROR,
+              "remote needs the network, which this build leaves out");
+}
+
 CHOIR_PRIVATE void choirSearchRemote(SearchRemote *p, ChoirConn *pConn,
                                      ChoirErr *pErr, sqlite3_value *pQuery,
                                      const char *zPrefix, i64 nMost) {
@@ -47,6 +54,11 @@ CHOIR_PRIVATE void choirSearchRemote(SearchRemote *p, ChoirConn *pConn,
 }
 
 #else
+
+CHOIR_PRIVATE void choirSearchSend(ChoirConn *pConn, ChoirErr *pErr,
+                                   ChoirBuf *pResult) {
+  choirQdrantFlush(pConn, pErr, CHOIR_QDRANT_FLUSH, pResult);
+}
 
 /* Is a document of this workspace still there? */
 static int remoteLives(ChoirConn *pConn, ChoirErr *pErr, int eKind,

@@ -112,6 +112,13 @@ def test_push_flush_push_then_nothing(ready, tmp_path):
         assert push() == 0
 
 
+def test_choir_index_of_the_remote_is_a_flush(ready):
+    put(ready, "/a.txt", "alpha")
+    assert json.loads(ready.one("SELECT choir_index('remote')")) == {
+        "sent": 1, "removed": 0, "points": 1, "pending": 0}
+    assert ready.one("SELECT qdrant_count()") == 1
+
+
 def test_max_and_pending_count_documents(ready):
     for n in range(10):
         put(ready, f"/{n}.txt", f"word{n}")

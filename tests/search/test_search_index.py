@@ -231,7 +231,7 @@ def test_metrics_and_doctor_tell_what_is_pending(db):
 
 @pytest.mark.parametrize("sql, message", [
     ("SELECT choir_index('some')",
-     "choir_index: what must be pending or rebuild, got 'some'"),
+     "choir_index: what must be pending, rebuild or remote, got 'some'"),
     ("SELECT choir_index(7)", "choir_index: what must be text, got integer"),
     ("INSERT INTO memories(content) SELECT choir_index()",
      "choir_index: a statement that writes is running; call it as SELECT f(…),"

@@ -222,3 +222,14 @@ def test_a_locked_connection_does_not_search(ws):
 def test_a_view_of_the_file_cannot_search(ws):
     ws.run("CREATE VIEW v AS SELECT * FROM choir_search('patent')")
     assert "unsafe use of virtual table" in ws.error("SELECT * FROM v")
+
+
+def test_ranks_are_fused_as_the_search_does(db):
+    assert db.one("SELECT rrf(1)") == 1 / 61
+    assert db.one("SELECT rrf(2, 0.5, 0)") == 0.25
+    assert db.one("SELECT rrf(NULL)") is None
+    for call, problem in (("rrf(0)", "rank must be 1 to"),
+                          ("rrf('x')", "rank must be an integer"),
+                          ("rrf(1, 'x')", "weight must be a number"),
+                          ("rrf(1, 1, -1)", "k must be 0 to")):
+        assert problem in db.error("SELECT " + call)
