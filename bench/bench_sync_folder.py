@@ -148,6 +148,7 @@ def run(folder, mb, rounds):
         key = f"{(i * 104729 + 5) % ROWS * 1000:032x}"
         con.execute("UPDATE doc SET n = n + 1 WHERE id = ?", (key,))
         wal.append(timed(push))
+        push()  # looks at the frame that remembered the last one
         idle.append(timed(push))
         con.executemany("INSERT INTO doc VALUES(?, ?, ?)", (
             (f"{(ROWS + 1 + i * 100 + k) * 1000:032x}", k, "x" * (mb - 60))

@@ -223,11 +223,13 @@ typedef struct ChoirCapture {
   u64 iSeal; /* where the seal is in fd, 0: nowhere */
   u8 bWal;   /* found by reading the WAL alone */
   u8 bSame;  /* nobody committed since the base: it has no pages of its own */
+  u8 bSeal;  /* set by the caller: the page of the seal is wanted too */
 } ChoirCapture;
 
-/* All zeros but fd before the first call: -1 for the hashes alone, a file for
-** the pages too. pBase may be invalid: then every page differs. The seal in fd
-** is zeros; its page is always kept. A second call adds what was committed in
+/* All zeros before the first call but fd (-1 for the hashes alone, a file for
+** the pages too) and bSeal. pBase may be invalid: then every page differs. The
+** seal in fd is zeros; its page is kept whether it differs or not when it is
+** met, and bSeal makes sure of that. A second call adds what was committed in
 ** between: a page may be there twice, the later one counts, and one that has
 ** become that of pBase again is to be left out. */
 CHOIR_PRIVATE void choirCapture(ChoirConn *, ChoirErr *, ChoirCapture *,

@@ -208,6 +208,7 @@ static void deltaCapture(Delta *d, int bReuse) {
     memset(&d->now, 0, sizeof(d->now));
     d->now.fd = choirTempAnonymous(p->pErr);
   }
+  d->now.bSeal = 1;
   if ((bAgain || !bReuse || d->now.iSeal == 0) && p->pErr->rc == SQLITE_OK) {
     choirCapture(p->pConn, p->pErr, &d->now, &d->base);
   }

@@ -230,7 +230,7 @@ static int captureWal(ChoirErr *pErr, ChoirCapture *p, const ChoirCache *pBase,
   choirPositionRead(pErr, pSrc->db, pSrc->zSchema, &again);
   return pErr->rc == SQLITE_OK &&
          memcmp(again.aHead, p->pos.aHead, CHOIR_SYNC_ID) == 0 &&
-         (p->nKept == 0 || p->iSeal);
+         (!p->bSeal || p->iSeal);
 }
 
 static void captureScan(ChoirConn *pConn, ChoirErr *pErr, ChoirCapture *p,
