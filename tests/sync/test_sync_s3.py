@@ -12,7 +12,7 @@ from fault_proxy import error, heard, sent
 from s3_server import arm
 
 pytestmark = pytest.mark.net
-CUTS = 1200 if os.environ.get("CHOIR_SYNC_FULL") == "1" else 30
+CUTS = 1200 if os.environ.get("CHOIR_SYNC_FULL") == "1" else 15
 
 
 def push(d, url):
