@@ -247,6 +247,12 @@ static void pullFunc(ChoirCall *pCall) {
     choirFolderNewest(run.pErr, &run.there);
   }
   choirSyncIdentify(&run, run.zMode != NULL);
+  if (pCall->err.rc == SQLITE_OK && !run.bThere && run.there.bProbe) {
+    choirErrSet(&pCall->err, SQLITE_AUTH,
+                "nothing at %s may be read, and listing it is forbidden; check"
+                " the credentials",
+                run.there.zUrl);
+  }
   if (pCall->err.rc == SQLITE_OK && !run.bThere) {
     choirErrSet(&pCall->err, SQLITE_ERROR,
                 "nothing at %s yet; run sync_push() on the device that has the"

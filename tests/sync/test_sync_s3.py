@@ -87,6 +87,10 @@ def test_where_listing_is_forbidden_names_are_probed(
             return error("AccessDenied", 403, "no")
 
     p.plan = plan
+    nobody = open_db(tmp_path / "nobody.db")
+    arm(nobody, gateway, endpoint=p.endpoint)
+    assert "listing it is forbidden; check the credentials" in nobody.error(
+        "SELECT sync_pull(?)", url)
     for i in range(6):
         put(db, f"/{i}")
         assert push(db, url)["txid"] == i + 1
