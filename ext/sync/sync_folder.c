@@ -254,8 +254,10 @@ static void filesProbe(ChoirRemote *p, ChoirErr *pErr, ChoirFiles *pOut) {
 CHOIR_PRIVATE void choirFolderList(ChoirRemote *p, ChoirErr *pErr,
                                    ChoirFiles *pOut) {
   ChoirErr err = {0, NULL};
-  FilesList list = {p, pOut};
+  FilesList list;
   memset(pOut, 0, sizeof(*pOut));
+  list.p = p;
+  list.pOut = pOut;
   if (pErr->rc != SQLITE_OK) {
     return;
   }
