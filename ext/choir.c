@@ -9,6 +9,7 @@
 #include "embed/embed.h"
 #include "http/http.h"
 #include "index/index.h"
+#include "libsql/libsql.h"
 #include "log/log.h"
 #include "object/object.h"
 #include "qdrant/qdrant.h"
@@ -33,6 +34,7 @@ static const ChoirRoom aChoirRoom[] = {
 #ifndef CHOIR_OMIT_NET
     choirHttpRegister,   /* requests, JSON services, signatures */
     choirQdrantRegister, /* qdrant_*: the user's points of a server */
+    choirLibsqlRegister, /* remote SQL databases */
 #endif
     choirSearchRegister, /* choir_index, choir_search */
     choirObjectRegister, /* s3_*: objects of s3:// and file:// */

@@ -135,6 +135,12 @@ CHOIR_PRIVATE void choirBufFree(ChoirBuf *p);
 /* The buffer as a text result; the buffer is emptied. */
 CHOIR_PRIVATE void choirBufResult(ChoirBuf *p, sqlite3_context *pCtx);
 
+/* Appends a[0..n) in base64 with padding. */
+CHOIR_PRIVATE void choirBufBase64(ChoirBuf *p, const void *a, u64 n);
+/* Appends the bytes that base64 text stands for, padded or not; 0: it is not
+** base64. */
+CHOIR_PRIVATE int choirBufUnbase64(ChoirBuf *p, const char *z, u64 n);
+
 /* Length of valid UTF-8 at the front of z[0..n): n when all is valid. */
 CHOIR_PRIVATE i64 choirUtf8Valid(const char *z, i64 n);
 
@@ -470,6 +476,9 @@ struct ChoirModule {
                  i64 *piRowid); /* NULL: read-only */
   void (*xSync)(ChoirTable *, ChoirErr *);
   void (*xRollback)(ChoirTable *);
+  /* With xSync: a savepoint (also that of a statement) begins, or with bBack
+  ** the writes since then are undone. NULL: they cannot be. */
+  void (*xSavepoint)(ChoirTable *, ChoirErr *, int iSavepoint, int bBack);
 };
 
 CHOIR_PRIVATE void choirRegisterModule(ChoirConn *, ChoirErr *,
@@ -553,6 +562,10 @@ CHOIR_PRIVATE void choirLibOpen(ChoirErr *, const ChoirLib *, void *pTable);
 /* Of this type, with the longest scope that covers zUrl, or NULL. */
 CHOIR_PRIVATE const ChoirSecret *
 choirSecretFor(ChoirConn *, ChoirErr *, const char *zType, const char *zUrl);
+/* Of this type and name, or NULL. */
+CHOIR_PRIVATE const ChoirSecret *choirSecretNamed(ChoirConn *, ChoirErr *,
+                                                  const char *zType,
+                                                  const char *zName);
 /* A field's value (provider env: the variable's), NULL when absent. */
 CHOIR_PRIVATE const char *choirSecretGet(const ChoirSecret *, const char *zKey);
 /* Field i, {"a":{"b":1}} being a.b; 0 past the last. */

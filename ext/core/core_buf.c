@@ -91,6 +91,47 @@ static int bufUtf8Char(const u8 *z, i64 n) {
   return nByte;
 }
 
+CHOIR_PRIVATE void choirBufBase64(ChoirBuf *p, const void *a, u64 n) {
+  static const char aTo[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx"
+                            "yz0123456789+/";
+  const u8 *z = a;
+  for (; n > 0; z += 3, n -= n < 3 ? n : 3) {
+    u32 v = (u32)z[0] << 16 | (n > 1 ? (u32)z[1] << 8 : 0) | (n > 2 ? z[2] : 0);
+    char aOut[4] = {aTo[v >> 18], aTo[v >> 12 & 63],
+                    n > 1 ? aTo[v >> 6 & 63] : '=', n > 2 ? aTo[v & 63] : '='};
+    choirBufAppend(p, aOut, 4);
+  }
+}
+
+CHOIR_PRIVATE int choirBufUnbase64(ChoirBuf *p, const char *z, u64 n) {
+  u32 v = 0;
+  int nBit = 0;
+  u64 i;
+  while (n > 0 && z[n - 1] == '=') {
+    n--;
+  }
+  for (i = 0; i < n; i++) {
+    char c = z[i], b;
+    int x = c >= 'A' && c <= 'Z'   ? c - 'A'
+            : c >= 'a' && c <= 'z' ? c - 'a' + 26
+            : c >= '0' && c <= '9' ? c - '0' + 52
+            : c == '+' || c == '-' ? 62
+            : c == '/' || c == '_' ? 63
+                                   : -1;
+    if (x < 0) {
+      return 0;
+    }
+    v = v << 6 | (u32)x;
+    nBit += 6;
+    if (nBit >= 8) {
+      nBit -= 8;
+      b = (char)(v >> nBit & 0xff);
+      choirBufAppend(p, &b, 1);
+    }
+  }
+  return n % 4 != 1;
+}
+
 CHOIR_PRIVATE i64 choirUtf8Valid(const char *z, i64 n) {
   i64 i = 0;
   while (i < n) {

@@ -179,6 +179,19 @@ CHOIR_PRIVATE const ChoirSecret *choirSecretFor(ChoirConn *pConn,
   return pBest;
 }
 
+CHOIR_PRIVATE const ChoirSecret *choirSecretNamed(ChoirConn *pConn,
+                                                  ChoirErr *pErr,
+                                                  const char *zType,
+                                                  const char *zName) {
+  SecretState *pState = choirState(pConn, pErr, &secretState);
+  const ChoirSecret *p = pState ? pState->pFirst : NULL;
+  while (p && (strcmp(choirSecretGet(p, "type"), zType) != 0 ||
+               strcmp(p->zName, zName) != 0)) {
+    p = p->pNext;
+  }
+  return p;
+}
+
 /* ---------------------------------------------------------------- parsing */
 
 static void secretAdd(ChoirErr *pErr, ChoirSecret *p, const char *zKey,

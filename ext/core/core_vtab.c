@@ -135,6 +135,15 @@ CHOIR_PRIVATE char *choirUnquote(char *z) {
   return z;
 }
 
+static void vtabCheckLock(const ChoirConn *pConn, ChoirErr *pErr,
+                          const ChoirTvf *pTvf) {
+  if (pTvf->eClass == CHOIR_EFFECT && pConn->bLocked) {
+    choirErrSet(pErr, SQLITE_AUTH,
+                "this connection is locked; effects were turned off by"
+                " choir_lock()");
+  }
+}
+
 /* The arguments of CREATE VIRTUAL TABLE, copied and unquoted, and the columns
 ** that the room makes of them. */
 static void vtabOpen(ChoirTable *p, ChoirErr *pErr, int nArg,
@@ -162,6 +171,7 @@ static void vtabColumns(ChoirTable *p, ChoirErr *pErr, int argc,
   int bTemp = sqlite3_stricmp(argv[1], "temp") == 0;
   if (p->pModule && bTemp) {
     p->bCreated = 1;
+    vtabCheckLock(p->pConn, pErr, pTvf);
     vtabOpen(p, pErr, argc - 3, argv + 3, pColumns);
   } else if (pTvf->zColumns && argc == 3 &&
              sqlite3_stricmp(argv[2], pTvf->zName) == 0) {
@@ -339,15 +349,6 @@ static int vtabReport(ChoirCursor *p) {
   return choirErrVtab(&p->err, p->base.pVtab, p->pTvf->zName);
 }
 
-static void vtabCheckLock(const ChoirConn *pConn, ChoirErr *pErr,
-                          const ChoirTvf *pTvf) {
-  if (pTvf->eClass == CHOIR_EFFECT && pConn->bLocked) {
-    choirErrSet(pErr, SQLITE_AUTH,
-                "this connection is locked; effects were turned off by"
-                " choir_lock()");
-  }
-}
-
 /* The function's arguments, and what xPlan asked for. */
 static void vtabValues(ChoirCursor *p, int idxNum, int argc,
                        sqlite3_value **argv) {
@@ -484,6 +485,28 @@ static int vtabRollback(sqlite3_vtab *pVtab) {
   return SQLITE_OK;
 }
 
+static int vtabMark(sqlite3_vtab *pVtab, int iSavepoint, int bBack) {
+  ChoirTable *p = (ChoirTable *)pVtab;
+  ChoirErr err = {SQLITE_OK, NULL};
+  if (p->pModule->xSavepoint) {
+    p->pModule->xSavepoint(p, &err, iSavepoint, bBack);
+  }
+  return choirErrVtab(&err, pVtab, p->pTvf->zName);
+}
+
+static int vtabSavepoint(sqlite3_vtab *pVtab, int iSavepoint) {
+  return vtabMark(pVtab, iSavepoint, 0);
+}
+
+static int vtabRelease(sqlite3_vtab *pVtab, int iSavepoint) {
+  (void)pVtab, (void)iSavepoint;
+  return SQLITE_OK;
+}
+
+static int vtabRollbackTo(sqlite3_vtab *pVtab, int iSavepoint) {
+  return vtabMark(pVtab, iSavepoint, 1);
+}
+
 /* Without xCreate: eponymous only, so it can never be stored in a schema. */
 static const sqlite3_module vtabMethods = {
     .iVersion = 1,
@@ -528,6 +551,10 @@ static void vtabRegister(ChoirConn *pConn, ChoirErr *pErr, const ChoirTvf *pTvf,
       pBind->methods.xSync = vtabSync;
       pBind->methods.xCommit = vtabBegin;
       pBind->methods.xRollback = vtabRollback;
+      pBind->methods.iVersion = 2;
+      pBind->methods.xSavepoint = vtabSavepoint;
+      pBind->methods.xRelease = vtabRelease;
+      pBind->methods.xRollbackTo = vtabRollbackTo;
     }
   }
   choirConnRef(pConn); /* vtabUnbind runs on failure too */

@@ -112,6 +112,10 @@ CHOIR_PRIVATE void choirHttpStart(ChoirHttp *);
 /* Until one of ap[0..n) that was not given before is done: its index, its
 ** failure in ->err; -1 when none is left. An interrupt ends them all. */
 CHOIR_PRIVATE int choirHttpWait(ChoirConn *, ChoirHttp **ap, int n);
+/* Started, goes on a little: until xWrite was given something or a tick has
+** passed. 0: it is done, as choirHttpWait says. What is not asked for stays in
+** the socket, so a reply of any length is read at the caller's pace. */
+CHOIR_PRIVATE int choirHttpStep(ChoirHttp *);
 /* A header of the reply, sqlite3_malloc'd, or NULL; sticky in p->err. */
 CHOIR_PRIVATE char *choirHttpReply(ChoirHttp *, const char *zName);
 /* Stops it if need be and releases everything. */

@@ -676,30 +676,43 @@ static int runReady(ChoirHttp **ap, int n, int *pnLive, i64 *piNextMs) {
   return -1;
 }
 
-CHOIR_PRIVATE int choirHttpWait(ChoirConn *pConn, ChoirHttp **ap, int n) {
-  for (;;) {
-    ChoirErr err = {0, NULL};
-    i64 iNextMs, nMs;
-    int nLive, j, i = runReady(ap, n, &nLive, &iNextMs);
-    if (i >= 0 || nLive == 0) {
-      return i;
-    }
-    nMs = iNextMs - choirMonotonic();
-    choirHttpWirePoll(pConn, &err, (int)(nMs < 1 ? 1 : nMs));
-    if (err.rc == SQLITE_OK && choirInterrupted(pConn)) {
-      choirErrSet(&err, SQLITE_INTERRUPT, "interrupted");
-    }
-    for (j = 0; err.rc != SQLITE_OK && j < n; j++) {
-      if ((ap[j]->eState == RUN_WIRE || ap[j]->eState == RUN_PAUSE) &&
-          !(err.rc == SQLITE_INTERRUPT &&
-            (ap[j]->mFlags & CHOIR_HTTP_CLEANUP))) {
-        ap[j]->err.rc = err.rc;
-        ap[j]->err.zMsg = err.zMsg ? sqlite3_mprintf("%s", err.zMsg) : NULL;
-        runFinish(ap[j]);
-      }
-    }
-    choirErrClear(&err);
+/* One turn of all: 0 when *piDone says which is done, or -1: none is left. */
+static int runTurn(ChoirConn *pConn, ChoirHttp **ap, int n, int *piDone) {
+  ChoirErr err = {0, NULL};
+  i64 iNextMs, nMs;
+  int nLive, j;
+  *piDone = runReady(ap, n, &nLive, &iNextMs);
+  if (*piDone >= 0 || nLive == 0) {
+    return 0;
   }
+  nMs = iNextMs - choirMonotonic();
+  choirHttpWirePoll(pConn, &err, (int)(nMs < 1 ? 1 : nMs));
+  if (err.rc == SQLITE_OK && choirInterrupted(pConn)) {
+    choirErrSet(&err, SQLITE_INTERRUPT, "interrupted");
+  }
+  for (j = 0; err.rc != SQLITE_OK && j < n; j++) {
+    if ((ap[j]->eState == RUN_WIRE || ap[j]->eState == RUN_PAUSE) &&
+        !(err.rc == SQLITE_INTERRUPT && (ap[j]->mFlags & CHOIR_HTTP_CLEANUP))) {
+      ap[j]->err.rc = err.rc;
+      ap[j]->err.zMsg = err.zMsg ? sqlite3_mprintf("%s", err.zMsg) : NULL;
+      runFinish(ap[j]);
+    }
+  }
+  choirErrClear(&err);
+  return 1;
+}
+
+CHOIR_PRIVATE int choirHttpWait(ChoirConn *pConn, ChoirHttp **ap, int n) {
+  int i;
+  while (runTurn(pConn, ap, n, &i)) {
+    /* until one is done */
+  }
+  return i;
+}
+
+CHOIR_PRIVATE int choirHttpStep(ChoirHttp *p) {
+  int i;
+  return runTurn(p->pConn, &p, 1, &i);
 }
 
 CHOIR_PRIVATE void choirHttpRun(ChoirHttp *p, ChoirErr *pErr) {

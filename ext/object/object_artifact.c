@@ -640,6 +640,7 @@ typedef struct ArtifactSweep {
   i64 nByte;   /* of orphans */
   i64 nDeleted;
   i64 nForbidden; /* the store refused to delete */
+  i64 nUpload;    /* unfinished uploads that were removed */
   u8 bListed;
   ChoirBuf gone; /* names to delete, each with its NUL */
 } ArtifactSweep;
@@ -752,8 +753,9 @@ static void artifactSweepDelete(ArtifactSweep *p) {
 **   older_ms  INTEGER, milliseconds, 0 or more; default: delete nothing
 **
 ** Gives a JSON object: objects, orphans, bytes (of orphans), deleted, forbidden
-** (the store allows no deletion; their tombstones stay), listed (0: the store
-** allows no listing; then only tombstones were looked at).
+** (the store allows no deletion; their tombstones stay), uploads (that broke off
+** and were removed), listed (0: the store allows no listing; then only
+** tombstones were looked at).
 **
 ** NULL: means the default.
 ** Errors: no place or no user is configured; the store cannot be reached.
@@ -786,11 +788,16 @@ static void artifactSweep(ChoirCall *p) {
     choirErrClear(&err);
     artifactSweepTombstones(&run);
     artifactSweepDelete(&run);
+    if (run.bListed && run.iBefore >= 0 && p->err.rc == SQLITE_OK) {
+      run.nUpload =
+          choirObjectSweepUploads(run.place.pStore, &p->err, run.iBefore);
+    }
     choirBufPrintf(&b,
                    "{\"objects\":%lld,\"orphans\":%lld,\"bytes\":%lld,"
-                   "\"deleted\":%lld,\"forbidden\":%lld,\"listed\":%d}",
+                   "\"deleted\":%lld,\"forbidden\":%lld,\"uploads\":%lld,"
+                   "\"listed\":%d}",
                    run.nObject, run.nOrphan, run.nByte, run.nDeleted,
-                   run.nForbidden, run.bListed);
+                   run.nForbidden, run.nUpload, run.bListed);
     if (p->err.rc == SQLITE_OK) {
       choirBufResult(&b, p->pCtx);
     }

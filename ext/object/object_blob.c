@@ -523,6 +523,7 @@ static const ChoirModule blobList = {
     NULL,
     NULL,
     NULL,
+    NULL,
     NULL};
 
 /*
@@ -557,6 +558,7 @@ static const ChoirModule blobModule = {
     blobPlan,
     blobRowid,
     blobWrite,
+    NULL,
     NULL,
     NULL};
 

@@ -69,6 +69,9 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "qdrant_init": "",
     "qdrant_ping": "",
     "qdrant_upsert": "'a', 0, 'evil'",
+    "libsql_batch": "'http://127.0.0.1:{port}', '[\"SELECT 1\"]'",
+    "libsql_pull": "'http://127.0.0.1:{port}', 'evil', 'evil'",
+    "libsql_push": "'http://127.0.0.1:{port}', 'user_settings', 'evil'",
 }
 REQUESTS = [n for n in CALLS if "{port}" in CALLS[n] or n[:7] == "qdrant_"]
 CALLS = {k: v if "{folder}" in v or "{port}" in v else

@@ -15,6 +15,7 @@ from conftest import ROOT
 from s3_server import arm
 
 MIB = 1 << 20
+FULL = os.environ.get("CHOIR_OBJECT_FULL")  # read before it is taken away
 BIG = bytes(range(256)) * 5000  # 1,280,000 bytes
 TEXT = "the quick brown fox. " * 60_000  # 1,260,000 bytes
 
@@ -442,7 +443,7 @@ while True:
 @pytest.mark.inprocess
 def test_a_flush_that_is_killed_loses_nothing(tmp_path, open_db):
     """kill -9 at random moments: content is here or there, always whole."""
-    rounds = 200 if os.environ.get("CHOIR_OBJECT_FULL") else 6
+    rounds = 200 if FULL else 6
     (tmp_path / "store").mkdir()
     place = Place(f"file://{tmp_path}/store", tmp_path / "store")
     db = place.settle(open_db(tmp_path / "ws.db", init=True))
