@@ -563,9 +563,8 @@ CHOIR_PRIVATE void choirLibOpen(ChoirErr *, const ChoirLib *, void *pTable);
 CHOIR_PRIVATE const ChoirSecret *
 choirSecretFor(ChoirConn *, ChoirErr *, const char *zType, const char *zUrl);
 /* Of this type and name, or NULL. */
-CHOIR_PRIVATE const ChoirSecret *choirSecretNamed(ChoirConn *, ChoirErr *,
-                                                  const char *zType,
-                                                  const char *zName);
+CHOIR_PRIVATE const ChoirSecret *
+choirSecretNamed(ChoirConn *, ChoirErr *, const char *zType, const char *zName);
 /* A field's value (provider env: the variable's), NULL when absent. */
 CHOIR_PRIVATE const char *choirSecretGet(const ChoirSecret *, const char *zKey);
 /* Field i, {"a":{"b":1}} being a.b; 0 past the last. */

@@ -62,8 +62,8 @@ CHOIR_PRIVATE void choirLibsqlColumnsFree(ChoirLibsqlColumns *p) {
   memset(p, 0, sizeof(*p));
 }
 
-static void tableColumn(ChoirErr *pErr, ChoirLibsqlColumns *p,
-                        const ChoirHranaRow *pRow) {
+static void farTableColumn(ChoirErr *pErr, ChoirLibsqlColumns *p,
+                           const ChoirHranaRow *pRow) {
   const char *zName = choirHranaText(pRow, 0);
   const char *zType = choirHranaText(pRow, 1);
   ChoirLibsqlColumn *pCol;
@@ -123,7 +123,7 @@ CHOIR_PRIVATE void choirLibsqlDescribe(ChoirConn *pConn, ChoirErr *pErr,
                  arg.a, 1);
   choirHranaBegin(&stream, &stmt);
   while (choirHranaNext(&stream, &row)) {
-    tableColumn(pErr, p, &row);
+    farTableColumn(pErr, p, &row);
   }
   if (p->nPk != 1 || p->bNoRowid) {
     p->iKey = -1;
@@ -137,7 +137,7 @@ CHOIR_PRIVATE void choirLibsqlDescribe(ChoirConn *pConn, ChoirErr *pErr,
 /* -------------------------------------------------------------- open, close */
 
 /* A name of the rowid that no column has. */
-static const char *tableRowid(const ChoirLibsqlColumns *p) {
+static const char *farTableRowid(const ChoirLibsqlColumns *p) {
   static const char *const az[] = {"rowid", "_rowid_", "oid"};
   int i, j;
   for (i = 0; i < 3; i++) {
@@ -151,8 +151,8 @@ static const char *tableRowid(const ChoirLibsqlColumns *p) {
   return p->iKey >= 0 ? p->a[p->iKey].zName : NULL;
 }
 
-static void tableOpen(ChoirTable *pTable, ChoirErr *pErr, int nArg,
-                      char **azArg, ChoirBuf *pColumns) {
+static void farTableOpen(ChoirTable *pTable, ChoirErr *pErr, int nArg,
+                         char **azArg, ChoirBuf *pColumns) {
   LibsqlTable *p = (LibsqlTable *)pTable;
   int i;
   if (nArg < 1 || nArg > 2) {
@@ -170,7 +170,7 @@ static void tableOpen(ChoirTable *pTable, ChoirErr *pErr, int nArg,
     choirErrSet(pErr, SQLITE_ERROR, "the database has no table '%s'",
                 p->zTable);
   }
-  p->zRowid = p->cols.bNoRowid ? NULL : tableRowid(&p->cols);
+  p->zRowid = p->cols.bNoRowid ? NULL : farTableRowid(&p->cols);
   for (i = 0; i < p->cols.n; i++) {
     choirBufText(pColumns, i ? ", " : "");
     choirLibsqlName(pColumns, p->cols.a[i].zName);
@@ -179,7 +179,7 @@ static void tableOpen(ChoirTable *pTable, ChoirErr *pErr, int nArg,
   pTable->nCol = p->cols.n;
 }
 
-static void tableClose(ChoirTable *pTable) {
+static void farTableClose(ChoirTable *pTable) {
   LibsqlTable *p = (LibsqlTable *)pTable;
   choirLibsqlColumnsFree(&p->cols);
   choirBufFree(&p->writes);
@@ -191,7 +191,7 @@ static void tableClose(ChoirTable *pTable) {
 /* -------------------------------------------------------------------- plan */
 
 /* The operator of a constraint as SQL, or NULL. */
-static const char *planOperator(int op) {
+static const char *farPlanOperator(int op) {
   switch (op) {
   case SQLITE_INDEX_CONSTRAINT_EQ:
     return " = \2";
@@ -214,7 +214,7 @@ static const char *planOperator(int op) {
   }
 }
 
-static void planColumn(const LibsqlTable *p, ChoirBuf *pSql, int iColumn) {
+static void farPlanColumn(const LibsqlTable *p, ChoirBuf *pSql, int iColumn) {
   if (iColumn >= 0 && iColumn < p->cols.n) {
     choirLibsqlName(pSql, p->cols.a[iColumn].zName);
   } else {
@@ -222,17 +222,17 @@ static void planColumn(const LibsqlTable *p, ChoirBuf *pSql, int iColumn) {
   }
 }
 
-static int planIsKey(const LibsqlTable *p, int iColumn) {
+static int farPlanIsKey(const LibsqlTable *p, int iColumn) {
   return iColumn < 0 || iColumn == p->cols.iKey;
 }
 
 /* WHERE. 1: every constraint is in it; *pbOne: one row at most. */
-static int planWhere(const LibsqlTable *p, sqlite3_index_info *pInfo,
-                     ChoirBuf *pSql, int *pnValue, int *pnEq, int *pbOne) {
+static int farPlanWhere(const LibsqlTable *p, sqlite3_index_info *pInfo,
+                        ChoirBuf *pSql, int *pnValue, int *pnEq, int *pbOne) {
   int i, nTerm = 0, bAll = 1;
   for (i = 0; i < pInfo->nConstraint; i++) {
     const struct sqlite3_index_constraint *pCons = &pInfo->aConstraint[i];
-    const char *zOp = planOperator(pCons->op);
+    const char *zOp = farPlanOperator(pCons->op);
     int bIn;
     if (pCons->op == SQLITE_INDEX_CONSTRAINT_LIMIT ||
         pCons->op == SQLITE_INDEX_CONSTRAINT_OFFSET) {
@@ -247,7 +247,7 @@ static int planWhere(const LibsqlTable *p, sqlite3_index_info *pInfo,
     bIn =
         pCons->op == SQLITE_INDEX_CONSTRAINT_EQ && sqlite3_vtab_in(pInfo, i, 1);
     choirBufText(pSql, nTerm++ ? " AND " : " WHERE ");
-    planColumn(p, pSql, pCons->iColumn);
+    farPlanColumn(p, pSql, pCons->iColumn);
     choirBufText(pSql, strchr(zOp, '\2') ? " COLLATE BINARY" : "");
     choirBufText(pSql, bIn ? " IN (\1)" : zOp);
     if (strchr(zOp, '\2')) {
@@ -255,12 +255,13 @@ static int planWhere(const LibsqlTable *p, sqlite3_index_info *pInfo,
     }
     *pnEq += pCons->op == SQLITE_INDEX_CONSTRAINT_EQ;
     *pbOne |= pCons->op == SQLITE_INDEX_CONSTRAINT_EQ && !bIn &&
-              planIsKey(p, pCons->iColumn);
+              farPlanIsKey(p, pCons->iColumn);
   }
   return bAll;
 }
 
-static void planLimit(sqlite3_index_info *pInfo, ChoirBuf *pSql, int *pnValue) {
+static void farPlanLimit(sqlite3_index_info *pInfo, ChoirBuf *pSql,
+                         int *pnValue) {
   int i, iLimit = -1, iOffset = -1, bUsable = 1;
   for (i = 0; i < pInfo->nConstraint; i++) {
     if (pInfo->aConstraint[i].op == SQLITE_INDEX_CONSTRAINT_LIMIT) {
@@ -282,8 +283,8 @@ static void planLimit(sqlite3_index_info *pInfo, ChoirBuf *pSql, int *pnValue) {
   }
 }
 
-static void tablePlan(ChoirTable *pTable, ChoirErr *pErr,
-                      sqlite3_index_info *pInfo, int *pnValue, int *piPlan) {
+static void farTablePlan(ChoirTable *pTable, ChoirErr *pErr,
+                         sqlite3_index_info *pInfo, int *pnValue, int *piPlan) {
   LibsqlTable *p = (LibsqlTable *)pTable;
   ChoirBuf sql;
   int i, bAll, nEq = 0, bOne = 0, bOrdered;
@@ -294,24 +295,24 @@ static void tablePlan(ChoirTable *pTable, ChoirErr *pErr,
     int bUsed = (pInfo->colUsed >> (i < 63 ? i : 63) & 1) != 0;
     choirBufText(&sql, ", ");
     if (bUsed) {
-      planColumn(p, &sql, i);
+      farPlanColumn(p, &sql, i);
     } else {
       choirBufText(&sql, "NULL");
     }
   }
   choirBufText(&sql, " FROM ");
   choirLibsqlName(&sql, p->zTable);
-  bAll = planWhere(p, pInfo, &sql, pnValue, &nEq, &bOne);
+  bAll = farPlanWhere(p, pInfo, &sql, pnValue, &nEq, &bOne);
   bOrdered = pInfo->nOrderBy == 1 && p->zRowid &&
-             planIsKey(p, pInfo->aOrderBy[0].iColumn);
+             farPlanIsKey(p, pInfo->aOrderBy[0].iColumn);
   if (bOrdered) {
     choirBufText(&sql, " ORDER BY ");
-    planColumn(p, &sql, pInfo->aOrderBy[0].iColumn);
+    farPlanColumn(p, &sql, pInfo->aOrderBy[0].iColumn);
     choirBufText(&sql, pInfo->aOrderBy[0].desc ? " DESC" : "");
     pInfo->orderByConsumed = 1;
   }
   if (bAll && (pInfo->nOrderBy == 0 || bOrdered)) {
-    planLimit(pInfo, &sql, pnValue);
+    farPlanLimit(pInfo, &sql, pnValue);
   }
   pInfo->estimatedRows = bOne ? 1 : nEq ? 100 : 100000;
   pInfo->estimatedCost = 1000.0 + (double)pInfo->estimatedRows;
@@ -324,7 +325,7 @@ static void tablePlan(ChoirTable *pTable, ChoirErr *pErr,
 
 /* -------------------------------------------------------------------- read */
 
-static void tableReset(ChoirCursor *pCur) {
+static void farTableReset(ChoirCursor *pCur) {
   LibsqlCursor *p = (LibsqlCursor *)pCur;
   if (p->bOpen) {
     choirHranaClose(&p->stream);
@@ -334,8 +335,8 @@ static void tableReset(ChoirCursor *pCur) {
 }
 
 /* The values of an IN list. */
-static void readIn(ChoirErr *pErr, sqlite3_value *pList, ChoirBuf *pSql,
-                   ChoirBuf *pArgs) {
+static void farReadIn(ChoirErr *pErr, sqlite3_value *pList, ChoirBuf *pSql,
+                      ChoirBuf *pArgs) {
   sqlite3_value *v = NULL;
   int n = 0, rc = sqlite3_vtab_in_first(pList, &v);
   for (; rc == SQLITE_OK && v; rc = sqlite3_vtab_in_next(pList, &v)) {
@@ -349,7 +350,7 @@ static void readIn(ChoirErr *pErr, sqlite3_value *pList, ChoirBuf *pSql,
 }
 
 /* The plan's query with its values. */
-static void readStmt(ChoirCursor *pCur, ChoirBuf *pStmt) {
+static void farReadStmt(ChoirCursor *pCur, ChoirBuf *pStmt) {
   const char *z = pCur->zPlan;
   ChoirBuf sql, args;
   int iValue = 0;
@@ -362,7 +363,7 @@ static void readStmt(ChoirCursor *pCur, ChoirBuf *pStmt) {
     if (*z && iValue < pCur->nValue) {
       sqlite3_value *v = pCur->apValue[iValue++];
       if (*z == '\1') {
-        readIn(&pCur->err, v, &sql, &args);
+        farReadIn(&pCur->err, v, &sql, &args);
       } else {
         choirBufText(&sql, "?");
         choirBufText(&args, args.n ? "," : "");
@@ -376,39 +377,39 @@ static void readStmt(ChoirCursor *pCur, ChoirBuf *pStmt) {
   choirBufFree(&args);
 }
 
-static void tableSync(ChoirTable *pTable, ChoirErr *pErr);
+static void farTableSync(ChoirTable *pTable, ChoirErr *pErr);
 
-static void tableNext(ChoirCursor *pCur) {
+static void farTableNext(ChoirCursor *pCur) {
   LibsqlCursor *p = (LibsqlCursor *)pCur;
   pCur->bEof = (u8)!choirHranaNext(&p->stream, &p->row);
 }
 
-static void tableFilter(ChoirCursor *pCur) {
+static void farTableFilter(ChoirCursor *pCur) {
   LibsqlCursor *p = (LibsqlCursor *)pCur;
   LibsqlTable *pTable = (LibsqlTable *)pCur->base.pVtab;
   ChoirErr *pErr = &pCur->err;
   ChoirBuf stmt;
-  tableSync(&pTable->base, pErr);
+  farTableSync(&pTable->base, pErr);
   choirBufInit(&stmt, pErr, 2 * CHOIR_HRANA_STEPS);
   choirHranaRowInit(&p->row, pCur->pConn);
   choirHranaOpen(&p->stream, pCur->pConn, pErr, pTable->zWhere);
   p->bOpen = 1;
   if (pErr->rc == SQLITE_OK) {
-    readStmt(pCur, &stmt);
+    farReadStmt(pCur, &stmt);
     choirHranaBegin(&p->stream, &stmt);
-    tableNext(pCur);
+    farTableNext(pCur);
   }
   choirBufFree(&stmt);
 }
 
-static void tableValue(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
+static void farTableValue(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
   LibsqlCursor *p = (LibsqlCursor *)pCur;
   if (!sqlite3_vtab_nochange(pCtx)) {
     choirHranaResult(&p->row, &pCur->err, pCtx, i + 1);
   }
 }
 
-static i64 tableRow(ChoirCursor *pCur) {
+static i64 farTableRow(ChoirCursor *pCur) {
   LibsqlTable *pTable = (LibsqlTable *)pCur->base.pVtab;
   return pTable->zRowid ? choirHranaInt(&((LibsqlCursor *)pCur)->row, 0)
                         : pCur->iRow + 1;
@@ -416,15 +417,15 @@ static i64 tableRow(ChoirCursor *pCur) {
 
 /* ------------------------------------------------------------------- write */
 
-static void writeArg(ChoirBuf *pArgs, sqlite3_value *v) {
+static void farWriteArg(ChoirBuf *pArgs, sqlite3_value *v) {
   choirBufText(pArgs, pArgs->n ? "," : "");
   choirHranaValue(pArgs, v);
 }
 
 /* INSERT: a column that is NULL is left out, so that the remote default counts.
  */
-static void writeInsert(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
-                        sqlite3_value **apValue, i64 *piRowid) {
+static void farWriteInsert(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
+                           sqlite3_value **apValue, i64 *piRowid) {
   int eMode = sqlite3_vtab_on_conflict(p->base.pConn->db);
   int i, n = 0;
   int bRowid = sqlite3_value_type(apValue[1]) != SQLITE_NULL && p->zRowid &&
@@ -435,7 +436,7 @@ static void writeInsert(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
   choirLibsqlName(pSql, p->zTable);
   if (bRowid) {
     choirBufPrintf(pSql, "(%s", p->zRowid);
-    writeArg(pArgs, apValue[1]);
+    farWriteArg(pArgs, apValue[1]);
     n++;
   }
   for (i = 0; i < p->cols.n; i++) {
@@ -443,7 +444,7 @@ static void writeInsert(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
     if (sqlite3_value_type(v) != SQLITE_NULL && !p->cols.a[i].bGenerated) {
       choirBufText(pSql, n++ ? "," : "(");
       choirLibsqlName(pSql, p->cols.a[i].zName);
-      writeArg(pArgs, v);
+      farWriteArg(pArgs, v);
       if (i == p->cols.iKey) {
         *piRowid = sqlite3_value_int64(v);
       }
@@ -457,8 +458,8 @@ static void writeInsert(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
 }
 
 /* UPDATE of the columns that the statement names; 0: of none. */
-static int writeUpdate(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
-                       sqlite3_value **apValue) {
+static int farWriteUpdate(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
+                          sqlite3_value **apValue) {
   int i, n = 0;
   choirBufText(pSql, "UPDATE ");
   choirLibsqlName(pSql, p->zTable);
@@ -466,7 +467,7 @@ static int writeUpdate(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
   if (p->cols.iKey < 0 &&
       sqlite3_value_int64(apValue[0]) != sqlite3_value_int64(apValue[1])) {
     choirBufPrintf(pSql, "%s=?", p->zRowid);
-    writeArg(pArgs, apValue[1]);
+    farWriteArg(pArgs, apValue[1]);
     n++;
   }
   for (i = 0; i < p->cols.n; i++) {
@@ -474,16 +475,16 @@ static int writeUpdate(LibsqlTable *p, ChoirBuf *pSql, ChoirBuf *pArgs,
       choirBufText(pSql, n++ ? "," : "");
       choirLibsqlName(pSql, p->cols.a[i].zName);
       choirBufText(pSql, "=?");
-      writeArg(pArgs, apValue[2 + i]);
+      farWriteArg(pArgs, apValue[2 + i]);
     }
   }
   choirBufPrintf(pSql, " WHERE %s=?", p->zRowid);
-  writeArg(pArgs, apValue[0]);
+  farWriteArg(pArgs, apValue[0]);
   return n;
 }
 
-static void tableWrite(ChoirTable *pTable, ChoirErr *pErr, int nValue,
-                       sqlite3_value **apValue, i64 *piRowid) {
+static void farTableWrite(ChoirTable *pTable, ChoirErr *pErr, int nValue,
+                          sqlite3_value **apValue, i64 *piRowid) {
   LibsqlTable *p = (LibsqlTable *)pTable;
   ChoirBuf sql, args;
   int bInsert = nValue > 1 && sqlite3_value_type(apValue[0]) == SQLITE_NULL;
@@ -497,14 +498,14 @@ static void tableWrite(ChoirTable *pTable, ChoirErr *pErr, int nValue,
   choirBufInit(&sql, pErr, CHOIR_BUF_SQL);
   choirBufInit(&args, pErr, CHOIR_HRANA_STEPS);
   if (bInsert) {
-    writeInsert(p, &sql, &args, apValue, piRowid);
+    farWriteInsert(p, &sql, &args, apValue, piRowid);
   } else if (nValue > 1) {
-    bDo = writeUpdate(p, &sql, &args, apValue);
+    bDo = farWriteUpdate(p, &sql, &args, apValue);
   } else {
     choirBufText(&sql, "DELETE FROM ");
     choirLibsqlName(&sql, p->zTable);
     choirBufPrintf(&sql, " WHERE %s=?", p->zRowid);
-    writeArg(&args, apValue[0]);
+    farWriteArg(&args, apValue[0]);
   }
   p->writes.pErr = pErr;
   if (bDo && pErr->rc == SQLITE_OK) {
@@ -516,14 +517,14 @@ static void tableWrite(ChoirTable *pTable, ChoirErr *pErr, int nValue,
   choirBufFree(&args);
 }
 
-static void tableRollback(ChoirTable *pTable) {
+static void farTableRollback(ChoirTable *pTable) {
   LibsqlTable *p = (LibsqlTable *)pTable;
   choirBufFree(&p->writes);
   p->nWrite = 0;
 }
 
 /* What waits is sent. */
-static void tableSync(ChoirTable *pTable, ChoirErr *pErr) {
+static void farTableSync(ChoirTable *pTable, ChoirErr *pErr) {
   LibsqlTable *p = (LibsqlTable *)pTable;
   ChoirHrana stream;
   if (p->nWrite == 0 || pErr->rc != SQLITE_OK) {
@@ -534,11 +535,11 @@ static void tableSync(ChoirTable *pTable, ChoirErr *pErr) {
     choirHranaBatch(&stream, &p->writes, p->nWrite, 1, NULL);
   }
   choirHranaClose(&stream);
-  tableRollback(pTable); /* sent, or refused as a whole */
+  farTableRollback(pTable); /* sent, or refused as a whole */
 }
 
-static void tableSavepoint(ChoirTable *pTable, ChoirErr *pErr, int iSavepoint,
-                           int bBack) {
+static void farTableSavepoint(ChoirTable *pTable, ChoirErr *pErr,
+                              int iSavepoint, int bBack) {
   LibsqlTable *p = (LibsqlTable *)pTable;
   if (iSavepoint < 0) {
     return;
@@ -591,16 +592,16 @@ static void tableSavepoint(ChoirTable *pTable, ChoirErr *pErr, int iSavepoint,
 */
 static const ChoirModule libsqlModule = {
     .tvf = {"libsql", NULL, 0, 0, 0, CHOIR_EFFECT, 0, sizeof(LibsqlCursor),
-            tableFilter, tableNext, tableValue, tableReset},
+            farTableFilter, farTableNext, farTableValue, farTableReset},
     .nTable = (int)sizeof(LibsqlTable),
-    .xOpen = tableOpen,
-    .xClose = tableClose,
-    .xPlan = tablePlan,
-    .xRowid = tableRow,
-    .xWrite = tableWrite,
-    .xSync = tableSync,
-    .xRollback = tableRollback,
-    .xSavepoint = tableSavepoint,
+    .xOpen = farTableOpen,
+    .xClose = farTableClose,
+    .xPlan = farTablePlan,
+    .xRowid = farTableRow,
+    .xWrite = farTableWrite,
+    .xSync = farTableSync,
+    .xRollback = farTableRollback,
+    .xSavepoint = farTableSavepoint,
 };
 
 CHOIR_PRIVATE void choirLibsqlTableRegister(ChoirConn *pConn, ChoirErr *pErr) {
