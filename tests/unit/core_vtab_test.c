@@ -111,7 +111,8 @@ static const ChoirModule rowsModule = {{"unit_rows", "v, twice, first HIDDEN",
                                        rowsRowid,
                                        rowsWrite,
                                        rowsSync,
-                                       rowsRollback};
+                                       rowsRollback,
+                                       NULL};
 
 /* The same, but no table-valued function and not writable. */
 static const ChoirModule readModule = {{"unit_read", NULL, 0, 0, 0, CHOIR_READ,
@@ -120,6 +121,7 @@ static const ChoirModule readModule = {{"unit_read", NULL, 0, 0, 0, CHOIR_READ,
                                        0,
                                        rowsOpen,
                                        rowsClose,
+                                       NULL,
                                        NULL,
                                        NULL,
                                        NULL,
