@@ -121,7 +121,7 @@ typedef struct ChoirLogTrigger {
   char *zSql; /* what follows CREATE TRIGGER, the name first */
 } ChoirLogTrigger;
 
-#define CHOIR_LOG_TRIGGERS 10 /* at most, for one table */
+#define CHOIR_LOG_TRIGGERS 11 /* at most, for one table */
 /* The last part of the name of the i-th kind of trigger. */
 CHOIR_PRIVATE const char *choirLogEvent(int i);
 

@@ -397,35 +397,37 @@ static void logInsert(ChoirBuf *b, const ChoirLogShape *p) {
   choirBufText(b, ";END");
 }
 
-/* A changed key: the row of the old one is gone, that of the new one came. */
 static void logUpdate(ChoirBuf *b, const ChoirLogShape *p) {
-  ChoirBuf bStay;
-  choirBufInit(&bStay, b->pErr, CHOIR_BUF_SQL);
-  logSameKey(&bStay, p, "OLD", "NEW");
   choirBufText(b, "AFTER UPDATE");
   choirLogOf(b, p, 5);
-  choirBufPrintf(b, " ON %s WHEN NOT(", p->zTable);
+  choirBufPrintf(b, " ON %s WHEN ", p->zTable);
+  logSameKey(b, p, "OLD", "NEW");
+  choirBufText(b, " AND NOT(");
   choirLogUnchanged(b, p);
+  choirBufText(b, ") BEGIN " LOG_INTO);
+  logEntry(b, p, p->pSpec->zUpdate, "NEW", LOG_CHANGE);
+  logFind(b, p, "NEW", 0);
+  choirBufText(b, ";END");
+}
+
+/* A changed key: the row of the old one is gone, that of the new one came. */
+static void logRekey(ChoirBuf *b, const ChoirLogShape *p) {
+  choirBufText(b, "AFTER UPDATE");
+  choirLogOf(b, p, 1);
+  choirBufPrintf(b, " ON %s WHEN NOT(", p->zTable);
+  logSameKey(b, p, "OLD", "NEW");
   choirBufText(b, ") BEGIN ");
   if (p->nIdx) {
     logCrossOut(b, p);
-    choirBufPrintf(b, " AND NOT(%s);", bStay.a);
+    choirBufText(b, ";");
   }
   choirBufText(b, LOG_INTO);
   logEntry(b, p, p->pSpec->zDelete, "OLD", LOG_BARE);
   logFind(b, p, "OLD", 1);
-  choirBufPrintf(b, ";" LOG_INTO "SELECT CASE WHEN %s THEN ", bStay.a);
-  logType(b, p->pSpec->zUpdate, "NEW");
-  choirBufText(b, " ELSE ");
-  logType(b, p->pSpec->zInsert, "NEW");
-  choirBufText(b, " END,");
-  logPayload(b, p, "NEW", LOG_CHANGE);
-  choirBufPrintf(b, ",%Q,", p->pSpec->zTable);
-  logKey(b, p, "NEW");
-  choirBufText(b, " WHERE ");
+  choirBufText(b, ";" LOG_INTO);
+  logEntry(b, p, p->pSpec->zInsert, "NEW", LOG_CHANGE);
   logFind(b, p, "NEW", 0);
   choirBufText(b, ";END");
-  choirBufFree(&bStay);
 }
 
 static void logDelete(ChoirBuf *b, const ChoirLogShape *p) {
@@ -518,6 +520,7 @@ static const struct {
 } aLogEvent[CHOIR_LOG_TRIGGERS] = {
     {"insert", logInsert, LOG_ALWAYS},
     {"update", logUpdate, LOG_ALWAYS},
+    {"rekey", logRekey, LOG_ALWAYS},
     {"delete", logDelete, LOG_ALWAYS},
     {"displaced", logDisplaced, LOG_CANDIDATES},
     {"foresee_insert", logForeseeInsert, LOG_CANDIDATES},

@@ -23,6 +23,7 @@ typedef struct Watch {
   ChoirLogPlan plan; /* the tables that it reads */
   u8 aHash[32];
   i64 nRow;
+  i64 iTold;  /* the row of the last poll that told it; -1: none */
   u8 bKnown;  /* a result has been seen */
   u8 bPlan;   /* plan is that of the schema as it is */
   u8 bListed; /* its view is there */
@@ -84,8 +85,9 @@ static const char *watchLabel(ChoirErr *pErr, sqlite3_value *v) {
 ** NULL: an error for label; a NULL sql removes the watch.
 ** Errors: SQL that SQLite does not take for a view.
 **
-** > SELECT watch_define('activePersona$', 'SELECT name, memories FROM active_persona')
-** = {"label":"activePersona$","tables":["personas","memories"]}
+** > SELECT length(watch_define('activePersona$', 'SELECT name, memories FROM active_persona'));
+** > SELECT label, rows FROM watch_poll
+** = activePersona$|0
 ** > SELECT watch_define('two words', 'SELECT 1')
 ** ! watch_define: label must be 1 to 64 of A-Z, a-z, 0-9, _, ., :, $ and -, got 'two words'
 */
@@ -353,8 +355,9 @@ static void watchPlan(ChoirConn *pConn, ChoirErr *pErr, Watch *pWatch) {
   sqlite3_free(z);
 }
 
-static void watchRow(ChoirCursor *p, const Watch *pWatch) {
+static void watchRow(ChoirCursor *p, Watch *pWatch) {
   char z[65];
+  pWatch->iTold = p->rows.nCell / 3;
   choirHex(pWatch->aHash, 32, z);
   choirRowText(p, pWatch->zLabel);
   choirRowText(p, z);
@@ -410,9 +413,6 @@ static void watchLook(ChoirCursor *p, WatchState *pState) {
       watchRow(p, pWatch);
     }
   }
-  for (i = 0; i < pState->n && p->err.rc != SQLITE_OK; i++) {
-    pState->a[i].bKnown = 0; /* what changed has not been told */
-  }
   pState->iData = iData;
   pState->iSchema = iSchema;
   /* What was seen of an open transaction may be rolled back without a trace. */
@@ -425,7 +425,8 @@ static void watchLook(ChoirCursor *p, WatchState *pState) {
 ** SQL: watch_poll([timeout_ms]) -> TABLE(label, hash, rows)
 **
 ** The watches whose result is another than this connection saw last, all of them
-** the first time: SHA-256 of the new result and its number of rows. With a
+** the first time: SHA-256 of the new result and its number of rows. What was not
+** fetched to the end is told again. With a
 ** timeout it waits for a commit of another connection when nothing has changed;
 ** in a database that is not in WAL mode that keeps others from committing, so use
 ** watch_wait() there.
@@ -435,7 +436,7 @@ static void watchLook(ChoirCursor *p, WatchState *pState) {
 ** NULL: a NULL timeout_ms is 0.
 ** Errors: a view that no longer works; interrupted.
 **
-** > SELECT watch_define('themes', 'SELECT setting_value FROM user_settings');
+** > SELECT length(watch_define('themes', 'SELECT setting_value FROM user_settings'));
 ** > SELECT label, rows FROM watch_poll;
 ** > SELECT setting_set('theme', 'dark');
 ** > SELECT label, rows FROM watch_poll
@@ -491,6 +492,22 @@ static void watchVersions(ChoirCursor *p) {
                        " tbl IS NOT NULL GROUP BY tbl ORDER BY tbl");
 }
 
+/* Rows that were not fetched (an error, a LIMIT) have not been told. */
+static void watchReset(ChoirCursor *p) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  WatchState *pState = choirState(p->pConn, &err, &watchState);
+  int i;
+  for (i = 0; pState && i < pState->n; i++) {
+    if (p->err.rc != SQLITE_OK ||
+        (p->iRow < p->rows.nCell / 3 && pState->a[i].iTold >= p->iRow)) {
+      pState->a[i].bKnown = 0;
+      pState->nChange = -1;
+    }
+    pState->a[i].iTold = -1;
+  }
+  choirErrClear(&err);
+}
+
 static const ChoirFunc aWatchFunc[] = {
     {"watch_define", 2, 2, CHOIR_WRITE, 0, watchDefineCall, NULL},
     {"watch_wait", 2, 2, CHOIR_READ, 0, watchWaitCall, NULL},
@@ -498,7 +515,7 @@ static const ChoirFunc aWatchFunc[] = {
 
 static const ChoirTvf aWatchTvf[] = {
     {"watch_poll", "label, hash, rows, timeout_ms HIDDEN", 3, 0, 1, CHOIR_READ,
-     0, 0, watchPoll, NULL, NULL, NULL},
+     0, 0, watchPoll, NULL, NULL, watchReset},
     {"log_versions", "tbl, version, changes", 3, 0, 0, CHOIR_READ, 0, 0,
      watchVersions, NULL, NULL, NULL},
 };

@@ -135,7 +135,8 @@ static const ChoirLogTrigger aLogFixed[] = {
      " (n<=NEW.n-32 OR n<NEW.n AND pk IS NEW.pk); END"},
     {"_choir_log_candidate_gone",
      "\"_choir_log_candidate_gone\" AFTER UPDATE OF gone ON"
-     " \"_choir_log_candidate\" BEGIN INSERT INTO action_log(action_type,"
+     " \"_choir_log_candidate\" BEGIN INSERT INTO "
+     "action_log(action_type,"
      "payload,tbl,pk) VALUES(NEW.action_type,NEW.payload,NEW.tbl,NEW.pk);"
      "DELETE FROM _choir_log_candidate WHERE n=NEW.n; END"},
 };

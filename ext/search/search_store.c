@@ -558,11 +558,13 @@ CHOIR_PRIVATE int choirSearchTrusted(ChoirConn *pConn, ChoirErr *pErr) {
              "SELECT count(*) FROM ~.sqlite_schema WHERE type='trigger'"
              " AND name IN ('_choir_log_artifacts_insert',"
              " '_choir_log_artifacts_update', '_choir_log_artifacts_delete',"
-             " '_choir_log_artifacts_displaced', '_choir_log_messages_insert',"
+             " '_choir_log_artifacts_displaced', '_choir_log_artifacts_rekey',"
+             " '_choir_log_messages_rekey', '_choir_log_memories_rekey',"
+             " '_choir_log_messages_insert',"
              " '_choir_log_messages_update', '_choir_log_messages_delete',"
              " '_choir_log_memories_insert', '_choir_log_memories_update',"
              " '_choir_log_memories_delete', '_choir_log_cursor_delete')",
-             0) == 11;
+             0) == 14;
 }
 
 CHOIR_PRIVATE i64 choirSearchCursor(ChoirConn *pConn, ChoirErr *pErr) {

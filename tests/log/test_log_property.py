@@ -353,10 +353,10 @@ def test_an_expression_index_is_refused_by_name(open_db, generator):
         " rowid, so that nothing tells its rows apart")
 
 
-def test_a_rowid_table_without_conflicts_gets_three_triggers(open_db, generator):
+def test_a_rowid_table_without_conflicts_gets_four_triggers(open_db, generator):
     d = open_db()
     d.load(generator)
     d.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
-    assert len(json.loads(d.one("SELECT test_triggers('t')"))) == 3
+    assert len(json.loads(d.one("SELECT test_triggers('t')"))) == 4
     d.run("CREATE UNIQUE INDEX ta ON t(a)")
-    assert len(json.loads(d.one("SELECT test_triggers('t')"))) == 6
+    assert len(json.loads(d.one("SELECT test_triggers('t')"))) == 7
