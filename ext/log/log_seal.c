@@ -258,7 +258,7 @@ CHOIR_PRIVATE void choirLogSealHold(ChoirConn *pConn, ChoirErr *pErr,
 ** The column synced is not sealed, for publishing changes it.
 **
 ** > SELECT log_record('A', '{}');
-** > SELECT json_extract(log_seal(), '$.records')
+** > SELECT log_seal() LIKE '{"batch":1,"records":1,"head":"%'
 ** = 1
 */
 static void sealCall(ChoirCall *p) {

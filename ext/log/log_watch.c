@@ -421,6 +421,28 @@ static void watchLook(ChoirCursor *p, WatchState *pState) {
                         : -1;
 }
 
+/* What stands in rows from iFrom on, or in none, has not been told. */
+static void watchUntold(WatchState *p, i64 iFrom) {
+  int i;
+  for (i = 0; i < p->n; i++) {
+    if (p->a[i].iTold >= iFrom) {
+      p->a[i].bKnown = 0;
+      p->nChange = -1;
+    }
+    p->a[i].iTold = -1;
+  }
+}
+
+/* Rows that were not fetched (an error, a LIMIT). */
+static void watchReset(ChoirCursor *p) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  WatchState *pState = choirState(p->pConn, &err, &watchState);
+  if (pState && p->rows.nCell) {
+    watchUntold(pState, p->iRow);
+  }
+  choirErrClear(&err);
+}
+
 /*
 ** SQL: watch_poll([timeout_ms]) -> TABLE(label, hash, rows)
 **
@@ -472,6 +494,9 @@ static void watchPoll(ChoirCursor *p) {
   if (pOwn) {
     choirConnUnref(pOwn);
   }
+  if (p->err.rc != SQLITE_OK) {
+    watchUntold(pState, 0);
+  }
 }
 
 /*
@@ -490,22 +515,6 @@ static void watchVersions(ChoirCursor *p) {
   p->pStmt = choirStmt(p->pConn, &p->err,
                        "SELECT tbl, max(seq), count(*) FROM ~.action_log WHERE"
                        " tbl IS NOT NULL GROUP BY tbl ORDER BY tbl");
-}
-
-/* Rows that were not fetched (an error, a LIMIT) have not been told. */
-static void watchReset(ChoirCursor *p) {
-  ChoirErr err = {SQLITE_OK, NULL};
-  WatchState *pState = choirState(p->pConn, &err, &watchState);
-  int i;
-  for (i = 0; pState && i < pState->n; i++) {
-    if (p->err.rc != SQLITE_OK ||
-        (p->iRow < p->rows.nCell / 3 && pState->a[i].iTold >= p->iRow)) {
-      pState->a[i].bKnown = 0;
-      pState->nChange = -1;
-    }
-    pState->a[i].iTold = -1;
-  }
-  choirErrClear(&err);
 }
 
 static const ChoirFunc aWatchFunc[] = {
