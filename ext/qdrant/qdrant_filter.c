@@ -109,7 +109,9 @@ static int filterIsNumber(sqlite3_value *v) {
          (e == SQLITE_FLOAT && isfinite(sqlite3_value_double(v)));
 }
 
-/* The server keeps integers but compares doubles: where these are no longer
+/* Eighteen digits, because SQLite's seventeen do not always give a double back.
+**
+** The server keeps integers but compares doubles: where these are no longer
 ** exact the interval is widened to the neighbours and closed. */
 static void filterRange(ChoirBuf *p, int eOp, double r) {
   int bWide = fabs(r) >= FILTER_EXACT;
@@ -117,12 +119,12 @@ static void filterRange(ChoirBuf *p, int eOp, double r) {
   double rHigh = bWide ? nextafter(r, INFINITY) : r;
   choirBufText(p, "\"range\":{");
   if (eOp == QDRANT_EQ) {
-    choirBufPrintf(p, "\"gte\":%!.17g,\"lte\":%!.17g", rLow, rHigh);
+    choirBufPrintf(p, "\"gte\":%!.18g,\"lte\":%!.18g", rLow, rHigh);
   } else if (eOp == QDRANT_LT || eOp == QDRANT_LE) {
-    choirBufPrintf(p, "\"%s\":%!.17g", eOp == QDRANT_LE || bWide ? "lte" : "lt",
+    choirBufPrintf(p, "\"%s\":%!.18g", eOp == QDRANT_LE || bWide ? "lte" : "lt",
                    rHigh);
   } else {
-    choirBufPrintf(p, "\"%s\":%!.17g", eOp == QDRANT_GE || bWide ? "gte" : "gt",
+    choirBufPrintf(p, "\"%s\":%!.18g", eOp == QDRANT_GE || bWide ? "gte" : "gt",
                    rLow);
   }
   choirBufText(p, "}");
@@ -388,7 +390,7 @@ static void filterValue(ChoirCall *p, ChoirBuf *pBuf, int iOp,
   } else if (e == SQLITE_INTEGER) {
     choirBufPrintf(pBuf, "%lld", sqlite3_value_int64(v));
   } else {
-    choirBufPrintf(pBuf, "%!.17g", sqlite3_value_double(v));
+    choirBufPrintf(pBuf, "%!.18g", sqlite3_value_double(v));
   }
 }
 

@@ -500,6 +500,16 @@ static void tableFilter(ChoirCursor *pCur) {
   tableNext(pCur);
 }
 
+/* SQLite tells the rows of the arms of an OR apart by it: the point's own. */
+static i64 tableRowid(ChoirCursor *pCur) {
+  const TableCursor *p = (TableCursor *)pCur;
+  u8 a[32];
+  i64 i;
+  choirSha256(p->hit.id.z ? p->hit.id.z : "", (u64)p->hit.id.n, a);
+  memcpy(&i, a, sizeof(i));
+  return i;
+}
+
 static void tableReset(ChoirCursor *pCur) {
   TableCursor *p = (TableCursor *)pCur;
   choirQdrantScanFree(&p->scan);
@@ -702,7 +712,8 @@ static const TableKind aTableKind[] = {
        TABLE_HIT ", query HIDDEN, collection HIDDEN, k HIDDEN, filter HIDDEN,"
                  " vector_name HIDDEN, ef HIDDEN, exact HIDDEN, mmr HIDDEN",
        HIT_COLUMNS, 1, 8, CHOIR_EFFECT, TABLE_METHODS},
-      .xPlan = tablePlan},
+      .xPlan = tablePlan,
+      .xRowid = tableRowid},
      SCAN_SEARCH,
      aHitColumn,
      {ARG_QUERY, ARG_COLLECTION, ARG_K, ARG_FILTER, ARG_VECTOR, ARG_EF,
@@ -711,7 +722,8 @@ static const TableKind aTableKind[] = {
        TABLE_HIT ", artifact HIDDEN, collection HIDDEN, k HIDDEN,"
                  " filter HIDDEN, vector_name HIDDEN",
        HIT_COLUMNS, 1, 5, CHOIR_EFFECT, TABLE_METHODS},
-      .xPlan = tablePlan},
+      .xPlan = tablePlan,
+      .xRowid = tableRowid},
      SCAN_SIMILAR,
      aHitColumn,
      {ARG_ARTIFACT, ARG_COLLECTION, ARG_K, ARG_FILTER, ARG_VECTOR}},
@@ -719,7 +731,8 @@ static const TableKind aTableKind[] = {
        "id, artifact_id, path, preview, payload, vector, collection HIDDEN,"
        " filter HIDDEN",
        HIT_COLUMNS - 2, 0, 2, CHOIR_EFFECT, TABLE_METHODS},
-      .xPlan = tablePlan},
+      .xPlan = tablePlan,
+      .xRowid = tableRowid},
      SCAN_SCROLL,
      aHitColumn + 2,
      {ARG_COLLECTION, ARG_FILTER}},
@@ -727,7 +740,8 @@ static const TableKind aTableKind[] = {
       .nTable = sizeof(QdrantTable),
       .xOpen = tableOpen,
       .xClose = tableClose,
-      .xPlan = tablePlan},
+      .xPlan = tablePlan,
+      .xRowid = tableRowid},
      SCAN_CREATED,
      NULL,
      {0}},

@@ -134,6 +134,18 @@ def test_queries_filters_and_joins(db, server):
                    " docs WHERE t = 't1' LIMIT 2 OFFSET 10") == [(1,), (4,)]
 
 
+def test_rows_of_two_arms_of_an_or_are_told_apart(db, server):
+    """SQLite may ask for each arm by itself and goes by the rows' ids then."""
+    make(db, server, *[{"t": "x" if n < 5 else "y", "n": n} for n in range(10)])
+    for where in ("t = 'x' OR t = 'y'", "n < 5 OR n >= 5", "n = 1 OR n = 7",
+                  "(t = 'x' AND n = 2) OR (t = 'y' AND n IN (5, 6))"):
+        got = db.rows(f"SELECT n FROM docs WHERE {where} ORDER BY n")
+        want = db.rows("SELECT n FROM (SELECT payload ->> '$.t' AS t, payload"
+                       f" ->> '$.n' AS n FROM docs) WHERE {where} ORDER BY n")
+        assert got == want and len(got) >= 2, where
+    assert db.one("SELECT count(DISTINCT rowid) FROM docs") == 10
+
+
 def test_a_query_that_is_not_known_yet_is_no_plan(db, server):
     """Never a scroll in place of a search: SQLite is told that the order of
     the join is impossible, and finds the other one."""
