@@ -13,7 +13,7 @@ import random
 
 import pytest
 
-SCHEDULES = int(os.environ.get("CHOIR_SYNC_SCHEDULES", "80"))
+SCHEDULES = int(os.environ.get("CHOIR_SYNC_SCHEDULES", "60"))
 STEPS = 14
 CONFLICT = ("the remote has moved", "both sides changed")
 
