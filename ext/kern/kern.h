@@ -17,6 +17,10 @@
 ** Pointers need no alignment. Formulas, for n elements:
 **   dot  sum a*b     l2  sum (a-b)^2     l1  sum |a-b|
 **   cos  the pair (sum q*r, sum r*r): all of a cosine once |q| is known
+** The vector index adds two: xScan estimates distances of 32 rows at once from
+** their codes of one bit a dimension, and xRotate is a random rotation in
+** O(n log n), by a seed's signs, Hadamard's transform and Givens rotations.
+**
 ** f16 and bf16 are widened to f32. Float sums are kept in f32 lanes over at
 ** most 32768 elements and added up in double; the error of a sum of terms t is
 ** at most (n/lanes + 8) * 2^-23 * sum |t| (a scalar tier has one lane). int8
@@ -72,11 +76,30 @@ typedef struct ChoirKernOps {
   ChoirKernRows xDot4, xL24, xCos4;
 } ChoirKernOps;
 
+/* A block of 32 rows is nGroup * 16 bytes of codes (byte i of group g: four bits
+** of row i in the low nibble, of row i + 16 in the high one), then 32 halves
+** each of add, mul and err. For a row whose nibbles select the entries of aLut
+** that sum up to s:
+**   est = add + rAdd + mul * (rMul * s + rOff)    err = err * rErr
+** and its bit in the result says that est - err > rMax is not so (NaN: set). */
+typedef struct ChoirKernProbe {
+  const uint8_t *aLut; /* 16 bytes a group, each at most 63 */
+  size_t nGroup;       /* a multiple of 16 */
+  float rMul, rOff, rAdd, rErr, rMax;
+} ChoirKernProbe;
+
+#define KERN_SCAN_GROUPS ((size_t)1024)
+#define KERN_ROUNDS 4
+
 typedef struct ChoirKern {
   const char *zName;
   ChoirKernOps a[KERN_NTYPE];
   /* Bits that differ in nByte bytes. */
   uint64_t (*xHamming)(const void *a, const void *b, size_t nByte);
+  uint32_t (*xScan)(const ChoirKernProbe *, const uint8_t *aBlock,
+                    float aEst[32], float aErr[32]);
+  /* n floats, a multiple of 64, in place; aSign: KERN_ROUNDS * n of 1 or -1. */
+  void (*xRotate)(float *a, size_t n, const float *aSign);
 } ChoirKern;
 
 /* ----------------------------------------------- kern_dispatch.c ---------
@@ -113,6 +136,8 @@ CHOIR_PRIVATE uint64_t choirKernHamming(const void *a, const void *b,
 #else
 #define KERN_EXTERN extern CHOIR_PRIVATE
 #endif
+CHOIR_PRIVATE void choirKernSums(const uint8_t *aCode, const uint8_t *aLut,
+                                 size_t nGroup, uint16_t *aSum);
 KERN_EXTERN const ChoirKern choirKernScalar;
 #if CHOIR_KERN_BASE
 KERN_EXTERN const ChoirKern choirKernBase;

@@ -4,7 +4,8 @@
 ** kern_tier.h (never guarded). K128(f) is simde's f, which is SSE2 itself on
 ** x86-64, NEON on ARM and SIMD128 in WebAssembly; without simde it is SSE2.
 ** The includer sets K128_FN(name), a function's name; K128_WIDEN(v), the low
-** eight int8 of v widened; and K128_ABS16(v).
+** eight int8 of v widened; K128_ABS16(v); and K128_SHUF(t,i), a byte shuffle, or
+** KERN_SUMS.
 */
 
 #ifdef CHOIR_NO_SIMDE
@@ -32,6 +33,33 @@
 #define KF_FMA(a, b, c) K128(add_ps)(K128(mul_ps)(a, b), c)
 #define KF_ABS(a) K128(andnot_ps)(K128(set1_ps)(-0.0f), a)
 #define KF_SUM(a) K128_FN(SumF)(a)
+
+#define KF_SET(a) K128(set1_ps)(a)
+#define KF_STORE(p, v) K128(storeu_ps)(p, v)
+#define KF_FROM_U16(p)                                                         \
+  K128(cvtepi32_ps)(K128(unpacklo_epi16)(K128_LOADI(p), K128(setzero_si128)()))
+#define KF_NOT_GT(a, b)                                                        \
+  (~(uint32_t)K128(movemask_ps)(K128(cmpgt_ps)(a, b)) & 15u)
+
+#ifdef K128_SHUF
+#define KB K128_I
+#define KB_UNIT 1
+#define KB_LOAD(p) K128(loadu_si128)((const K128_I *)(const void *)(p))
+#define KB_ZERO() K128(setzero_si128)()
+#define KB_SHUF(t, i) K128_SHUF(t, i)
+#define KB_LOW(v) K128(and_si128)(v, K128(set1_epi8)(15))
+#define KB_HIGH(v) K128(and_si128)(K128(srli_epi16)(v, 4), K128(set1_epi8)(15))
+#define KB_ADD8(a, b) K128(add_epi8)(a, b)
+#define KB_ADD16(a, b) K128(add_epi16)(a, b)
+#define KB_ODD(v) K128(srli_epi16)(v, 8)
+#define KB_EVEN(e, o) K128(sub_epi16)(e, K128(slli_epi16)(o, 8))
+#define KB_FOLD(p, e, o) K128_FN(Fold)(p, e, o)
+
+static inline KERN_TARGET void K128_FN(Fold)(uint16_t *p, K128_I e, K128_I o) {
+  K128(storeu_si128)((K128_I *)(void *)p, K128(unpacklo_epi16)(e, o));
+  K128(storeu_si128)((K128_I *)(void *)(p + 8), K128(unpackhi_epi16)(e, o));
+}
+#endif
 
 #define KI K128_I
 #define KI_N 8

@@ -44,6 +44,40 @@ static inline KERN_TARGET int K512_FN(SumI)(__m512i v) {
 #define KF_ABS(a) _mm512_abs_ps(a)
 #define KF_SUM(a) K512_FN(SumF)(a)
 
+#define KF_SET(a) _mm512_set1_ps(a)
+#define KF_STORE(p, v) _mm512_storeu_ps((void *)(p), v)
+#define KF_FROM_U16(p) _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(K512_LOADH(p)))
+#define KF_NOT_GT(a, b)                                                        \
+  (~(uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) & 0xffffu)
+
+#define KB __m512i
+#define KB_UNIT 4
+#define KB_LOAD(p) K512_LOADI(p)
+#define KB_ZERO() _mm512_setzero_si512()
+#define KB_SHUF(t, i) _mm512_shuffle_epi8(t, i)
+#define KB_LOW(v) _mm512_and_si512(v, _mm512_set1_epi8(15))
+#define KB_HIGH(v)                                                             \
+  _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))
+#define KB_ADD8(a, b) _mm512_add_epi8(a, b)
+#define KB_ADD16(a, b) _mm512_add_epi16(a, b)
+#define KB_ODD(v) _mm512_srli_epi16(v, 8)
+#define KB_EVEN(e, o) _mm512_sub_epi16(e, _mm512_slli_epi16(o, 8))
+#define KB_FOLD(p, e, o) K512_FN(Fold)(p, e, o)
+
+static inline KERN_TARGET __m128i K512_FN(Quarter)(__m512i v) {
+  const __m256i h = _mm256_add_epi16(_mm512_castsi512_si256(v),
+                                     _mm512_extracti64x4_epi64(v, 1));
+  return _mm_add_epi16(_mm256_castsi256_si128(h),
+                       _mm256_extracti128_si256(h, 1));
+}
+
+static inline KERN_TARGET void K512_FN(Fold)(uint16_t *p, __m512i e,
+                                             __m512i o) {
+  const __m128i even = K512_FN(Quarter)(e), odd = K512_FN(Quarter)(o);
+  _mm_storeu_si128((__m128i *)(void *)p, _mm_unpacklo_epi16(even, odd));
+  _mm_storeu_si128((__m128i *)(void *)(p + 8), _mm_unpackhi_epi16(even, odd));
+}
+
 #define KI __m512i
 #define KI_N 32
 #define KI_LOAD(p) _mm512_cvtepi8_epi16(K512_LOADH(p))

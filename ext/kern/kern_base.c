@@ -10,7 +10,7 @@
 #ifdef CHOIR_NO_SIMDE
 #include <emmintrin.h>
 #else
-#include <simde/x86/sse2.h>
+#include <simde/x86/ssse3.h>
 #endif
 
 #if CHOIR_KERN_X86
@@ -33,7 +33,9 @@
 
 #if CHOIR_KERN_X86
 #define KERN_HAMMING choirKernHamming
+#define KERN_SUMS choirKernSums
 #else
+#define K128_SHUF(t, i) simde_mm_shuffle_epi8(t, i)
 #define KERN_HAMMING kernBaseHamming
 /* aarch64 and WebAssembly count bits in one instruction. */
 static uint64_t kernBaseHamming(const void *pA, const void *pB, size_t n) {
@@ -56,5 +58,6 @@ static uint64_t kernBaseHamming(const void *pA, const void *pB, size_t n) {
 #undef K128_FN
 #undef K128_WIDEN
 #undef K128_ABS16
+#undef K128_SHUF
 
 #endif /* CHOIR_KERN_BASE */

@@ -132,6 +132,39 @@ static int kernSame(const ChoirKernOps *p, const ChoirKernOps *pRef,
   return bOk;
 }
 
+#define KERN_TEST_GROUP 48
+
+/* The rotation of 192 values, and a block of 32 rows of 48 groups. */
+static int kernSameCodes(const ChoirKern *p, const ChoirKern *pRef) {
+  uint8_t aBlock[KERN_TEST_GROUP * 16 + 192], aLut[KERN_TEST_GROUP * 16];
+  ChoirKernProbe probe = {aLut, KERN_TEST_GROUP, 0.25f, -9.0f, 1.5f, 2.0f, 9};
+  float aA[192], aB[192], aFlip[KERN_ROUNDS * 192];
+  int i, bOk;
+  for (i = 0; i < (int)sizeof(aLut); i++) {
+    aBlock[i] = (uint8_t)(i * 37 + i / 7);
+    aLut[i] = (uint8_t)(i * 11 % 64);
+  }
+  for (i = 0; i < 96; i++) {
+    uint16_t h = choirF32ToF16((float)(i * 29 % 64) / 32.0f - 0.5f);
+    memcpy(aBlock + sizeof(aLut) + i * 2, &h, 2);
+  }
+  for (i = 0; i < KERN_ROUNDS * 192; i++) {
+    aFlip[i] = i * i % 7 < 3 ? 1.0f : -1.0f;
+    aA[i % 192] = aB[i % 192] = (float)(i % 192 * 5 % 23) - 11.0f;
+  }
+  p->xRotate(aA, 192, aFlip);
+  pRef->xRotate(aB, 192, aFlip);
+  for (i = 0, bOk = 1; i < 192; i++) {
+    bOk = bOk && kernClose((double)aA[i], (double)aB[i]);
+  }
+  bOk = bOk && p->xScan(&probe, aBlock, aA, aA + 32) ==
+                   pRef->xScan(&probe, aBlock, aB, aB + 32);
+  for (i = 0; i < 64; i++) {
+    bOk = bOk && kernClose((double)aA[i], (double)aB[i]);
+  }
+  return bOk;
+}
+
 CHOIR_PRIVATE int choirKernSelfTest(const ChoirKern *p) {
   static const size_t anTest[] = {1, 21, KERN_TEST_N};
   uint8_t aVec[5][KERN_TEST_N * 4];
@@ -150,7 +183,7 @@ CHOIR_PRIVATE int choirKernSelfTest(const ChoirKern *p) {
     bOk = bOk && p->xHamming(aVec[0], aVec[1], anTest[i]) ==
                      choirKernScalar.xHamming(aVec[0], aVec[1], anTest[i]);
   }
-  return bOk;
+  return bOk && kernSameCodes(p, &choirKernScalar);
 }
 
 CHOIR_PRIVATE const ChoirKern *choirKernChoose(const ChoirKern *const *apTier,

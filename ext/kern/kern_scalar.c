@@ -48,7 +48,21 @@ CHOIR_PRIVATE uint64_t choirKernHamming(const void *pA, const void *pB,
   return sum;
 }
 
+CHOIR_PRIVATE void choirKernSums(const uint8_t *aCode, const uint8_t *aLut,
+                                 size_t nGroup, uint16_t *aSum) {
+  size_t g;
+  int i;
+  memset(aSum, 0, 32 * sizeof(*aSum));
+  for (g = 0; g < nGroup; g++, aCode += 16, aLut += 16) {
+    for (i = 0; i < 16; i++) {
+      aSum[i] = (uint16_t)(aSum[i] + aLut[aCode[i] & 15]);
+      aSum[i + 16] = (uint16_t)(aSum[i + 16] + aLut[aCode[i] >> 4]);
+    }
+  }
+}
+
 #define KERN_TIER scalar
+#define KERN_SUMS choirKernSums
 #define KERN_TARGET
 #define KERN_TABLE choirKernScalar
 #define KERN_ZNAME "scalar"
@@ -56,7 +70,7 @@ CHOIR_PRIVATE uint64_t choirKernHamming(const void *pA, const void *pB,
 
 #define KF float
 #define KF_N 1
-#define KF_LOAD(p) kernScalarF32(p)
+#define KF_LOAD(p) kernScalarF32((const uint8_t *)(p))
 #define KF_LOAD_F16(p) kernScalarF16(p)
 #define KF_LOAD_BF16(p) kernScalarBf16(p)
 #define KF_ZERO() 0.0f
@@ -65,6 +79,10 @@ CHOIR_PRIVATE uint64_t choirKernHamming(const void *pA, const void *pB,
 #define KF_FMA(a, b, c) ((a) * (b) + (c))
 #define KF_ABS(a) __builtin_fabsf(a)
 #define KF_SUM(a) (a)
+#define KF_SET(a) (a)
+#define KF_STORE(p, v) (*(p) = (v))
+#define KF_FROM_U16(p) ((float)*(p))
+#define KF_NOT_GT(a, b) ((uint32_t) !((a) > (b)))
 
 #define KI int
 #define KI_N 1

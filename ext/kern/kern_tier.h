@@ -14,6 +14,8 @@
 **   KA           an int32 accumulator                KA_ZERO() KA_ADD KA_SUM
 **                KA_MADD(acc,a,b)  acc + a*b, pairs  KA_ONES()  KI of ones
 **   KERN_HAMMING the tier's function for bits
+**   KF_SET(x) KF_STORE(p,v) KF_FROM_U16(p)  KF_NOT_GT(a,b) bits of !(a > b)
+**   KB … the byte vectors of kern_scan.h, or KERN_SUMS
 **   KERN_I8_OWN  set: i8_dot and i8_cos exist already
 **
 ** All of them, and the tier's names, are undefined at the end.
@@ -155,6 +157,9 @@
 #undef KERN_STEP_L2
 #undef KERN_STEP_L1
 
+/* ------------------------------------------------------------ codes ----- */
+#include "kern_scan.h"
+
 /* -------------------------------------------------------- the table ----- */
 #define KERN_OPS(t)                                                            \
   {                                                                            \
@@ -171,6 +176,8 @@ CHOIR_PRIVATE const ChoirKern KERN_TABLE = {
           [KERN_BF16] = KERN_OPS(bf16),
           [KERN_I8] = KERN_OPS(i8)},
     .xHamming = KERN_HAMMING,
+    .xScan = KERN_FN(scan, block),
+    .xRotate = KERN_FN(rot, ate),
 };
 
 #undef KERN_OPS
@@ -195,6 +202,10 @@ CHOIR_PRIVATE const ChoirKern KERN_TABLE = {
 #undef KF_FMA
 #undef KF_ABS
 #undef KF_SUM
+#undef KF_SET
+#undef KF_STORE
+#undef KF_FROM_U16
+#undef KF_NOT_GT
 #undef KI
 #undef KI_N
 #undef KI_LOAD

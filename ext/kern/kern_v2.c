@@ -19,6 +19,7 @@
 #define K128_FN(name) kernV2##name
 #define K128_WIDEN(v) _mm_cvtepi8_epi16(v)
 #define K128_ABS16(a) _mm_abs_epi16(a)
+#define K128_SHUF(t, i) _mm_shuffle_epi8(t, i)
 
 static KERN_TARGET uint64_t kernV2Hamming(const void *pA, const void *pB,
                                           size_t n) {
@@ -43,5 +44,6 @@ static KERN_TARGET uint64_t kernV2Hamming(const void *pA, const void *pB,
 #undef K128_FN
 #undef K128_WIDEN
 #undef K128_ABS16
+#undef K128_SHUF
 
 #endif /* CHOIR_KERN_X86 */

@@ -71,6 +71,39 @@ static KERN_TARGET uint64_t kernV3Hamming(const void *pA, const void *pB,
 #define KF_ABS(a) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a)
 #define KF_SUM(a) kernV3SumF(a)
 
+#define KF_SET(a) _mm256_set1_ps(a)
+#define KF_STORE(p, v) _mm256_storeu_ps(p, v)
+#define KF_FROM_U16(p)                                                         \
+  _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(                                    \
+      _mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define KF_NOT_GT(a, b)                                                        \
+  (~(uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) & 255u)
+
+#define KB __m256i
+#define KB_UNIT 2
+#define KB_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define KB_ZERO() _mm256_setzero_si256()
+#define KB_SHUF(t, i) _mm256_shuffle_epi8(t, i)
+#define KB_LOW(v) _mm256_and_si256(v, _mm256_set1_epi8(15))
+#define KB_HIGH(v)                                                             \
+  _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))
+#define KB_ADD8(a, b) _mm256_add_epi8(a, b)
+#define KB_ADD16(a, b) _mm256_add_epi16(a, b)
+#define KB_ODD(v) _mm256_srli_epi16(v, 8)
+#define KB_EVEN(e, o) _mm256_sub_epi16(e, _mm256_slli_epi16(o, 8))
+#define KB_FOLD(p, e, o) kernV3Fold(p, e, o)
+
+static inline KERN_TARGET __m128i kernV3Half(__m256i v) {
+  return _mm_add_epi16(_mm256_castsi256_si128(v),
+                       _mm256_extracti128_si256(v, 1));
+}
+
+static inline KERN_TARGET void kernV3Fold(uint16_t *p, __m256i e, __m256i o) {
+  const __m128i even = kernV3Half(e), odd = kernV3Half(o);
+  _mm_storeu_si128((__m128i *)(void *)p, _mm_unpacklo_epi16(even, odd));
+  _mm_storeu_si128((__m128i *)(void *)(p + 8), _mm_unpackhi_epi16(even, odd));
+}
+
 #define KI __m256i
 #define KI_N 16
 #define KI_LOAD(p)                                                             \

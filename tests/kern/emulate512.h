@@ -32,6 +32,11 @@ static inline __m512i emulateCvtepu16Epi32(__m256i h) {
           _mm256_cvtepu16_epi32(_mm256_extracti128_si256(h, 1)))));
 }
 
+static inline __m512 emulateCvtepi32Ps(__m512i v) {
+  return emulateJoin(_mm256_cvtepi32_ps(_mm512_castsi512_si256(v)),
+                     _mm256_cvtepi32_ps(_mm512_extracti64x4_epi64(v, 1)));
+}
+
 /* simde's own alias of this one has the wrong number of arguments. */
 #undef _mm512_madd_epi16
 #define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
@@ -39,5 +44,8 @@ static inline __m512i emulateCvtepu16Epi32(__m256i h) {
 #define _mm512_cvtph_ps(a) emulateCvtphPs(a)
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32(a) emulateCvtepu16Epi32(a)
+
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps(a) emulateCvtepi32Ps(a)
 
 #endif /* EMULATE512_H */

@@ -161,6 +161,116 @@ static void testHamming(const ChoirKern *p, size_t n, size_t iShift) {
   }
 }
 
+#define CODE_MAX 2048 /* groups */
+
+static uint8_t aBlock[CODE_MAX * 16 + 192], aLut[CODE_MAX * 16];
+
+static double half(size_t nGroup, int iFactor, int i) {
+  uint16_t h;
+  memcpy(&h, aBlock + nGroup * 16 + 64 * iFactor + 2 * i, 2);
+  return (double)choirF16ToF32(h);
+}
+
+/* Sums of table entries are exact, so estimates are within float rounding. */
+static void testScan(const ChoirKern *p, size_t nGroup) {
+  ChoirKernProbe probe = {aLut, nGroup, 0.003f, -1.5f, 0.25f, 1.75f, 0.5f};
+  float aEst[32], aErr[32];
+  uint32_t m, want = 0;
+  size_t g;
+  int i;
+  for (g = 0; g < nGroup * 16; g++) {
+    aBlock[g] = (uint8_t)rnd();
+    aLut[g] = g % 5 ? (uint8_t)(rnd() % 64) : 63;
+  }
+  for (i = 0; i < 96; i++) {
+    uint16_t h = choirF32ToF16((float)((double)rnd() / 4294967296.0));
+    memcpy(aBlock + nGroup * 16 + 2 * i, &h, 2);
+  }
+  m = p->xScan(&probe, aBlock, aEst, aErr);
+  for (i = 0; i < 32; i++) {
+    double sum = 0, est, err, mul = half(nGroup, 1, i);
+    for (g = 0; g < nGroup; g++) {
+      int b = aBlock[g * 16 + (size_t)(i & 15)];
+      sum += aLut[g * 16 + (size_t)(i < 16 ? b & 15 : b >> 4)];
+    }
+    est = half(nGroup, 0, i) + 0.25 + mul * (sum * (double)0.003f - 1.5);
+    err = half(nGroup, 2, i) * 1.75;
+    nCheck += 2;
+    if (!(fabs((double)aEst[i] - est) <= 1e-6 * (2 + sum * 0.003)) ||
+        !(fabs((double)aErr[i] - err) <= 1e-6)) {
+      nFail++;
+      printf("  FAIL %s scan of %d groups, row %d: %g, reference %g\n",
+             p->zName, (int)nGroup, i, (double)aEst[i], est);
+    }
+    want |= (uint32_t) !(aEst[i] - aErr[i] > 0.5f) << i;
+  }
+  nCheck++;
+  if (m != want) {
+    nFail++;
+    printf("  FAIL %s scan mask %08x, reference %08x\n", p->zName, m, want);
+  }
+}
+
+/* The rotation in double precision, as kern_scan.h states it. */
+static void rotate(double *a, size_t n, const float *aSign) {
+  size_t i, j, h, nPow = 64;
+  int iRound;
+  while (nPow * 2 <= n) {
+    nPow *= 2;
+  }
+  for (iRound = 0; iRound < KERN_ROUNDS; iRound++) {
+    double *p = iRound & 1 ? a + (n - nPow) : a;
+    for (i = 0; i < n; i++) {
+      a[i] *= (double)aSign[(size_t)iRound * n + i];
+    }
+    for (h = 1; h < nPow; h *= 2) {
+      for (i = 0; i < nPow; i += 2 * h) {
+        for (j = i; j < i + h; j++) {
+          double x = p[j], y = p[j + h];
+          p[j] = x + y;
+          p[j + h] = x - y;
+        }
+      }
+    }
+    for (i = 0; i < nPow; i++) {
+      p[i] /= sqrt((double)nPow);
+    }
+    for (i = 0; nPow < n && i < n / 2; i++) {
+      double x = a[i], y = a[n / 2 + i];
+      a[i] = (x + y) * sqrt(0.5);
+      a[n / 2 + i] = (x - y) * sqrt(0.5);
+    }
+  }
+}
+
+static void testRotate(const ChoirKern *p, size_t n) {
+  static float a[8192], aSign[KERN_ROUNDS * 8192];
+  static double aWant[8192];
+  double norm = 0, normWant = 0, worst = 0;
+  size_t i;
+  for (i = 0; i < KERN_ROUNDS * n; i++) {
+    aSign[i] = rnd() & 1 ? 1.0f : -1.0f;
+  }
+  for (i = 0; i < n; i++) {
+    a[i] = (float)((double)rnd() / 4294967296.0 - 0.5);
+    aWant[i] = (double)a[i];
+    normWant += aWant[i] * aWant[i];
+  }
+  p->xRotate(a, n, aSign);
+  rotate(aWant, n, aSign);
+  for (i = 0; i < n; i++) {
+    double d = fabs((double)a[i] - aWant[i]);
+    worst = d > worst ? d : worst;
+    norm += (double)a[i] * (double)a[i];
+  }
+  nCheck++;
+  if (!(worst < 1e-5) || !(fabs(norm / normWant - 1) < 1e-5)) {
+    nFail++;
+    printf("  FAIL %s rotation of %d: off by %g, length %g of %g\n", p->zName,
+           (int)n, worst, norm, normWant);
+  }
+}
+
 static void expect(const ChoirKern *p, const char *zWhat, int bOk) {
   nCheck++;
   if (!bOk) {
@@ -235,6 +345,15 @@ static void testTier(const ChoirKern *p) {
     testHamming(p, n, n % 11);
   }
   testHamming(p, 65536 + 5, 1);
+  for (n = 16; n <= 400; n += 16) {
+    testScan(p, n);
+  }
+  testScan(p, 1024);
+  testScan(p, 1040);
+  testScan(p, CODE_MAX);
+  for (n = 64; n <= 8192; n += n < 1024 ? 64 : 1792) {
+    testRotate(p, n);
+  }
   testSpecial(p);
   testExtremes(p);
   expect(p, "self-test", choirKernSelfTest(p));
