@@ -104,6 +104,8 @@ static const struct {
      "attached database that the workspace functions act on"},
     {"user", "CHOIR_USER", NULL, 0,
      "user id: letters, digits, '.', '_', '-'; part of remote keys"},
+    {"vec.cache_bytes", "CHOIR_VEC_CACHE_BYTES", "134217728", 0,
+     "memory for the codes of each vector index on this connection"},
     {"vec.kernel", "CHOIR_VEC_KERNEL", "auto", 0,
      "distance kernels: auto or the name of a tier (see vec_kernel())"},
 };

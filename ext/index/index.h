@@ -2,13 +2,25 @@
 /*
 ** index: finding the nearest of many vectors.
 **
-**   scan   exact top-k over any rows, vec_scan   index_scan.c
+**   scan    exact top-k over any rows, vec_scan       index_scan.c
+**   code    vectors as codes of one bit a dimension   index_code.c
+**   set     sets of rowids                            index_set.c
+**   seek    candidates among blocks of codes          index_seek.c
+**   open    an index, its tables, its cache           index_open.c
+**   means   k-means                                   index_means.c
+**   write   rows into lists, lists into two           index_write.c
+**   search  choirIndexSearch                          index_search.c
+**   make    create, drop, absorb, info                index_make.c
+**   sql     the SQL functions, vec_search, reports    index_sql.c
+**   check   choir_check() of them                     index_check.c
 */
 #ifndef CHOIR_INDEX_H
 #define CHOIR_INDEX_H
 
 #include "../core/core.h"
 #include "../vec/vec.h"
+
+typedef int32_t i32;
 
 /* --------------------------------------------------------------- scan ----
 ** The k nearest of the rows that are shown to it, in bounded memory:
@@ -54,6 +66,310 @@ CHOIR_PRIVATE void choirScanStmt(ChoirScan *, ChoirErr *, sqlite3_stmt *);
 CHOIR_PRIVATE void choirScanSort(ChoirScan *);
 CHOIR_PRIVATE void choirScanFree(ChoirScan *);
 
+/* The vectors of a table's column are read through here, one by one: SQLite's
+** incremental blobs find a row in a third of the time of a statement. */
+typedef struct ChoirFetch {
+  sqlite3 *db;
+  const char *zSchema, *zTable, *zColumn;
+  sqlite3_blob *pBlob; /* NULL: not open */
+  i64 nByte;           /* of every vector */
+  u8 *a;               /* the last one read; the caller's */
+} ChoirFetch;
+
+/* 1 when the row has a vector, now at p->a; 0 when it has none (no row, NULL).
+** An error when it has another length. */
+CHOIR_PRIVATE int choirFetchRow(ChoirFetch *, ChoirErr *, i64 iRowid);
+CHOIR_PRIVATE void choirFetchEnd(ChoirFetch *);
+
+/* --------------------------------------------------------------- code ---- */
+typedef struct ChoirCode {
+  const ChoirKern *pKern;
+  int eType, eMetric;
+  i64 nDim, nVec; /* elements and bytes of a vector */
+  size_t nPad;    /* elements of a rotated vector, a multiple of 64 */
+  size_t nGroup;  /* nPad / 4 */
+  size_t nBlock;  /* bytes of a block of 32 rows */
+  float rScale;   /* a power of two that brings distances to about 1 */
+  float *aSign;   /* owned */
+} ChoirCode;
+
+/* A query, ready to be compared with codes. */
+typedef struct ChoirProbe {
+  const ChoirCode *pCode;
+  ChoirKernProbe kern;
+  float rStep;    /* of the table's entries */
+  float rEpsilon; /* errors that are allowed for */
+  double rNorm;   /* |q|^2 */
+} ChoirProbe;
+
+CHOIR_PRIVATE void choirCodeInit(ChoirCode *, ChoirErr *, const ChoirKern *,
+                                 int eType, int eMetric, i64 nDim, i64 iSeed,
+                                 double rScale);
+CHOIR_PRIVATE void choirCodeFree(ChoirCode *);
+/* nPad floats of a vector of eType: padded, of length 1 under cosine, rotated.
+** 0 when it has no direction or is no number. */
+CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *, const void *aVec,
+                                  float *aOut);
+/* Row i of a block; aRot NULL: a vector that choirCodeRotate refused. */
+CHOIR_PRIVATE void choirCodeRow(const ChoirCode *, const float *aRot,
+                                const float *aCentre, u8 *aBlock, int i,
+                                i64 iRowid);
+CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *, const u8 *aBlock, int i);
+CHOIR_PRIVATE void choirCodeMove(const ChoirCode *, u8 *aTo, int iTo,
+                                 const u8 *aFrom, int iFrom);
+/* Are these the signs that the vector has? */
+CHOIR_PRIVATE int choirCodeSame(const ChoirCode *, const float *aRot,
+                                const float *aCentre, const u8 *aBlock, int i);
+/* aLut: 16 * nGroup bytes that stay as long as the probe. */
+CHOIR_PRIVATE void choirCodeProbe(const ChoirCode *, const float *aRot,
+                                  u8 *aLut, ChoirProbe *);
+/* At a list: |q - c|^2 and <q, c>. */
+CHOIR_PRIVATE void choirCodeAim(ChoirProbe *, double rSquare, double rInner);
+
+/* ---------------------------------------------------------------- set ---- */
+typedef struct ChoirSet { /* of rowids, each with a number */
+  i64 *aKey;
+  i32 *aValue;
+  u8 *aUsed;
+  i64 n, nSlot; /* nSlot a power of two, or 0 */
+} ChoirSet;
+
+CHOIR_PRIVATE void choirSetPut(ChoirSet *, ChoirErr *, i64 iKey, i32 iValue);
+/* The number of iKey, or iNone. */
+CHOIR_PRIVATE i32 choirSetGet(const ChoirSet *, i64 iKey, i32 iNone);
+CHOIR_PRIVATE void choirSetFree(ChoirSet *);
+
+/* --------------------------------------------------------------- seek ----
+** The candidates for the k nearest among blocks of codes: every row whose
+** distance may be, within its error, among the k smallest that are certain.
+*/
+typedef struct ChoirCand {
+  float rLow; /* the least it may be, times the scale's square */
+  i32 iFrom;  /* the caller's number of the list */
+  i64 iRowid;
+} ChoirCand;
+
+typedef struct ChoirSeek {
+  ChoirProbe *pProbe;
+  i64 k;
+  float rBound; /* nothing above it is wanted */
+  float *aHigh; /* the k least upper ends, a heap, the largest first */
+  i64 nHigh;
+  ChoirCand *a;
+  i64 n, nAlloc;
+  const ChoirSet *pSkip;              /* rows that do not count, or NULL */
+  const ChoirSet *pOnly;              /* the only rows that count, or NULL */
+  int (*xAccept)(void *, i64 iRowid); /* a last question, or NULL */
+  void *pArg;
+} ChoirSeek;
+
+CHOIR_PRIVATE void choirSeekInit(ChoirSeek *, ChoirErr *, ChoirProbe *, i64 k);
+/* nRow rows at aBlock; the probe is aimed. */
+CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *, ChoirErr *, const u8 *aBlock,
+                                   i64 nRow, i32 iFrom);
+/* Drops what is too far by now and sorts the rest, the nearest first. */
+CHOIR_PRIVATE void choirSeekSort(ChoirSeek *);
+CHOIR_PRIVATE void choirSeekAgain(ChoirSeek *);
+CHOIR_PRIVATE void choirSeekFree(ChoirSeek *);
+
+/* --------------------------------------------------------------- open ----
+** An index as this moment's view of the file has it. What a connection keeps
+** of it in memory is checked against the file by random numbers that every
+** change leaves behind: one for the index, one for each list, one for each
+** pending row.
+*/
+enum { INDEX_AUTO, INDEX_FLAT, INDEX_LISTS };
+
+enum {
+  INDEX_SQL_CONF,     /* the registry's row */
+  INDEX_SQL_SCHEMA,   /* PRAGMA schema_version */
+  INDEX_SQL_LISTS,    /* all lists */
+  INDEX_SQL_PART,     /* lists of partition ?1 */
+  INDEX_SQL_SEGS,     /* segments ?1 to ?2 */
+  INDEX_SQL_LAST,     /* the last of them */
+  INDEX_SQL_ALL_SEGS, /* all of them */
+  INDEX_SQL_SEG_PUT,
+  INDEX_SQL_SEG_DEL, /* ?1 to ?2 */
+  INDEX_SQL_LIST_PUT,
+  INDEX_SQL_LIST_DEL,
+  INDEX_SQL_LIST_PART,
+  INDEX_SQL_SEG_COUNT, /* segments ?1 to ?2 */
+  INDEX_SQL_CONF_PUT,
+  INDEX_SQL_TAIL,       /* the last pending row */
+  INDEX_SQL_MARK,       /* the mark of pending row ?1 */
+  INDEX_SQL_PENDING,    /* pending rows after ?1, with their vectors */
+  INDEX_SQL_TABLE,      /* rowid, vector of every row */
+  INDEX_SQL_TABLE_PART, /* of partition ?1 */
+  INDEX_SQL_IN_PART,    /* 1 when row ?1 is in partition ?2 */
+  INDEX_NSQL
+};
+
+typedef struct ChoirList {
+  i64 iId, iGen, n, nStuck;
+  float *aCentre; /* into ChoirIndex.aCentre, or NULL: the mean */
+  u8 *aCache;     /* its blocks, or NULL: not cached; owned */
+  i64 nCache;     /* rows there */
+} ChoirList;
+
+typedef struct ChoirPend { /* pending rows, as codes relative to the mean */
+  u8 *aBlock;
+  i64 n, nAlloc; /* rows */
+  ChoirSet slot; /* rowid to slot, -1: the row has no vector */
+  i64 iSeq, iMark;
+} ChoirPend;
+
+typedef struct ChoirIndex {
+  struct ChoirIndex *pNext;
+  ChoirConn *pConn;
+  char *zSchema, *zName;
+  char *azSql[INDEX_NSQL]; /* kept as long as the connection */
+  char *zSqlOf;            /* the names that they are made of */
+  int bKnown;              /* what follows has been read */
+  char *zTable, *zColumn, *zPart, *zPk;
+  i64 iGen, iSchema, nRow, iTop, iSeed;
+  int eMode, bTrusted;
+  double rScale;
+  char *zProbes; /* lists to probe for each recall, as calibrated */
+  ChoirCode code;
+  float *aMean;
+  i64 nList;
+  ChoirList *aList; /* by id */
+  float *aCentre;   /* nCentre of them */
+  i64 nCentre;
+  i32 *aiCentre;           /* whose */
+  struct ChoirRank *pRank; /* of them, made when it is needed */
+  ChoirPend pend;
+  u64 nCached; /* bytes in aCache */
+} ChoirIndex;
+
+#define INDEX_SEG_BITS 24
+#define INDEX_DIM_MAX 8192
+#define INDEX_LIST_FULL 1024 /* rows: a list is split above */
+#define INDEX_LIST_THIN 64   /* … and given up below */
+#define INDEX_LIST_MEAN 512
+#define INDEX_AUTO_ROWS 200000 /* from here choir_index() makes lists */
+#define INDEX_AUTO_ASKED 20000 /* … and vec_index_optimize() */
+#define INDEX_PROBES 6
+#define INDEX_RECALL 0.97 /* unless a search says otherwise */
+/* The i-th recall that an index is calibrated for, ascending. */
+CHOIR_PRIVATE double choirIndexRecall(int i);
+
+/* Reads what is new; *ppHold is a statement that holds the snapshot until
+** choirStmtDone. NULL when there is no such index (an error). */
+CHOIR_PRIVATE ChoirIndex *choirIndexOpen(ChoirConn *, ChoirErr *,
+                                         const char *zName,
+                                         sqlite3_stmt **ppHold);
+/* Without an error when there is none. */
+CHOIR_PRIVATE ChoirIndex *choirIndexFind(ChoirConn *, ChoirErr *,
+                                         const char *zName);
+CHOIR_PRIVATE sqlite3_stmt *choirIndexStmt(ChoirIndex *, ChoirErr *, int iSql);
+/* The pending rows of this snapshot into p->pend. */
+CHOIR_PRIVATE void choirIndexPending(ChoirIndex *, ChoirErr *);
+CHOIR_PRIVATE void choirIndexForget(ChoirIndex *);
+CHOIR_PRIVATE void choirIndexDamaged(const ChoirIndex *, ChoirErr *,
+                                     const char *zWhat, i64 iWhich);
+/* The blocks of a segment row (id, n, block), checked; NULL and an error when
+** they are damaged. */
+CHOIR_PRIVATE const u8 *choirIndexSeg(const ChoirIndex *, ChoirErr *,
+                                      sqlite3_stmt *, i64 *pnRow);
+/* Trigger i, 0 to 2, as it is to be; NULL past the last; caller frees. */
+CHOIR_PRIVATE char *choirIndexTrigger(const ChoirIndex *, ChoirErr *, int i);
+/* A blob column's value as a vector of the index, or NULL with an error. */
+CHOIR_PRIVATE const void *choirIndexVector(const ChoirIndex *, ChoirErr *,
+                                           i64 iRowid, sqlite3_value *);
+/* Shows the seek every row of list i, from memory or from the file. */
+CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *, ChoirErr *, ChoirSeek *,
+                                      i64 i);
+/* The one primary key column of an INTEGER PRIMARY KEY table; an error with
+** the remedy when it has none. Caller frees. */
+CHOIR_PRIVATE char *choirIndexKey(ChoirConn *, ChoirErr *, const char *zSchema,
+                                  const char *zTable);
+CHOIR_PRIVATE void choirIndexFetch(const ChoirIndex *, ChoirFetch *, u8 *a);
+
+/* The nearest lists. */
+typedef struct ChoirNear {
+  double rSquare, rInner; /* |q - c|^2, <q, c> */
+  i32 iList;
+} ChoirNear;
+typedef struct ChoirRank ChoirRank;
+/* Of n centres of nPad floats each. */
+CHOIR_PRIVATE ChoirRank *choirRankNew(ChoirErr *, const ChoirCode *,
+                                      const float *aCentre, i64 n,
+                                      const float *aMean);
+CHOIR_PRIVATE void choirRankFree(ChoirRank *);
+/* The m nearest centres to aRot, nearest first; returns how many. */
+CHOIR_PRIVATE i64 choirRankNear(ChoirRank *, ChoirErr *, const float *aRot,
+                                ChoirNear *a, i64 m);
+
+/* -------------------------------------------------------------- write ----
+** n rotated vectors at a into nList centres, by k-means. */
+CHOIR_PRIVATE void choirMeans(ChoirConn *, ChoirErr *, const ChoirCode *,
+                              const float *a, i64 n, const float *aMean,
+                              float *aCentre, i64 nList);
+typedef struct ChoirWrite ChoirWrite;
+CHOIR_PRIVATE ChoirWrite *choirWriteBegin(ChoirIndex *, ChoirErr *);
+/* Encodes the rows of the table with these ids into their lists. */
+CHOIR_PRIVATE void choirWriteRows(ChoirWrite *, const i64 *aRowid, i64 n,
+                                  sqlite3_value *pPart);
+/* The same into nList new lists made for them. */
+CHOIR_PRIVATE void choirWriteNew(ChoirWrite *, const i64 *aRowid, i64 n,
+                                 sqlite3_value *pPart, i64 nList);
+/* Takes rows out wherever they are. */
+CHOIR_PRIVATE void choirWriteRemove(ChoirWrite *, const ChoirSet *);
+/* Splits what is too full and gives up what is too thin; bAll: looks at every
+** list and rewrites the loosely filled. */
+CHOIR_PRIVATE void choirWriteBalance(ChoirWrite *, int bAll);
+/* Writes what is still in memory, the lists and the registry. */
+CHOIR_PRIVATE void choirWriteEnd(ChoirWrite *);
+
+/* ------------------------------------------------------------- search ---- */
+typedef struct ChoirSearch {
+  const void *aQuery; /* nDim elements of the column's type */
+  i64 k;
+  int bExact;
+  i64 nProbe;            /* lists to look at; 0: by rRecall */
+  double rRecall;        /* 0: the default */
+  double rMost;          /* distances up to, INFINITY: any */
+  int bLess;             /* … and below it */
+  const ChoirSet *pOnly; /* rows that count, or NULL: all */
+  sqlite3_value *pPart;  /* partition, or NULL: all */
+  i64 iBut;              /* with bBut, a row that does not count */
+  int bBut;
+  float rEpsilon; /* 0: the default */
+  i64 *anFrom;    /* or NULL: how many hits the n-th list gave */
+} ChoirSearch;
+
+/* pScan (freed by the caller) has the hits, sorted. */
+CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *, ChoirErr *,
+                                    const ChoirSearch *, ChoirScan *pScan);
+CHOIR_PRIVATE i64 choirIndexProbes(const ChoirIndex *, double rRecall);
+
+/* --------------------------------------------------------------- make ---- */
+typedef struct ChoirIndexOptions {
+  int eMode, eMetric, eType;
+  const char *zPart;
+} ChoirIndexOptions;
+
+CHOIR_PRIVATE void choirIndexCreate(ChoirConn *, ChoirErr *, const char *zName,
+                                    const char *zTable, const char *zColumn,
+                                    i64 nDim, const ChoirIndexOptions *);
+CHOIR_PRIVATE void choirIndexDrop(ChoirConn *, ChoirErr *, const char *zName);
+/* Puts the pending rows where they belong; bAll: and everything in order.
+** Returns how many there were. Inside the caller's savepoint. */
+CHOIR_PRIVATE i64 choirIndexAbsorb(ChoirConn *, ChoirErr *, const char *zName,
+                                   int bAll);
+/* Every index of the workspace's schema. */
+CHOIR_PRIVATE void choirIndexEach(ChoirConn *, ChoirErr *, void *pArg,
+                                  void (*x)(ChoirConn *, ChoirErr *, void *,
+                                            const char *zName));
+CHOIR_PRIVATE void choirIndexCheck(ChoirConn *, ChoirErr *, ChoirCursor *);
+/* What vec_index_info says. */
+CHOIR_PRIVATE void choirIndexInfo(ChoirConn *, ChoirErr *, const char *zName,
+                                  ChoirBuf *);
+/* Absorbs every index of the workspace's schema. */
+CHOIR_PRIVATE i64 choirIndexAbsorbAll(ChoirConn *, ChoirErr *);
+
+CHOIR_PRIVATE void choirIndexSqlRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirIndexRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_INDEX_H */

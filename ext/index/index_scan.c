@@ -450,4 +450,5 @@ static const ChoirFunc aScanFunc[] = {
 CHOIR_PRIVATE void choirIndexRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aScanFunc);
   choirTvfs(pConn, pErr, aScanTvf);
+  choirIndexSqlRegister(pConn, pErr);
 }

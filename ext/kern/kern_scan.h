@@ -51,7 +51,7 @@ static KERN_TARGET uint32_t KERN_FN(scan, block)(const ChoirKernProbe *p,
   const uint8_t *aFactor = aBlock + p->nGroup * 16;
   const KF add = KF_SET(p->rAdd), mul = KF_SET(p->rMul), off = KF_SET(p->rOff);
   const KF errMul = KF_SET(p->rErr), most = KF_SET(p->rMax);
-  float aSum[32];
+  float aSum[32] = {0};
   uint16_t aPart[32];
   uint32_t m = 0;
   size_t i, g, n;
@@ -59,8 +59,7 @@ static KERN_TARGET uint32_t KERN_FN(scan, block)(const ChoirKernProbe *p,
     n = p->nGroup - g < KERN_SCAN_GROUPS ? p->nGroup - g : KERN_SCAN_GROUPS;
     KERN_SUMS(aBlock + g * 16, p->aLut + g * 16, n, aPart);
     for (i = 0; i < 32; i += KF_N) {
-      const KF sum = KF_FROM_U16(aPart + i);
-      KF_STORE(aSum + i, g ? KF_ADD(sum, KF_LOAD(aSum + i)) : sum);
+      KF_STORE(aSum + i, KF_ADD(KF_FROM_U16(aPart + i), KF_LOAD(aSum + i)));
     }
   }
   for (i = 0; i < 32; i += KF_N) {

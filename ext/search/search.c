@@ -8,6 +8,7 @@
 ** of, how many chunks there are) and search.text ('fts5', or 'old' after a
 ** SQLite without FTS5 has written chunks that the text index does not have).
 */
+#include "../index/index.h"
 #include "search.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -214,6 +215,7 @@ static void indexFunc(ChoirCall *p) {
   choirTxnBegin(&txn, p->pConn, &p->err);
   if (p->err.rc == SQLITE_OK) {
     indexRun(&run.store, &p->err, bRebuild);
+    choirIndexAbsorbAll(p->pConn, &p->err);
   }
   choirTxnEnd(&txn, &p->err);
   if (run.bShown) {

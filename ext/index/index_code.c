@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Vectors as codes of one bit a dimension (RaBitQ), in blocks of 32 rows.
+**
+** A vector x (of length 1 under cosine) is padded with zeros to nPad elements
+** and rotated by a seed. Relative to a centre c it is stored as the signs b of
+** x - c, and with r = |x - c|, g = r^2 / sum |x - c|, the inner product of
+** x - c with any y is estimated by g <b, y>; the standard deviation is
+** r |y| sqrt((1/o^2 - 1) / (nPad - 1)), o = sum |x - c| / (r sqrt(nPad)).
+** The centre's part of every estimate is folded into the row's own numbers, so
+** one table per query serves all lists:
+**
+**   l2, cosine   |x - q|^2 = add + |q - c|^2 - 2 g <b, q>
+**   dot          -2 <x, q> = add - 2 <c, q>  - 2 g <b, q>
+**
+** Bytes: docs/formats.md. All numbers are stored as halves of about 1, by the
+** index's scale; what does not fit (or is no number) has an infinite error and
+** is always looked at itself.
+*/
+#include "index.h"
+#include <math.h>
+
+#define CODE_EPSILON 1.9f /* errors beyond: 1 in 35, and only near the k-th */
+#define CODE_STEPS 59.0f  /* entries of the table stay below 64 when rounded */
+
+static u64 codeNext(u64 *p) { /* splitmix64 */
+  u64 z = (*p += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+CHOIR_PRIVATE void choirCodeInit(ChoirCode *p, ChoirErr *pErr,
+                                 const ChoirKern *pKern, int eType, int eMetric,
+                                 i64 nDim, i64 iSeed, double rScale) {
+  u64 iState = (u64)iSeed, mBits = 0;
+  size_t i;
+  memset(p, 0, sizeof(*p));
+  p->pKern = pKern;
+  p->eType = eType;
+  p->eMetric = eMetric;
+  p->nDim = nDim;
+  p->nVec = eType == VEC_I8 ? nDim : nDim * (eType == VEC_F32 ? 4 : 2);
+  p->nPad = ((size_t)nDim + 63) / 64 * 64;
+  p->nGroup = p->nPad / 4;
+  p->nBlock = p->nGroup * 16 + 32 * (3 * 2 + 8);
+  p->rScale = (float)rScale;
+  p->aSign = choirMalloc(pErr, KERN_ROUNDS * p->nPad * sizeof(float));
+  for (i = 0; p->aSign && i < KERN_ROUNDS * p->nPad; i++) {
+    mBits = i % 64 ? mBits >> 1 : codeNext(&iState);
+    p->aSign[i] = mBits & 1 ? 1.0f : -1.0f;
+  }
+}
+
+CHOIR_PRIVATE void choirCodeFree(ChoirCode *p) {
+  sqlite3_free(p->aSign);
+  memset(p, 0, sizeof(*p));
+}
+
+static float codeElement(const ChoirCode *p, const u8 *a, i64 i) {
+  u16 h;
+  if (p->eType == VEC_I8) {
+    return (float)(signed char)a[i];
+  }
+  memcpy(&h, a + i * 2, 2);
+  return p->eType == VEC_F16 ? choirF16ToF32(h) : choirBf16ToF32(h);
+}
+
+CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *p, const void *aVec,
+                                  float *aOut) {
+  double rNorm = choirVecNorm2(p->pKern, p->eType, aVec, p->nDim);
+  float rMul;
+  i64 i;
+  if (p->eType == VEC_F32) {
+    memcpy(aOut, aVec, (size_t)p->nVec);
+  } else {
+    for (i = 0; i < p->nDim; i++) {
+      aOut[i] = codeElement(p, aVec, i);
+    }
+  }
+  memset(aOut + p->nDim, 0, (p->nPad - (size_t)p->nDim) * sizeof(float));
+  if (!(rNorm < 1e36) || (p->eMetric == VEC_COSINE && !(rNorm > 1e-36))) {
+    return 0;
+  }
+  if (p->eMetric == VEC_COSINE) {
+    rMul = (float)(1.0 / sqrt(rNorm));
+    for (i = 0; i < p->nDim; i++) {
+      aOut[i] *= rMul;
+    }
+  }
+  p->pKern->xRotate(aOut, p->nPad, p->aSign);
+  return 1;
+}
+
+/* ----------------------------------------------------------------- rows */
+
+static u8 *codeFactor(const ChoirCode *p, u8 *aBlock, int iFactor, int i) {
+  return aBlock + p->nGroup * 16 + 64 * iFactor + 2 * i;
+}
+
+static u8 *codeId(const ChoirCode *p, u8 *aBlock, int i) {
+  return aBlock + p->nGroup * 16 + 192 + 8 * i;
+}
+
+/* Stored little-endian whatever the machine. */
+static void codePut16(u8 *a, u16 h) {
+  a[0] = (u8)h;
+  a[1] = (u8)(h >> 8);
+}
+
+CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *p, const u8 *aBlock, int i) {
+  const u8 *a = aBlock + p->nGroup * 16 + 192 + 8 * i;
+  u64 v = 0;
+  int j;
+  for (j = 7; j >= 0; j--) {
+    v = v << 8 | a[j];
+  }
+  return (i64)v;
+}
+
+static void codePutId(const ChoirCode *p, u8 *aBlock, int i, i64 iRowid) {
+  u8 *a = codeId(p, aBlock, i);
+  int j;
+  for (j = 0; j < 8; j++) {
+    a[j] = (u8)((u64)iRowid >> 8 * j);
+  }
+}
+
+/* Signs of four elements at a time, row i of the block. */
+static void codePutSigns(const ChoirCode *p, u8 *aBlock, int i, const float *a,
+                         const float *c) {
+  int iShift = i < 16 ? 0 : 4;
+  u8 mKeep = i < 16 ? 0xf0 : 0x0f, *pByte = aBlock + (i & 15);
+  size_t g;
+  for (g = 0; g < p->nGroup; g++, a += 4, c += 4, pByte += 16) {
+    int m = (a[0] > c[0]) | (a[1] > c[1]) << 1 | (a[2] > c[2]) << 2 |
+            (a[3] > c[3]) << 3;
+    *pByte = (u8)((*pByte & mKeep) | m << iShift);
+  }
+}
+
+CHOIR_PRIVATE void choirCodeRow(const ChoirCode *p, const float *aRot,
+                                const float *aCentre, u8 *aBlock, int i,
+                                i64 iRowid) {
+  float rSum = 0, rSquare = 0, rSigned = 0, rInner = 0, s = p->rScale;
+  float add = 0, g, o, rRoot = sqrtf((float)p->nPad);
+  float aF[3];
+  size_t j;
+  codePutId(p, aBlock, i, iRowid);
+  if (aRot == NULL) { /* no number in it: always looked at */
+    codePut16(codeFactor(p, aBlock, 0, i), 0);
+    codePut16(codeFactor(p, aBlock, 1, i), 0);
+    codePut16(codeFactor(p, aBlock, 2, i), 0x7c00);
+    return;
+  }
+  for (j = 0; j < p->nPad; j++) {
+    float d = aRot[j] - aCentre[j];
+    rSum += fabsf(d);
+    rSquare += d * d;
+    rSigned += d > 0 ? aCentre[j] : -aCentre[j];
+    rInner += d * aCentre[j];
+  }
+  codePutSigns(p, aBlock, i, aRot, aCentre);
+  g = rSum > 0 ? rSquare / rSum : 0;
+  o = rSquare > 0 ? rSum / (sqrtf(rSquare) * rRoot) : 1;
+  add = 2 * g * rSigned + (p->eMetric == VEC_DOT ? -2 * rInner : rSquare);
+  aF[0] = add * s * s;
+  aF[1] = g * rRoot * s;
+  aF[2] =
+      2 * sqrtf(rSquare * fmaxf(1 / (o * o) - 1, 0) / (float)(p->nPad - 1)) *
+          rRoot * s +
+      1e-3f; /* what rounding to halves costs */
+  if (!(fabsf(aF[0]) < 60000) || !(aF[1] < 60000) || !(aF[2] < 60000)) {
+    aF[0] = aF[1] = 0;
+    aF[2] = INFINITY;
+  }
+  for (j = 0; j < 3; j++) {
+    codePut16(codeFactor(p, aBlock, (int)j, i), choirF32ToF16(aF[j]));
+  }
+}
+
+CHOIR_PRIVATE void choirCodeMove(const ChoirCode *p, u8 *aTo, int iTo,
+                                 const u8 *aFrom, int iFrom) {
+  int iShift = iTo < 16 ? 0 : 4, iHave = iFrom < 16 ? 0 : 4, j;
+  u8 mKeep = iTo < 16 ? 0xf0 : 0x0f;
+  size_t g;
+  for (g = 0; g < p->nGroup; g++) {
+    u8 *pByte = aTo + g * 16 + (iTo & 15);
+    int m = aFrom[g * 16 + (size_t)(iFrom & 15)] >> iHave & 15;
+    *pByte = (u8)((*pByte & mKeep) | m << iShift);
+  }
+  for (j = 0; j < 3; j++) {
+    size_t at = p->nGroup * 16 + 64 * (size_t)j;
+    memcpy(aTo + at + 2 * iTo, aFrom + at + 2 * iFrom, 2);
+  }
+  memcpy(codeId(p, aTo, iTo), aFrom + p->nGroup * 16 + 192 + 8 * iFrom, 8);
+}
+
+CHOIR_PRIVATE int choirCodeSame(const ChoirCode *p, const float *aRot,
+                                const float *aCentre, const u8 *aBlock, int i) {
+  int iShift = i < 16 ? 0 : 4;
+  float rMost = 0;
+  size_t j;
+  for (j = 0; aRot && j < p->nPad; j++) {
+    rMost = fmaxf(rMost, fabsf(aRot[j]) + fabsf(aCentre[j]));
+  }
+  for (j = 0; aRot && j < p->nPad; j++) {
+    int b = aBlock[j / 4 * 16 + (size_t)(i & 15)] >> iShift >> (j & 3) & 1;
+    float d = aRot[j] - aCentre[j];
+    if (b != (d > 0) && fabsf(d) > rMost * 1e-4f) {
+      return 0; /* another tier may round the smallest the other way */
+    }
+  }
+  return 1;
+}
+
+/* --------------------------------------------------------------- queries */
+
+/* Bytes of 1 where bit i of the byte's number is set, or is not. */
+static const u64 aCodeOnes[4][2][2] = {
+    {{0x0001000100010001u, 0x0001000100010001u},
+     {0x0100010001000100u, 0x0100010001000100u}},
+    {{0x0000010100000101u, 0x0000010100000101u},
+     {0x0101000001010000u, 0x0101000001010000u}},
+    {{0x0000000001010101u, 0x0000000001010101u},
+     {0x0101010100000000u, 0x0101010100000000u}},
+    {{0x0101010101010101u, 0}, {0, 0x0101010101010101u}}};
+
+static void codePut64(u8 *a, u64 v) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  memcpy(a, &v, 8);
+#else
+  int j;
+  for (j = 0; j < 8; j++) {
+    a[j] = (u8)(v >> 8 * j);
+  }
+#endif
+}
+
+CHOIR_PRIVATE void choirCodeProbe(const ChoirCode *p, const float *aRot,
+                                  u8 *aLut, ChoirProbe *pProbe) {
+  float rMost = 0, rPer, rRoot = sqrtf((float)p->nPad);
+  double rNorm = 0;
+  i64 nSum = 0;
+  size_t g;
+  int i;
+  for (g = 0; g < p->nPad; g += 4) {
+    float r = fabsf(aRot[g]) + fabsf(aRot[g + 1]) + fabsf(aRot[g + 2]) +
+              fabsf(aRot[g + 3]);
+    rMost = r > rMost ? r : rMost;
+  }
+  rPer = rMost > 0 ? CODE_STEPS / rMost : 0;
+  for (g = 0; g < p->nGroup; g++) {
+    u64 lo = 0, hi = 0;
+    for (i = 0; i < 4; i++) {
+      float q = aRot[g * 4 + (size_t)i];
+      int w = (int)(fabsf(q) * rPer + 0.5f), b = q > 0;
+      lo += aCodeOnes[i][b][0] * (u64)w;
+      hi += aCodeOnes[i][b][1] * (u64)w;
+      nSum += w;
+    }
+    codePut64(aLut + g * 16, lo);
+    codePut64(aLut + g * 16 + 8, hi);
+  }
+  for (g = 0; g < p->nPad; g++) {
+    rNorm += (double)aRot[g] * (double)aRot[g];
+  }
+  memset(pProbe, 0, sizeof(*pProbe));
+  pProbe->pCode = p;
+  pProbe->rStep = rMost > 0 ? 2 * rMost / CODE_STEPS : 0;
+  pProbe->rEpsilon = CODE_EPSILON;
+  pProbe->kern.aLut = aLut;
+  pProbe->kern.nGroup = p->nGroup;
+  pProbe->kern.rMul = -2 * p->rScale * pProbe->rStep / rRoot;
+  pProbe->kern.rOff = p->rScale * pProbe->rStep * (float)nSum / rRoot;
+  pProbe->kern.rMax = INFINITY;
+  pProbe->rNorm = rNorm;
+}
+
+CHOIR_PRIVATE void choirCodeAim(ChoirProbe *p, double rSquare, double rInner) {
+  const ChoirCode *pCode = p->pCode;
+  double s = (double)pCode->rScale;
+  double rTable = 0.24 * (double)p->rStep;
+  rSquare = rSquare > 0 ? rSquare : 0;
+  p->kern.rAdd =
+      (float)(s * s * (pCode->eMetric == VEC_DOT ? -2 * rInner : rSquare));
+  p->kern.rErr = (float)((double)p->rEpsilon * s *
+                         sqrt(rSquare / (double)pCode->nPad + rTable * rTable));
+}

@@ -1,0 +1,790 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** An index as the file has it, and what the connection keeps of it.
+**
+** Every change of an index leaves new random numbers behind: _choir_vec.gen for
+** all of it, gen of a list for its rows, mark for a pending row. A number that
+** is still there proves that what was read with it still holds, whoever wrote,
+** rolled back or swapped the file meanwhile. Pending rows are only added, so
+** the last one known vouches for all before it.
+**
+** The triggers are looked for whenever the schema changed. A table that was
+** renamed is found by them.
+*/
+#include "index.h"
+#include <math.h>
+#include <stdlib.h>
+
+#define OPEN_FORMAT 1
+
+typedef struct OpenState {
+  ChoirIndex *pFirst;
+} OpenState;
+
+/* --------------------------------------------------------------- memory */
+
+static void openForgetList(ChoirIndex *p, ChoirList *pList) {
+  if (pList->aCache) {
+    p->nCached -= sqlite3_msize(pList->aCache);
+    sqlite3_free(pList->aCache);
+    pList->aCache = NULL;
+  }
+}
+
+static void openForgetPending(ChoirIndex *p) {
+  sqlite3_free(p->pend.aBlock);
+  choirSetFree(&p->pend.slot);
+  memset(&p->pend, 0, sizeof(p->pend));
+}
+
+static void openForgetLists(ChoirIndex *p) {
+  i64 i;
+  for (i = 0; i < p->nList; i++) {
+    openForgetList(p, &p->aList[i]);
+  }
+  sqlite3_free(p->aList);
+  sqlite3_free(p->aCentre);
+  sqlite3_free(p->aiCentre);
+  choirRankFree(p->pRank);
+  p->aList = NULL;
+  p->aCentre = NULL;
+  p->aiCentre = NULL;
+  p->pRank = NULL;
+  p->nList = p->nCentre = 0;
+}
+
+CHOIR_PRIVATE void choirIndexForget(ChoirIndex *p) {
+  openForgetPending(p);
+  openForgetLists(p);
+  choirCodeFree(&p->code);
+  sqlite3_free(p->aMean);
+  sqlite3_free(p->zTable);
+  sqlite3_free(p->zColumn);
+  sqlite3_free(p->zPart);
+  sqlite3_free(p->zPk);
+  sqlite3_free(p->zProbes);
+  p->aMean = NULL;
+  p->zTable = p->zColumn = p->zPart = p->zPk = p->zProbes = NULL;
+  p->bKnown = p->bTrusted = 0;
+  p->iSchema = -1;
+}
+
+static void openFree(void *pArg) {
+  OpenState *pState = pArg;
+  int i;
+  while (pState->pFirst) {
+    ChoirIndex *p = pState->pFirst;
+    pState->pFirst = p->pNext;
+    choirIndexForget(p);
+    for (i = 0; i < INDEX_NSQL; i++) {
+      sqlite3_free(p->azSql[i]);
+    }
+    sqlite3_free(p->zSqlOf);
+    sqlite3_free(p->zSchema);
+    sqlite3_free(p->zName);
+    sqlite3_free(p);
+  }
+}
+
+static const ChoirStateType openStateType = {"index", sizeof(OpenState),
+                                             openFree};
+
+/* ------------------------------------------------------------------ SQL */
+
+#define OPEN_SEG "\"%w\".\"_choir_vec_%w_seg\""
+#define OPEN_LIST "\"%w\".\"_choir_vec_%w_list\""
+#define OPEN_PEND "\"%w\".\"_choir_vec_%w_pending\""
+
+/* With the schema and the index's name. */
+static const char *const azOpenSql[INDEX_NSQL] = {
+    [INDEX_SQL_CONF] =
+        "SELECT gen, format, tbl, col, part, dim, type, metric, mode, seed,"
+        " scale, rows, top, probes, mean FROM \"%w\"._choir_vec"
+        " WHERE name='%q'",
+    [INDEX_SQL_SCHEMA] = "PRAGMA \"%w\".schema_version",
+    [INDEX_SQL_LISTS] =
+        "SELECT id, n, gen, stuck, centre FROM " OPEN_LIST " ORDER BY id",
+    [INDEX_SQL_PART] = "SELECT id FROM " OPEN_LIST " WHERE part IS ?1",
+    [INDEX_SQL_SEGS] = "SELECT id, n, block FROM " OPEN_SEG
+                       " WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
+    [INDEX_SQL_LAST] = "SELECT id, n, block FROM " OPEN_SEG
+                       " WHERE id BETWEEN ?1 AND ?2 ORDER BY id DESC LIMIT 1",
+    [INDEX_SQL_ALL_SEGS] = "SELECT id, n, block FROM " OPEN_SEG " ORDER BY id",
+    [INDEX_SQL_SEG_PUT] =
+        "INSERT OR REPLACE INTO " OPEN_SEG "(id, n, block) VALUES(?1, ?2, ?3)",
+    [INDEX_SQL_SEG_DEL] = "DELETE FROM " OPEN_SEG " WHERE id BETWEEN ?1 AND ?2",
+    [INDEX_SQL_LIST_PUT] =
+        "INSERT INTO " OPEN_LIST "(id, part, n, gen, stuck, centre)"
+        " VALUES(?1, ?2, ?3, random(), ?4, ?5) ON CONFLICT(id) DO UPDATE"
+        " SET n=?3, gen=random(), stuck=?4",
+    [INDEX_SQL_LIST_DEL] = "DELETE FROM " OPEN_LIST " WHERE id=?1",
+    [INDEX_SQL_LIST_PART] = "SELECT part FROM " OPEN_LIST " WHERE id=?1",
+    [INDEX_SQL_SEG_COUNT] =
+        "SELECT count(*) FROM " OPEN_SEG " WHERE id BETWEEN ?1 AND ?2",
+    [INDEX_SQL_CONF_PUT] =
+        "UPDATE \"%w\"._choir_vec SET gen=random(), rows=?1, top=?2,"
+        " probes=?3, tbl=?4 WHERE name='%q'",
+    [INDEX_SQL_TAIL] =
+        "SELECT seq, mark FROM " OPEN_PEND " ORDER BY seq DESC LIMIT 1",
+    [INDEX_SQL_MARK] = "SELECT mark FROM " OPEN_PEND " WHERE seq=?1",
+};
+
+/* What also needs the table, known after the registry's row has been read. */
+static char *openTableSql(const ChoirIndex *p, ChoirErr *pErr, int iSql) {
+  switch (iSql) {
+  case INDEX_SQL_PENDING:
+    return choirMprintf(pErr,
+                        "SELECT p.seq, p.mark, p.id, t.\"%w\" FROM " OPEN_PEND
+                        " AS p LEFT JOIN \"%w\".\"%w\" AS t ON t.\"%w\"=p.id"
+                        " WHERE p.seq>?1 ORDER BY p.seq",
+                        p->zColumn, p->zSchema, p->zName, p->zSchema, p->zTable,
+                        p->zPk);
+  case INDEX_SQL_TABLE:
+    return choirMprintf(pErr, "SELECT \"%w\", \"%w\" FROM \"%w\".\"%w\"",
+                        p->zPk, p->zColumn, p->zSchema, p->zTable);
+  case INDEX_SQL_TABLE_PART:
+    return choirMprintf(
+        pErr, "SELECT \"%w\", \"%w\" FROM \"%w\".\"%w\" WHERE \"%w\" IS ?1",
+        p->zPk, p->zColumn, p->zSchema, p->zTable, p->zPart);
+  default: /* INDEX_SQL_IN_PART */
+    return choirMprintf(
+        pErr, "SELECT 1 FROM \"%w\".\"%w\" WHERE \"%w\"=?1 AND \"%w\" IS ?2",
+        p->zSchema, p->zTable, p->zPk, p->zPart);
+  }
+}
+
+CHOIR_PRIVATE sqlite3_stmt *choirIndexStmt(ChoirIndex *p, ChoirErr *pErr,
+                                           int iSql) {
+  if (p->azSql[iSql] == NULL && pErr->rc == SQLITE_OK) {
+    p->azSql[iSql] = azOpenSql[iSql] ? choirMprintf(pErr, azOpenSql[iSql],
+                                                    p->zSchema, p->zName)
+                                     : openTableSql(p, pErr, iSql);
+  }
+  return choirStmt(p->pConn, pErr, p->azSql[iSql]);
+}
+
+CHOIR_PRIVATE void choirIndexDamaged(const ChoirIndex *p, ChoirErr *pErr,
+                                     const char *zWhat, i64 iWhich) {
+  choirErrSet(pErr, SQLITE_CORRUPT_VTAB,
+              "%s %lld of index '%s' is damaged; run select"
+              " vec_index_drop('%s') and create it again",
+              zWhat, iWhich, p->zName, p->zName);
+}
+
+/* ------------------------------------------------------------ the table */
+
+CHOIR_PRIVATE char *choirIndexKey(ChoirConn *pConn, ChoirErr *pErr,
+                                  const char *zSchema, const char *zTable) {
+  char *zSql =
+      choirMprintf(pErr, "PRAGMA \"%w\".table_info(\"%w\")", zSchema, zTable);
+  sqlite3_stmt *pStmt = zSql ? choirPrepare(pConn, pErr, zSql) : NULL;
+  char *zKey = NULL;
+  int nKey = 0, nCol = 0;
+  while (choirStep(pErr, pStmt)) {
+    const char *zType = (const char *)sqlite3_column_text(pStmt, 2);
+    nCol++;
+    if (sqlite3_column_int(pStmt, 5) && nKey++ == 0 && zType &&
+        sqlite3_stricmp(zType, "INTEGER") == 0) {
+      zKey = choirMprintf(pErr, "%s", sqlite3_column_text(pStmt, 1));
+    }
+  }
+  sqlite3_finalize(pStmt);
+  sqlite3_free(zSql);
+  if (zKey && (nKey > 1 || sqlite3_table_column_metadata(
+                               pConn->db, zSchema, zTable, "rowid", NULL, NULL,
+                               NULL, NULL, NULL) != SQLITE_OK)) {
+    sqlite3_free(zKey); /* of two columns, or WITHOUT ROWID */
+    zKey = NULL;
+  }
+  if (nCol == 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "no table '%s' in schema %s", zTable,
+                zSchema);
+  } else if (zKey == NULL) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "table '%s' has no INTEGER PRIMARY KEY, so VACUUM may renumber"
+                " its rows; copy it into one with id INTEGER PRIMARY KEY",
+                zTable);
+  }
+  return zKey;
+}
+
+CHOIR_PRIVATE char *choirIndexTrigger(const ChoirIndex *p, ChoirErr *pErr,
+                                      int i) {
+  static const char *const azWhen[] = {"insert", "update", "delete"};
+  ChoirBuf b;
+  choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+  if (i > 2) {
+    return NULL;
+  }
+  choirBufPrintf(&b, "CREATE TRIGGER \"_choir_vec_%w_%s\" AFTER ", p->zName,
+                 azWhen[i]);
+  if (i == 1) {
+    choirBufPrintf(&b, "UPDATE OF \"%w\", \"%w\"", p->zPk, p->zColumn);
+    if (p->zPart) {
+      choirBufPrintf(&b, ", \"%w\"", p->zPart);
+    }
+  } else {
+    choirBufText(&b, i == 0 ? "INSERT" : "DELETE");
+  }
+  choirBufPrintf(&b, " ON \"%w\" BEGIN", p->zTable);
+  if (i == 1) {
+    choirBufPrintf(&b,
+                   " INSERT INTO \"_choir_vec_%w_pending\"(id, mark)"
+                   " SELECT old.\"%w\", random() WHERE old.\"%w\"<>new.\"%w\";",
+                   p->zName, p->zPk, p->zPk, p->zPk);
+  }
+  choirBufPrintf(&b,
+                 " INSERT INTO \"_choir_vec_%w_pending\"(id, mark)"
+                 " VALUES(%s.\"%w\", random()); END",
+                 p->zName, i == 2 ? "old" : "new", p->zPk);
+  return choirBufTake(&b);
+}
+
+/* Is trigger i there, word for word? Its table into *pzTable, if wanted. */
+static int openTrigger(ChoirIndex *p, ChoirErr *pErr, int i, char **pzTable) {
+  char *zWant = pzTable ? NULL : choirIndexTrigger(p, pErr, i);
+  char *zSql = choirMprintf(
+      pErr,
+      "SELECT sql, tbl_name FROM \"%w\".sqlite_schema WHERE type='trigger'"
+      " AND name='_choir_vec_%q_%s'",
+      p->zSchema, p->zName,
+      i == 0   ? "insert"
+      : i == 1 ? "update"
+               : "delete");
+  sqlite3_stmt *pStmt = zSql ? choirPrepare(p->pConn, pErr, zSql) : NULL;
+  int bSame = 0;
+  if (choirStep(pErr, pStmt)) {
+    const char *z = (const char *)sqlite3_column_text(pStmt, 0);
+    bSame = z && zWant && strcmp(z, zWant) == 0;
+    if (pzTable) {
+      *pzTable = choirMprintf(pErr, "%s", sqlite3_column_text(pStmt, 1));
+    }
+  }
+  sqlite3_finalize(pStmt);
+  sqlite3_free(zSql);
+  sqlite3_free(zWant);
+  return bSame;
+}
+
+/* The statements that name the table are of another one now: their texts stay
+** until the connection ends, because statements are known by them. */
+static void openRetire(ChoirIndex *p, ChoirErr *pErr) {
+  OpenState *pState = choirState(p->pConn, pErr, &openStateType);
+  ChoirIndex *pOld = choirMalloc(pErr, sizeof(*pOld));
+  int i;
+  if (pOld == NULL || pState == NULL) {
+    sqlite3_free(pOld);
+    return;
+  }
+  for (i = INDEX_SQL_PENDING; i < INDEX_NSQL; i++) {
+    pOld->azSql[i] = p->azSql[i];
+    p->azSql[i] = NULL;
+  }
+  pOld->iSchema = -1;
+  pOld->pNext = pState->pFirst;
+  pState->pFirst = pOld;
+}
+
+/* After the schema changed: the table's name and key, and the triggers. */
+static void openTrust(ChoirIndex *p, ChoirErr *pErr) {
+  char *zTable = NULL, *zPk, *zOf;
+  int i;
+  openTrigger(p, pErr, 0, &zTable);
+  if (zTable == NULL && pErr->rc == SQLITE_OK) {
+    zTable = choirMprintf(pErr, "%s", p->zTable);
+  }
+  zPk = zTable ? choirIndexKey(p->pConn, pErr, p->zSchema, zTable) : NULL;
+  if (pErr->rc != SQLITE_OK) {
+    sqlite3_free(zTable);
+    sqlite3_free(zPk);
+    return;
+  }
+  zOf = choirMprintf(pErr, "%s\n%s\n%s\n%s", zTable, zPk, p->zColumn,
+                     p->zPart ? p->zPart : "");
+  if (zOf && p->zSqlOf && strcmp(zOf, p->zSqlOf) != 0) {
+    openRetire(p, pErr);
+  }
+  sqlite3_free(p->zSqlOf);
+  p->zSqlOf = zOf;
+  sqlite3_free(p->zTable);
+  sqlite3_free(p->zPk);
+  p->zTable = zTable;
+  p->zPk = zPk;
+  p->bTrusted = 1;
+  for (i = 0; i < 3; i++) {
+    p->bTrusted &= openTrigger(p, pErr, i, NULL);
+  }
+  if (pErr->rc == SQLITE_OK &&
+      sqlite3_table_column_metadata(p->pConn->db, p->zSchema, p->zTable,
+                                    p->zColumn, NULL, NULL, NULL, NULL,
+                                    NULL) != SQLITE_OK) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "table '%s' has no column '%s' any more; run select"
+                " vec_index_drop('%s')",
+                p->zTable, p->zColumn, p->zName);
+  }
+}
+
+/* -------------------------------------------------------------- reading */
+
+static int openName(const char *z, const char *const *az, int n) {
+  int i;
+  for (i = 0; i < n; i++) {
+    if (z && strcmp(z, az[i]) == 0) {
+      return i;
+    }
+  }
+  return -1;
+}
+
+static char *openText(ChoirErr *pErr, sqlite3_stmt *pStmt, int i) {
+  const char *z = (const char *)sqlite3_column_text(pStmt, i);
+  return z ? choirMprintf(pErr, "%s", z) : NULL;
+}
+
+/* nPad floats, stored little-endian. */
+static int openFloats(float *a, size_t n, sqlite3_stmt *pStmt, int iCol) {
+  const u8 *p = sqlite3_column_blob(pStmt, iCol);
+  size_t i;
+  if (p == NULL || (size_t)sqlite3_column_bytes(pStmt, iCol) != n * 4) {
+    return 0;
+  }
+  for (i = 0; i < n; i++, p += 4) {
+    u32 v = (u32)p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24;
+    memcpy(&a[i], &v, 4);
+    if (!(fabsf(a[i]) < 1e30f)) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+static void openConf(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
+  static const char *const azType[] = {"float32", "float16", "bfloat16",
+                                       "int8"};
+  static const char *const azMetric[] = {"cosine", "l2", "dot"};
+  static const char *const azMode[] = {"auto", "flat", "lists"};
+  int eType = openName((const char *)sqlite3_column_text(pConf, 6), azType, 4);
+  int eMetric =
+      openName((const char *)sqlite3_column_text(pConf, 7), azMetric, 3);
+  i64 nDim = sqlite3_column_int64(pConf, 5);
+  choirIndexForget(p);
+  if (sqlite3_column_int(pConf, 1) > OPEN_FORMAT) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "index '%s' has format %d, this choir reads %d; use a newer"
+                " choir",
+                p->zName, sqlite3_column_int(pConf, 1), OPEN_FORMAT);
+    return;
+  }
+  p->zTable = openText(pErr, pConf, 2);
+  p->zColumn = openText(pErr, pConf, 3);
+  p->zPart = openText(pErr, pConf, 4);
+  p->eMode = openName((const char *)sqlite3_column_text(pConf, 8), azMode, 3);
+  p->iSeed = sqlite3_column_int64(pConf, 9);
+  p->rScale = sqlite3_column_double(pConf, 10);
+  p->nRow = sqlite3_column_int64(pConf, 11);
+  p->iTop = sqlite3_column_int64(pConf, 12);
+  p->zProbes = openText(pErr, pConf, 13);
+  if (eType < 0 || eMetric < 0 || p->eMode < 0 || nDim < 1 ||
+      nDim > INDEX_DIM_MAX || !(p->rScale > 1e-30 && p->rScale < 1e30) ||
+      p->zTable == NULL || p->zColumn == NULL) {
+    choirIndexDamaged(p, pErr, "registry row", 1);
+    return;
+  }
+  choirCodeInit(&p->code, pErr, choirVecKern(p->pConn), eType, eMetric, nDim,
+                p->iSeed, p->rScale);
+  p->aMean = choirMalloc(pErr, p->code.nPad * sizeof(float));
+  if (p->aMean && !openFloats(p->aMean, p->code.nPad, pConf, 14)) {
+    choirIndexDamaged(p, pErr, "mean", 1);
+  }
+}
+
+/* Takes over what is cached of a list that is as it was. */
+static void openKeep(ChoirList *pNew, ChoirList *aOld, i64 nOld, i64 *piOld) {
+  while (*piOld < nOld && aOld[*piOld].iId < pNew->iId) {
+    ++*piOld;
+  }
+  if (*piOld < nOld && aOld[*piOld].iId == pNew->iId &&
+      aOld[*piOld].iGen == pNew->iGen) {
+    pNew->aCache = aOld[*piOld].aCache;
+    pNew->nCache = aOld[*piOld].nCache;
+    aOld[*piOld].aCache = NULL;
+  }
+}
+
+typedef struct OpenLists { /* while they are read */
+  ChoirList *a;
+  float *aCentre;
+  i32 *aiCentre;
+  i64 n, nAlloc, nCentre;
+} OpenLists;
+
+static void openListRoom(OpenLists *p, ChoirErr *pErr, size_t nPad) {
+  i64 nNew = p->nAlloc ? p->nAlloc * 2 : 16;
+  void *a = choirRealloc(pErr, p->a, (u64)nNew * sizeof(ChoirList));
+  void *c = choirRealloc(pErr, p->aCentre, (u64)nNew * nPad * sizeof(float));
+  void *i = choirRealloc(pErr, p->aiCentre, (u64)nNew * sizeof(i32));
+  p->a = a ? a : p->a;
+  p->aCentre = c ? c : p->aCentre;
+  p->aiCentre = i ? i : p->aiCentre;
+  p->nAlloc = pErr->rc == SQLITE_OK ? nNew : p->nAlloc;
+}
+
+static void openLists(ChoirIndex *p, ChoirErr *pErr, ChoirList *aOld,
+                      i64 nOld) {
+  sqlite3_stmt *pStmt = choirIndexStmt(p, pErr, INDEX_SQL_LISTS);
+  OpenLists l = {NULL, NULL, NULL, 0, 0, 0};
+  size_t nPad = p->code.nPad;
+  i64 i, iOld = 0;
+  while (choirStep(pErr, pStmt)) {
+    ChoirList *pList;
+    if (l.n == l.nAlloc) {
+      openListRoom(&l, pErr, nPad);
+      if (pErr->rc != SQLITE_OK) {
+        break;
+      }
+    }
+    pList = &l.a[l.n];
+    memset(pList, 0, sizeof(*pList));
+    pList->iId = sqlite3_column_int64(pStmt, 0);
+    pList->n = sqlite3_column_int64(pStmt, 1);
+    pList->iGen = sqlite3_column_int64(pStmt, 2);
+    pList->nStuck = sqlite3_column_int64(pStmt, 3);
+    if (pList->iId < 0 || pList->iId > (i64)1 << 38 || pList->n < 0) {
+      choirIndexDamaged(p, pErr, "list", pList->iId);
+    } else if (sqlite3_column_type(pStmt, 4) != SQLITE_NULL) {
+      if (!openFloats(l.aCentre + (size_t)l.nCentre * nPad, nPad, pStmt, 4)) {
+        choirIndexDamaged(p, pErr, "list", pList->iId);
+      }
+      pList->aCentre = p->aMean; /* set below: the array may move */
+      l.aiCentre[l.nCentre++] = (i32)l.n;
+    }
+    openKeep(pList, aOld, nOld, &iOld);
+    l.n++;
+  }
+  choirStmtDone(p->pConn, pStmt);
+  for (i = 0; i < l.nCentre; i++) {
+    l.a[l.aiCentre[i]].aCentre = l.aCentre + (size_t)i * nPad;
+  }
+  p->aList = l.a;
+  p->nList = l.n;
+  p->aCentre = l.aCentre;
+  p->aiCentre = l.aiCentre;
+  p->nCentre = l.nCentre;
+}
+
+/* Everything anew but what lists prove to be as it was. */
+static void openRead(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
+  ChoirList *aOld = p->aList;
+  i64 i, nOld = p->nList, iSeed = p->iSeed;
+  p->aList = NULL;
+  p->nList = 0;
+  openConf(p, pErr, pConf);
+  openLists(p, pErr, aOld, iSeed == p->iSeed ? nOld : 0);
+  for (i = 0; i < nOld; i++) {
+    openForgetList(p, &aOld[i]);
+  }
+  sqlite3_free(aOld);
+  p->iGen = sqlite3_column_int64(pConf, 0);
+  p->bKnown = pErr->rc == SQLITE_OK;
+}
+
+/* The connection's entry for an index, new where there is none. */
+static ChoirIndex *openEntry(ChoirConn *pConn, ChoirErr *pErr,
+                             const char *zName) {
+  OpenState *pState = choirState(pConn, pErr, &openStateType);
+  const char *zDot = strchr(zName, '.'), *zSchema = choirSchema(pConn);
+  int nSchema = zDot ? (int)(zDot - zName) : (int)strlen(zSchema);
+  ChoirIndex *p;
+  if (zDot) {
+    zSchema = zName;
+    zName = zDot + 1;
+  }
+  for (p = pState ? pState->pFirst : NULL; p; p = p->pNext) {
+    if (p->zName && strcmp(p->zName, zName) == 0 &&
+        (int)strlen(p->zSchema) == nSchema &&
+        sqlite3_strnicmp(p->zSchema, zSchema, nSchema) == 0) {
+      return p;
+    }
+  }
+  p = choirMalloc(pErr, sizeof(*p));
+  if (p && pState) {
+    p->pConn = pConn;
+    p->iSchema = -1;
+    p->zSchema = choirMprintf(pErr, "%.*s", nSchema, zSchema);
+    p->zName = choirMprintf(pErr, "%s", zName);
+    p->pNext = pState->pFirst;
+    pState->pFirst = p;
+  }
+  return pErr->rc == SQLITE_OK ? p : NULL;
+}
+
+static i64 openSchema(ChoirIndex *p, ChoirErr *pErr) {
+  sqlite3_stmt *pStmt = choirIndexStmt(p, pErr, INDEX_SQL_SCHEMA);
+  i64 i = choirStep(pErr, pStmt) ? sqlite3_column_int64(pStmt, 0) : -1;
+  choirStmtDone(p->pConn, pStmt);
+  return i;
+}
+
+CHOIR_PRIVATE ChoirIndex *choirIndexFind(ChoirConn *pConn, ChoirErr *pErr,
+                                         const char *zName) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  ChoirIndex *p = zName ? openEntry(pConn, pErr, zName) : NULL;
+  sqlite3_stmt *pConf = p ? choirIndexStmt(p, &err, INDEX_SQL_CONF) : NULL;
+  int bThere = choirStep(&err, pConf);
+  if ((err.rc & 0xff) == SQLITE_ERROR) { /* no registry, no schema */
+    choirErrClear(&err);
+    bThere = 0;
+  }
+  choirStmtDone(pConn, pConf);
+  if (pErr->rc == SQLITE_OK) {
+    *pErr = err;
+  }
+  return bThere ? p : NULL;
+}
+
+CHOIR_PRIVATE ChoirIndex *choirIndexOpen(ChoirConn *pConn, ChoirErr *pErr,
+                                         const char *zName,
+                                         sqlite3_stmt **ppHold) {
+  ChoirIndex *p = choirIndexFind(pConn, pErr, zName);
+  sqlite3_stmt *pConf;
+  i64 iSchema;
+  *ppHold = NULL;
+  if (p == NULL) {
+    choirErrSet(pErr, SQLITE_ERROR, "no vector index '%s'%s%s%s", zName,
+                zName && strchr(zName, '.') ? "" : " in schema ",
+                zName && strchr(zName, '.') ? "" : choirSchema(pConn),
+                "; make it by vec_index_create");
+    return NULL;
+  }
+  pConf = choirIndexStmt(p, pErr, INDEX_SQL_CONF);
+  if (choirStep(pErr, pConf) &&
+      (!p->bKnown || sqlite3_column_int64(pConf, 0) != p->iGen)) {
+    openRead(p, pErr, pConf);
+  }
+  iSchema = openSchema(p, pErr);
+  if (pErr->rc == SQLITE_OK && iSchema != p->iSchema) {
+    openTrust(p, pErr);
+    p->iSchema = pErr->rc == SQLITE_OK ? iSchema : -1;
+  }
+  p->code.pKern = choirVecKern(pConn);
+  *ppHold = pConf;
+  if (pErr->rc != SQLITE_OK) {
+    p->bKnown = 0;
+    return NULL;
+  }
+  return p;
+}
+
+/* -------------------------------------------------------------- pending */
+
+CHOIR_PRIVATE const void *choirIndexVector(const ChoirIndex *p, ChoirErr *pErr,
+                                           i64 iRowid, sqlite3_value *pValue) {
+  if (sqlite3_value_type(pValue) != SQLITE_BLOB) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "row %lld of '%s' holds %s, not a vector; store a blob, as"
+                " vec_f32() makes it",
+                iRowid, p->zTable, choirTypeName(pValue));
+    return NULL;
+  }
+  if (sqlite3_value_bytes(pValue) != p->code.nVec) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "row %lld of '%s' has %d bytes, the index %lld (%lld"
+                " dimensions); mend the row",
+                iRowid, p->zTable, sqlite3_value_bytes(pValue), p->code.nVec,
+                p->code.nDim);
+    return NULL;
+  }
+  return sqlite3_value_blob(pValue);
+}
+
+/* One pending row into its slot. */
+static void openPend(ChoirIndex *p, ChoirErr *pErr, i64 iRowid,
+                     sqlite3_value *pValue, float *aRot) {
+  ChoirPend *e = &p->pend;
+  const void *a = NULL;
+  i32 iSlot = choirSetGet(&e->slot, iRowid, -1);
+  if (sqlite3_value_type(pValue) == SQLITE_NULL) {
+    if (iSlot >= 0) { /* the last row takes its place */
+      i64 iLast = --e->n;
+      u8 *aLast = e->aBlock + (size_t)(iLast / 32) * p->code.nBlock;
+      i64 iMoved = choirCodeRowid(&p->code, aLast, (int)(iLast & 31));
+      choirCodeMove(&p->code, e->aBlock + (size_t)(iSlot / 32) * p->code.nBlock,
+                    iSlot & 31, aLast, (int)(iLast & 31));
+      choirSetPut(&e->slot, pErr, iMoved, iSlot);
+    }
+    choirSetPut(&e->slot, pErr, iRowid, -1);
+    return;
+  }
+  a = choirIndexVector(p, pErr, iRowid, pValue);
+  if (iSlot < 0 && e->n == e->nAlloc && a) {
+    i64 nNew = e->nAlloc ? e->nAlloc * 2 : 32;
+    u8 *aNew = choirRealloc(pErr, e->aBlock, (u64)nNew / 32 * p->code.nBlock);
+    if (aNew == NULL) {
+      return;
+    }
+    memset(aNew + (size_t)(e->nAlloc / 32) * p->code.nBlock, 0,
+           (size_t)((nNew - e->nAlloc) / 32) * p->code.nBlock);
+    e->aBlock = aNew;
+    e->nAlloc = nNew;
+  }
+  if (a && pErr->rc == SQLITE_OK) {
+    iSlot = iSlot < 0 ? (i32)e->n++ : iSlot;
+    choirCodeRow(&p->code, choirCodeRotate(&p->code, a, aRot) ? aRot : NULL,
+                 p->aMean, e->aBlock + (size_t)(iSlot / 32) * p->code.nBlock,
+                 iSlot & 31, iRowid);
+    choirSetPut(&e->slot, pErr, iRowid, iSlot);
+  }
+}
+
+CHOIR_PRIVATE void choirIndexPending(ChoirIndex *p, ChoirErr *pErr) {
+  ChoirPend *e = &p->pend;
+  sqlite3_stmt *pStmt = choirIndexStmt(p, pErr, INDEX_SQL_TAIL);
+  i64 iSeq = 0, iMark = 0;
+  float *aRot = NULL;
+  if (choirStep(pErr, pStmt)) {
+    iSeq = sqlite3_column_int64(pStmt, 0);
+    iMark = sqlite3_column_int64(pStmt, 1);
+  }
+  choirStmtDone(p->pConn, pStmt);
+  if (pErr->rc != SQLITE_OK || (iSeq == e->iSeq && iMark == e->iMark)) {
+    return;
+  }
+  if (e->iSeq) { /* is what we know still the beginning of it? */
+    pStmt = choirIndexStmt(p, pErr, INDEX_SQL_MARK);
+    choirBindInt(pErr, pStmt, 1, e->iSeq);
+    if (!choirStep(pErr, pStmt) || sqlite3_column_int64(pStmt, 0) != e->iMark) {
+      openForgetPending(p);
+    }
+    choirStmtDone(p->pConn, pStmt);
+  }
+  pStmt = choirIndexStmt(p, pErr, INDEX_SQL_PENDING);
+  choirBindInt(pErr, pStmt, 1, e->iSeq);
+  aRot = choirMalloc(pErr, p->code.nPad * sizeof(float));
+  while (choirStep(pErr, pStmt)) {
+    openPend(p, pErr, sqlite3_column_int64(pStmt, 2),
+             sqlite3_column_value(pStmt, 3), aRot);
+    e->iSeq = sqlite3_column_int64(pStmt, 0);
+    e->iMark = sqlite3_column_int64(pStmt, 1);
+  }
+  choirStmtDone(p->pConn, pStmt);
+  sqlite3_free(aRot);
+  if (pErr->rc != SQLITE_OK) {
+    openForgetPending(p);
+  }
+}
+
+/* --------------------------------------------------------------- blocks */
+
+CHOIR_PRIVATE const u8 *choirIndexSeg(const ChoirIndex *p, ChoirErr *pErr,
+                                      sqlite3_stmt *pStmt, i64 *pnRow) {
+  i64 n = sqlite3_column_int64(pStmt, 1);
+  sqlite3_value *pValue = sqlite3_column_value(pStmt, 2);
+  const u8 *a = sqlite3_value_blob(pValue);
+  i64 nByte = sqlite3_value_bytes(pValue);
+  *pnRow = n;
+  if (a == NULL || n < 1 || n > (i64)1 << 16 ||
+      nByte != (n + 31) / 32 * (i64)p->code.nBlock) {
+    choirIndexDamaged(p, pErr, "segment", sqlite3_column_int64(pStmt, 0));
+    return NULL;
+  }
+  return a;
+}
+
+/* A cached list: for each segment its number of rows, then its blocks. */
+static void openSeekCache(ChoirIndex *p, ChoirErr *pErr, ChoirSeek *pSeek,
+                          const ChoirList *pList, i64 i) {
+  const u8 *a = pList->aCache;
+  i64 n, nLeft = pList->nCache;
+  for (; nLeft > 0; nLeft -= n) {
+    memcpy(&n, a, 8);
+    choirSeekBlocks(pSeek, pErr, a + 8, n, (i32)i);
+    a += 8 + (size_t)((n + 31) / 32) * p->code.nBlock;
+  }
+}
+
+CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
+                                      ChoirSeek *pSeek, i64 i) {
+  ChoirList *pList = &p->aList[i];
+  i64 nMost = choirConfigInt(p->pConn, "vec.cache_bytes", 0);
+  i64 nWant = (pList->n / 32 + pList->n / 64 + 2) * (i64)p->code.nBlock;
+  int bCache = (i64)p->nCached + nWant <= nMost;
+  ChoirErr err = {SQLITE_OK, NULL};
+  sqlite3_stmt *pStmt;
+  ChoirBuf b;
+  i64 nRow, nAll = 0;
+  if (pList->aCache) {
+    openSeekCache(p, pErr, pSeek, pList, i);
+    return;
+  }
+  choirBufInit(&b, &err, (u64)nWant * 2 + 65536);
+  if (bCache) {
+    (void)choirBufSpace(&b, (u64)nWant);
+    b.n = 0;
+  }
+  pStmt = choirIndexStmt(p, pErr, INDEX_SQL_SEGS);
+  choirBindInt(pErr, pStmt, 1, pList->iId << INDEX_SEG_BITS);
+  choirBindInt(pErr, pStmt, 2, ((pList->iId + 1) << INDEX_SEG_BITS) - 1);
+  while (choirStep(pErr, pStmt)) {
+    const u8 *a = choirIndexSeg(p, pErr, pStmt, &nRow);
+    if (a) {
+      choirSeekBlocks(pSeek, pErr, a, nRow, (i32)i);
+      nAll += nRow;
+      if (bCache) {
+        choirBufAppend(&b, &nRow, 8);
+        choirBufAppend(&b, a, (u64)((nRow + 31) / 32) * (u64)p->code.nBlock);
+      }
+    }
+  }
+  choirStmtDone(p->pConn, pStmt);
+  if (bCache && err.rc == SQLITE_OK && pErr->rc == SQLITE_OK && nAll > 0) {
+    pList->aCache = (u8 *)choirBufTake(&b);
+    pList->nCache = nAll;
+    p->nCached += sqlite3_msize(pList->aCache);
+  }
+  choirBufFree(&b);
+  choirErrClear(&err);
+}
+
+/* ---------------------------------------------------------------- fetch */
+
+CHOIR_PRIVATE void choirIndexFetch(const ChoirIndex *p, ChoirFetch *pFetch,
+                                   u8 *a) {
+  memset(pFetch, 0, sizeof(*pFetch));
+  pFetch->db = p->pConn->db;
+  pFetch->zSchema = p->zSchema;
+  pFetch->zTable = p->zTable;
+  pFetch->zColumn = p->zColumn;
+  pFetch->nByte = p->code.nVec;
+  pFetch->a = a;
+}
+
+CHOIR_PRIVATE int choirFetchRow(ChoirFetch *p, ChoirErr *pErr, i64 iRowid) {
+  int rc;
+  if (pErr->rc != SQLITE_OK) {
+    return 0;
+  }
+  rc = p->pBlob ? sqlite3_blob_reopen(p->pBlob, iRowid)
+                : sqlite3_blob_open(p->db, p->zSchema, p->zTable, p->zColumn,
+                                    iRowid, 0, &p->pBlob);
+  if (rc == SQLITE_ERROR) { /* no such row, or NULL there */
+    choirFetchEnd(p);
+    return 0;
+  }
+  if (rc == SQLITE_OK && sqlite3_blob_bytes(p->pBlob) != p->nByte) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "row %lld of '%s' has %d bytes, the index %lld; mend the row",
+                iRowid, p->zTable, sqlite3_blob_bytes(p->pBlob), p->nByte);
+    return 0;
+  }
+  if (rc == SQLITE_OK) {
+    rc = sqlite3_blob_read(p->pBlob, p->a, (int)p->nByte, 0);
+  }
+  choirErrDb(pErr, p->db, rc);
+  return rc == SQLITE_OK;
+}
+
+CHOIR_PRIVATE void choirFetchEnd(ChoirFetch *p) {
+  sqlite3_blob_close(p->pBlob);
+  p->pBlob = NULL;
+}

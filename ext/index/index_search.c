@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** A search: candidates from the pending rows and from the nearest lists, then
+** their vectors themselves, in the order of the least they may be, until the
+** k-th distance is below the next one's.
+**
+** Few rows that count are fetched and compared without the codes. Without
+** triggers to trust, or with a query that has no direction, the whole table is
+** read. Lists are added while fewer than k rows have been found.
+*/
+#include "index.h"
+#include <math.h>
+#include <stdlib.h>
+
+#define SEARCH_FEW 2048 /* rowids that are fetched, not searched for */
+#define SEARCH_LEAST 8  /* lists to probe, at least */
+
+CHOIR_PRIVATE double choirIndexRecall(int i) {
+  static const double ar[INDEX_PROBES] = {0.90, 0.95, 0.97, 0.98, 0.99, 0.995};
+  return ar[i];
+}
+
+typedef struct SearchRun {
+  ChoirIndex *p;
+  ChoirErr *pErr;
+  const ChoirSearch *s;
+  ChoirScan *pScan;
+  ChoirProbe probe;
+  ChoirSeek seek;
+  ChoirFetch fetch;
+  float *aRot;
+  u8 *aLut, *aVec;
+  double rMeanSquare, rMeanInner;
+  i32 *aiFlat; /* lists without a centre */
+  i64 nFlat;
+  ChoirNear *aNear; /* the others, nearest first: nNear of nCentre known */
+  i64 nNear, nCentre;
+  i32 *aiPart; /* lists of the partition, when there is one */
+  i64 nPart;
+  i64 nMissing;
+} SearchRun;
+
+/* -------------------------------------------------------- what counts */
+
+static int searchInPart(SearchRun *r, i64 iRowid) {
+  sqlite3_stmt *pStmt;
+  int bIn;
+  if (r->s->pPart == NULL) {
+    return 1;
+  }
+  pStmt = choirIndexStmt(r->p, r->pErr, INDEX_SQL_IN_PART);
+  choirBindInt(r->pErr, pStmt, 1, iRowid);
+  choirBindValue(r->pErr, pStmt, 2, r->s->pPart);
+  bIn = choirStep(r->pErr, pStmt);
+  choirStmtDone(r->p->pConn, pStmt);
+  return bIn;
+}
+
+static int searchNotBut(void *pArg, i64 iRowid) {
+  return iRowid != ((SearchRun *)pArg)->s->iBut;
+}
+
+static int searchPendingAccept(void *pArg, i64 iRowid) {
+  SearchRun *r = pArg;
+  return !(r->s->bBut && iRowid == r->s->iBut) && searchInPart(r, iRowid);
+}
+
+/* --------------------------------------------------- without the codes */
+
+static void searchFew(SearchRun *r) {
+  const ChoirSet *pOnly = r->s->pOnly;
+  i64 i;
+  for (i = 0; i < pOnly->nSlot && r->pErr->rc == SQLITE_OK; i++) {
+    if (pOnly->aUsed[i] && searchPendingAccept(r, pOnly->aKey[i]) &&
+        choirFetchRow(&r->fetch, r->pErr, pOnly->aKey[i])) {
+      choirScanRow(r->pScan, r->pErr, pOnly->aKey[i], r->aVec, r->fetch.nByte);
+    }
+  }
+  choirFetchEnd(&r->fetch);
+}
+
+static void searchTable(SearchRun *r) {
+  int iSql = r->s->pPart ? INDEX_SQL_TABLE_PART : INDEX_SQL_TABLE;
+  sqlite3_stmt *pStmt = choirIndexStmt(r->p, r->pErr, iSql);
+  if (r->s->pPart) {
+    choirBindValue(r->pErr, pStmt, 1, r->s->pPart);
+  }
+  while (choirStep(r->pErr, pStmt)) {
+    sqlite3_value *v = sqlite3_column_value(pStmt, 1);
+    i64 iRowid = sqlite3_column_int64(pStmt, 0);
+    if (sqlite3_value_type(v) != SQLITE_NULL &&
+        !(r->s->bBut && iRowid == r->s->iBut) &&
+        !(r->s->pOnly && choirSetGet(r->s->pOnly, iRowid, -2) == -2)) {
+      choirScanRow(r->pScan, r->pErr, iRowid,
+                   choirIndexVector(r->p, r->pErr, iRowid, v), r->fetch.nByte);
+    }
+  }
+  choirStmtDone(r->p->pConn, pStmt);
+}
+
+/* ----------------------------------------------------------- distances */
+
+/* A distance as estimates are: |x - q|^2, or -2 <x, q>, times scale^2. */
+static float searchScaled(const SearchRun *r, double rDist) {
+  double s = (double)r->p->code.rScale;
+  double d = r->p->code.eMetric == VEC_L2 ? rDist * rDist : 2 * rDist;
+  return (float)((d + fabs(d) * 1e-6) * s * s);
+}
+
+/* The vectors of the candidates themselves. */
+static void searchRerank(SearchRun *r) {
+  ChoirScan *pScan = r->pScan;
+  i64 i;
+  choirSeekSort(&r->seek);
+  r->nMissing = 0;
+  pScan->nHit = 0;
+  for (i = 0; i < r->seek.n && r->pErr->rc == SQLITE_OK; i++) {
+    const ChoirCand *pCand = &r->seek.a[i];
+    if (pScan->nHit == pScan->k &&
+        pCand->rLow > searchScaled(r, pScan->aHit[0].rDist)) {
+      break;
+    }
+    if (choirFetchRow(&r->fetch, r->pErr, pCand->iRowid)) {
+      choirScanRow(pScan, r->pErr, pCand->iRowid, r->aVec, r->fetch.nByte);
+    } else {
+      r->nMissing++; /* displaced by a REPLACE, which fires no trigger */
+    }
+  }
+  choirFetchEnd(&r->fetch);
+}
+
+/* --------------------------------------------------------------- lists */
+
+static void searchDistance(const SearchRun *r, const float *c, double *prSquare,
+                           double *prInner) {
+  const ChoirKernOps *k = &r->p->code.pKern->a[KERN_F32];
+  *prSquare = k->xL2(r->aRot, c, r->p->code.nPad);
+  *prInner = k->xDot(r->aRot, c, r->p->code.nPad);
+}
+
+static int searchNearOrder(const void *pA, const void *pB) {
+  const ChoirNear *a = pA, *b = pB;
+  return a->rSquare < b->rSquare ? -1 : a->rSquare > b->rSquare;
+}
+
+static int searchInnerOrder(const void *pA, const void *pB) {
+  const ChoirNear *a = pA, *b = pB;
+  return a->rInner > b->rInner ? -1 : a->rInner < b->rInner;
+}
+
+/* All lists with a centre among ai[0..n), or of the index, nearest first. */
+static void searchRankAll(SearchRun *r, const i32 *ai, i64 n) {
+  i64 i;
+  for (i = 0, r->nNear = 0; i < n; i++) {
+    i32 iList = ai[i];
+    const float *c = r->p->aList[iList].aCentre;
+    if (c) {
+      ChoirNear *pNear = &r->aNear[r->nNear++];
+      searchDistance(r, c, &pNear->rSquare, &pNear->rInner);
+      pNear->iList = iList;
+    }
+  }
+  if (r->nNear > 1) {
+    qsort(r->aNear, (size_t)r->nNear, sizeof(ChoirNear),
+          r->p->code.eMetric == VEC_DOT ? searchInnerOrder : searchNearOrder);
+  }
+}
+
+/* The m nearest lists into aNear. */
+static void searchRank(SearchRun *r, i64 m) {
+  ChoirIndex *p = r->p;
+  i64 i;
+  if (r->nNear >= m || r->nNear == r->nCentre) {
+    return;
+  }
+  if (r->s->pPart) {
+    searchRankAll(r, r->aiPart, r->nPart);
+  } else if (p->code.eMetric == VEC_DOT) {
+    searchRankAll(r, p->aiCentre, p->nCentre);
+  } else {
+    if (p->pRank == NULL) {
+      p->pRank =
+          choirRankNew(r->pErr, &p->code, p->aCentre, p->nCentre, p->aMean);
+    }
+    if (p->pRank) {
+      r->nNear = choirRankNear(p->pRank, r->pErr, r->aRot, r->aNear, m);
+      for (i = 0; i < r->nNear; i++) {
+        r->aNear[i].iList = p->aiCentre[r->aNear[i].iList];
+      }
+    }
+  }
+}
+
+static i64 searchListAt(const ChoirIndex *p, i64 iId) {
+  i64 lo = 0, hi = p->nList;
+  while (lo < hi) {
+    i64 mid = (lo + hi) / 2;
+    if (p->aList[mid].iId < iId) {
+      lo = mid + 1;
+    } else {
+      hi = mid;
+    }
+  }
+  return lo < p->nList && p->aList[lo].iId == iId ? lo : -1;
+}
+
+/* Which lists there are to look at. */
+static void searchLists(SearchRun *r) {
+  ChoirIndex *p = r->p;
+  i64 i, iList;
+  r->aiFlat = choirMalloc(r->pErr, (u64)(p->nList + 1) * sizeof(i32));
+  r->aiPart = choirMalloc(r->pErr, (u64)(p->nList + 1) * sizeof(i32));
+  r->aNear = choirMalloc(r->pErr, (u64)(p->nCentre + 1) * sizeof(ChoirNear));
+  if (r->pErr->rc != SQLITE_OK) {
+    return;
+  }
+  if (r->s->pPart) {
+    sqlite3_stmt *pStmt = choirIndexStmt(p, r->pErr, INDEX_SQL_PART);
+    choirBindValue(r->pErr, pStmt, 1, r->s->pPart);
+    while (choirStep(r->pErr, pStmt)) {
+      iList = searchListAt(p, sqlite3_column_int64(pStmt, 0));
+      if (iList >= 0) {
+        r->aiPart[r->nPart++] = (i32)iList;
+      }
+    }
+    choirStmtDone(p->pConn, pStmt);
+    for (i = 0; i < r->nPart; i++) {
+      if (p->aList[r->aiPart[i]].aCentre) {
+        r->nCentre++;
+      } else {
+        r->aiFlat[r->nFlat++] = r->aiPart[i];
+      }
+    }
+    return;
+  }
+  r->nCentre = p->nCentre;
+  for (i = 0; i < p->nList && p->nCentre < p->nList; i++) {
+    if (p->aList[i].aCentre == NULL) {
+      r->aiFlat[r->nFlat++] = (i32)i;
+    }
+  }
+}
+
+/* The candidates of pending rows, flat lists, and the nProbe nearest lists. */
+static void searchSeek(SearchRun *r, i64 nProbe) {
+  ChoirIndex *p = r->p;
+  i64 i;
+  choirSeekAgain(&r->seek);
+  choirCodeAim(&r->probe, r->rMeanSquare, r->rMeanInner);
+  r->seek.pSkip = NULL;
+  r->seek.pArg = r;
+  r->seek.xAccept = r->s->pPart || r->s->bBut ? searchPendingAccept : NULL;
+  choirSeekBlocks(&r->seek, r->pErr, p->pend.aBlock, p->pend.n, -1);
+  r->seek.pSkip = p->pend.slot.n ? &p->pend.slot : NULL;
+  r->seek.xAccept = r->s->bBut ? searchNotBut : NULL;
+  for (i = 0; i < r->nFlat && r->pErr->rc == SQLITE_OK; i++) {
+    choirIndexSeekList(p, r->pErr, &r->seek, r->aiFlat[i]);
+  }
+  searchRank(r, nProbe);
+  for (i = 0; i < nProbe && i < r->nNear && r->pErr->rc == SQLITE_OK; i++) {
+    choirCodeAim(&r->probe, r->aNear[i].rSquare, r->aNear[i].rInner);
+    choirIndexSeekList(p, r->pErr, &r->seek, r->aNear[i].iList);
+  }
+}
+
+/* -------------------------------------------------------------- by code */
+
+CHOIR_PRIVATE i64 choirIndexProbes(const ChoirIndex *p, double rRecall) {
+  i64 nLists = p->nCentre, n = nLists / 16;
+  const char *z = p->zProbes;
+  int i;
+  rRecall = rRecall > 0 ? rRecall : INDEX_RECALL;
+  if (rRecall > choirIndexRecall(INDEX_PROBES - 1)) {
+    n = nLists;
+  } else if (z) { /* "12 20 …", for each of choirIndexRecall */
+    for (i = 0; i < INDEX_PROBES; i++) {
+      char *zEnd;
+      n = strtoll(z, &zEnd, 10);
+      if (zEnd == z || rRecall <= choirIndexRecall(i)) {
+        break;
+      }
+      z = zEnd;
+    }
+  }
+  n = n < SEARCH_LEAST ? SEARCH_LEAST : n;
+  return n < nLists ? n : nLists;
+}
+
+/* More lists where few rows count: the same rows are spread over more. */
+static i64 searchProbes(const SearchRun *r) {
+  i64 n = r->s->nProbe;
+  if (n <= 0) {
+    n = choirIndexProbes(r->p, r->s->rRecall);
+    if (r->s->pOnly && r->s->pOnly->n < r->p->nRow) {
+      double f = (double)r->p->nRow / (double)(r->s->pOnly->n + 1);
+      n = (i64)((double)n * fmin(8.0, pow(f, 0.4)));
+    }
+  }
+  return n < r->nCentre ? n : r->nCentre;
+}
+
+/* Which of the lists, in the order they were looked at, gave the hits. */
+static void searchTally(const SearchRun *r) {
+  i64 i, j, iNear;
+  for (i = 0; i < r->pScan->nHit; i++) {
+    for (j = 0; j < r->seek.n; j++) {
+      if (r->seek.a[j].iRowid == r->pScan->aHit[i].iRowid) {
+        break;
+      }
+    }
+    for (iNear = 0; j < r->seek.n && iNear < r->nNear; iNear++) {
+      if (r->aNear[iNear].iList == r->seek.a[j].iFrom) {
+        r->s->anFrom[iNear]++;
+        break;
+      }
+    }
+  }
+}
+
+static void searchCodes(SearchRun *r) {
+  i64 nProbe;
+  int bAgain = 1;
+  choirCodeProbe(&r->p->code, r->aRot, r->aLut, &r->probe);
+  if (r->s->rEpsilon > 0) {
+    r->probe.rEpsilon = r->s->rEpsilon;
+  }
+  searchDistance(r, r->p->aMean, &r->rMeanSquare, &r->rMeanInner);
+  choirSeekInit(&r->seek, r->pErr, &r->probe, r->pScan->k);
+  r->seek.pOnly = r->s->pOnly;
+  if (r->s->rMost < INFINITY) {
+    r->seek.rBound = searchScaled(r, r->s->rMost);
+  }
+  searchLists(r);
+  nProbe = searchProbes(r);
+  while (bAgain && r->pErr->rc == SQLITE_OK) {
+    int bFull;
+    searchSeek(r, nProbe);
+    searchRerank(r);
+    bFull = r->pScan->nHit == r->pScan->k;
+    bAgain = 0;
+    if (r->nMissing > 0 && r->seek.nHigh == r->seek.k &&
+        (!bFull ||
+         searchScaled(r, r->pScan->aHit[0].rDist) > r->probe.kern.rMax)) {
+      /* Rows that are no more made the bound too low. */
+      i64 k = r->seek.k + 2 * r->nMissing;
+      float *a = choirRealloc(r->pErr, r->seek.aHigh, (u64)k * sizeof(float));
+      r->seek.aHigh = a ? a : r->seek.aHigh;
+      r->seek.k = a ? k : r->seek.k;
+      bAgain = 1;
+    } else if (!bFull && nProbe < r->nCentre) {
+      nProbe = nProbe * 4 < r->nCentre ? nProbe * 4 : r->nCentre;
+      bAgain = 1;
+    }
+  }
+  if (r->s->anFrom && r->pErr->rc == SQLITE_OK) {
+    searchTally(r);
+  }
+}
+
+/* Hits beyond the wanted distance go; they are sorted. */
+static void searchCut(const ChoirSearch *s, ChoirScan *pScan) {
+  if (!(s->rMost < INFINITY)) {
+    return;
+  }
+  while (pScan->nHit > 0) {
+    double d = pScan->aHit[pScan->nHit - 1].rDist;
+    if (s->bLess ? d < s->rMost : d <= s->rMost) {
+      break;
+    }
+    pScan->nHit--;
+  }
+}
+
+CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *p, ChoirErr *pErr,
+                                    const ChoirSearch *s, ChoirScan *pScan) {
+  SearchRun run;
+  i64 k = s->k;
+  memset(&run, 0, sizeof(run));
+  run.p = p;
+  run.pErr = pErr;
+  run.s = s;
+  run.pScan = pScan;
+  run.aRot = choirMalloc(pErr, p->code.nPad * sizeof(float));
+  run.aLut = choirMalloc(pErr, p->code.nGroup * 16);
+  run.aVec = choirMalloc(pErr, (u64)p->code.nVec);
+  choirIndexFetch(p, &run.fetch, run.aVec);
+  if (p->bTrusted && !s->bExact) {
+    choirIndexPending(p, pErr);
+    if (k > p->nRow + p->pend.n) {
+      k = p->nRow + p->pend.n + 1;
+    }
+  }
+  choirScanInit(pScan, p->pConn, pErr, p->code.eMetric, p->code.eType,
+                s->aQuery, p->code.nDim, k);
+  if (pErr->rc == SQLITE_OK) {
+    if (s->pOnly && s->pOnly->n <= SEARCH_FEW) {
+      searchFew(&run);
+    } else if (s->bExact || !p->bTrusted ||
+               !choirCodeRotate(&p->code, s->aQuery, run.aRot)) {
+      searchTable(&run);
+    } else {
+      searchCodes(&run);
+    }
+  }
+  choirScanSort(pScan);
+  searchCut(s, pScan);
+  choirSeekFree(&run.seek);
+  sqlite3_free(run.aRot);
+  sqlite3_free(run.aLut);
+  sqlite3_free(run.aVec);
+  sqlite3_free(run.aiFlat);
+  sqlite3_free(run.aiPart);
+  sqlite3_free(run.aNear);
+}

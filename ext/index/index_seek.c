@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/*
+** Candidates among blocks of codes, and the nearest of many centres.
+**
+** Every code gives an estimate and an error. The k least upper ends (estimate
+** plus error) bound the k-th distance; whatever has its lower end below that
+** bound is a candidate, to be looked at itself in the order of the lower ends
+** until the k-th real distance is below the next one.
+*/
+#include "index.h"
+#include <math.h>
+#include <stdlib.h>
+
+#define SEEK_ROOM 1024 /* candidates before the far ones are dropped */
+
+CHOIR_PRIVATE void choirSeekInit(ChoirSeek *p, ChoirErr *pErr,
+                                 ChoirProbe *pProbe, i64 k) {
+  memset(p, 0, sizeof(*p));
+  p->pProbe = pProbe;
+  p->k = k;
+  p->rBound = INFINITY;
+  p->aHigh = choirMalloc(pErr, (u64)k * sizeof(float));
+}
+
+CHOIR_PRIVATE void choirSeekFree(ChoirSeek *p) {
+  sqlite3_free(p->aHigh);
+  sqlite3_free(p->a);
+  memset(p, 0, sizeof(*p));
+}
+
+CHOIR_PRIVATE void choirSeekAgain(ChoirSeek *p) {
+  p->n = p->nHigh = 0;
+  p->pProbe->kern.rMax = p->rBound;
+}
+
+/* An upper end into the heap; full, its top is the bound. */
+static void seekHigh(ChoirSeek *p, float r) {
+  float *a = p->aHigh;
+  i64 i, iChild;
+  if (p->nHigh < p->k) {
+    for (i = p->nHigh++; i > 0 && a[(i - 1) / 2] < r; i = (i - 1) / 2) {
+      a[i] = a[(i - 1) / 2];
+    }
+    a[i] = r;
+    if (p->nHigh < p->k) {
+      return;
+    }
+  } else if (r < a[0]) {
+    for (i = 0; (iChild = 2 * i + 1) < p->nHigh; i = iChild) {
+      iChild += iChild + 1 < p->nHigh && a[iChild + 1] > a[iChild];
+      if (a[iChild] <= r) {
+        break;
+      }
+      a[i] = a[iChild];
+    }
+    a[i] = r;
+  }
+  p->pProbe->kern.rMax = a[0] < p->rBound ? a[0] : p->rBound;
+}
+
+static void seekDrop(ChoirSeek *p) {
+  i64 i, n = 0;
+  for (i = 0; i < p->n; i++) {
+    if (p->a[i].rLow <= p->pProbe->kern.rMax) {
+      p->a[n++] = p->a[i];
+    }
+  }
+  p->n = n;
+}
+
+static void seekAdd(ChoirSeek *p, ChoirErr *pErr, ChoirCand cand) {
+  if (p->n == p->nAlloc) {
+    seekDrop(p);
+  }
+  if (p->n * 2 > p->nAlloc || p->nAlloc == 0) {
+    i64 nNew = p->nAlloc ? p->nAlloc * 2 : SEEK_ROOM;
+    ChoirCand *a = choirRealloc(pErr, p->a, (u64)nNew * sizeof(*a));
+    if (a == NULL) {
+      return;
+    }
+    p->a = a;
+    p->nAlloc = nNew;
+  }
+  p->a[p->n++] = cand;
+}
+
+static void seekRow(ChoirSeek *p, ChoirErr *pErr, i64 iRowid, float rEst,
+                    float rErr, i32 iFrom) {
+  ChoirCand cand = {rEst - rErr, iFrom, iRowid};
+  float rHigh = rEst + rErr;
+  if (cand.rLow > p->pProbe->kern.rMax) {
+    return; /* the bound moved within the block */
+  }
+  if ((p->pSkip && choirSetGet(p->pSkip, iRowid, -2) != -2) ||
+      (p->pOnly && choirSetGet(p->pOnly, iRowid, -2) == -2) ||
+      (p->xAccept && !p->xAccept(p->pArg, iRowid))) {
+    return;
+  }
+  if (!(fabsf(rHigh) < INFINITY)) {
+    cand.rLow = -INFINITY;
+  } else {
+    seekHigh(p, rHigh);
+  }
+  seekAdd(p, pErr, cand);
+}
+
+CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *p, ChoirErr *pErr,
+                                   const u8 *aBlock, i64 nRow, i32 iFrom) {
+  ChoirProbe *pProbe = p->pProbe;
+  const ChoirCode *pCode = pProbe->pCode;
+  float aEst[32], aErr[32];
+  if (pErr->rc != SQLITE_OK) {
+    return;
+  }
+  for (; nRow > 0; nRow -= 32, aBlock += pCode->nBlock) {
+    u32 m = pCode->pKern->xScan(&pProbe->kern, aBlock, aEst, aErr);
+    if (nRow < 32) {
+      m &= ((u32)1 << nRow) - 1;
+    }
+    while (m) {
+      int i = __builtin_ctz(m);
+      m &= m - 1;
+      seekRow(p, pErr, choirCodeRowid(pCode, aBlock, i), aEst[i], aErr[i],
+              iFrom);
+    }
+  }
+}
+
+static int seekOrder(const void *pA, const void *pB) {
+  const ChoirCand *a = pA, *b = pB;
+  return a->rLow < b->rLow ? -1 : a->rLow > b->rLow;
+}
+
+CHOIR_PRIVATE void choirSeekSort(ChoirSeek *p) {
+  seekDrop(p);
+  if (p->n > 1) {
+    qsort(p->a, (size_t)p->n, sizeof(*p->a), seekOrder);
+  }
+}
+
+/* -------------------------------------------------------------- ranking */
+
+#define RANK_FEW 64 /* centres that are compared one by one */
+
+struct ChoirRank {
+  ChoirCode code; /* the index's, by l2 */
+  i64 n;
+  const float *aCentre; /* the caller's */
+  const float *aMean;
+  double *aNorm; /* |c|^2 */
+  u8 *aBlock;    /* NULL: few */
+  u8 *aLut;
+  ChoirNear *aAll; /* n of them */
+  ChoirProbe probe;
+  ChoirSeek seek;
+};
+
+CHOIR_PRIVATE ChoirRank *choirRankNew(ChoirErr *pErr, const ChoirCode *pCode,
+                                      const float *aCentre, i64 n,
+                                      const float *aMean) {
+  ChoirRank *p = choirMalloc(pErr, sizeof(*p));
+  i64 i;
+  if (p == NULL) {
+    return NULL;
+  }
+  p->code = *pCode;
+  p->code.eMetric = VEC_L2;
+  p->n = n;
+  p->aCentre = aCentre;
+  p->aMean = aMean;
+  p->aNorm = choirMalloc(pErr, (u64)n * sizeof(double));
+  p->aAll = choirMalloc(pErr, (u64)n * sizeof(ChoirNear));
+  p->aLut = choirMalloc(pErr, pCode->nGroup * 16);
+  if (n > RANK_FEW) {
+    p->aBlock = choirMalloc(pErr, (u64)((n + 31) / 32) * pCode->nBlock);
+  }
+  choirSeekInit(&p->seek, pErr, &p->probe, 1);
+  if (pErr->rc != SQLITE_OK) {
+    choirRankFree(p);
+    return NULL;
+  }
+  for (i = 0; i < n; i++) {
+    const float *c = aCentre + (size_t)i * pCode->nPad;
+    p->aNorm[i] = pCode->pKern->a[KERN_F32].xDot(c, c, pCode->nPad);
+    if (p->aBlock) {
+      choirCodeRow(&p->code, c, aMean,
+                   p->aBlock + (size_t)(i / 32) * pCode->nBlock, (int)(i & 31),
+                   i);
+    }
+  }
+  return p;
+}
+
+CHOIR_PRIVATE void choirRankFree(ChoirRank *p) {
+  if (p) {
+    choirSeekFree(&p->seek);
+    sqlite3_free(p->aNorm);
+    sqlite3_free(p->aAll);
+    sqlite3_free(p->aLut);
+    sqlite3_free(p->aBlock);
+    sqlite3_free(p);
+  }
+}
+
+static int rankOrder(const void *pA, const void *pB) {
+  const ChoirNear *a = pA, *b = pB;
+  return a->rSquare != b->rSquare ? (a->rSquare < b->rSquare ? -1 : 1)
+                                  : a->iList - b->iList;
+}
+
+static ChoirNear rankOne(const ChoirRank *p, const float *aRot, double rNorm,
+                         i64 i) {
+  const float *c = p->aCentre + (size_t)i * p->code.nPad;
+  ChoirNear near;
+  near.rInner = p->code.pKern->a[KERN_F32].xDot(aRot, c, p->code.nPad);
+  near.rSquare = rNorm + p->aNorm[i] - 2 * near.rInner;
+  near.iList = (i32)i;
+  return near;
+}
+
+/* m of the codes, as the candidates are worth looking at. */
+static i64 rankByCode(ChoirRank *p, ChoirErr *pErr, const float *aRot,
+                      double rNorm, i64 m) {
+  ChoirSeek *pSeek = &p->seek;
+  const float rScale2 = p->code.rScale * p->code.rScale;
+  double rSquare = 0, rWorst = INFINITY;
+  size_t j;
+  i64 i, n = 0;
+  if (pSeek->k < m) {
+    choirSeekFree(pSeek);
+    choirSeekInit(pSeek, pErr, &p->probe, m);
+  }
+  pSeek->k = m;
+  choirCodeProbe(&p->code, aRot, p->aLut, &p->probe);
+  for (j = 0; j < p->code.nPad; j++) {
+    double d = (double)aRot[j] - (double)p->aMean[j];
+    rSquare += d * d;
+  }
+  choirCodeAim(&p->probe, rSquare, 0);
+  choirSeekAgain(pSeek);
+  choirSeekBlocks(pSeek, pErr, p->aBlock, p->n, 0);
+  if (m > 1) {
+    choirSeekSort(pSeek);
+  }
+  for (i = 0; i < pSeek->n && pErr->rc == SQLITE_OK; i++) {
+    if (pSeek->a[i].rLow > p->probe.kern.rMax ||
+        (n >= m && (double)(pSeek->a[i].rLow / rScale2) > rWorst)) {
+      if (m > 1) {
+        break;
+      }
+      continue;
+    }
+    p->aAll[n] = rankOne(p, aRot, rNorm, pSeek->a[i].iRowid);
+    if (m == 1) {
+      if (n == 0 || p->aAll[n].rSquare < p->aAll[0].rSquare) {
+        p->aAll[0] = p->aAll[n];
+        rWorst = p->aAll[0].rSquare;
+      }
+      n = 1;
+    } else {
+      n++;
+    }
+  }
+  return n;
+}
+
+CHOIR_PRIVATE i64 choirRankNear(ChoirRank *p, ChoirErr *pErr, const float *aRot,
+                                ChoirNear *a, i64 m) {
+  double rNorm = p->code.pKern->a[KERN_F32].xDot(aRot, aRot, p->code.nPad);
+  i64 i, n;
+  m = m < p->n ? m : p->n;
+  if (p->aBlock && m * 4 <= p->n) {
+    n = rankByCode(p, pErr, aRot, rNorm, m);
+  } else {
+    for (n = 0; n < p->n; n++) {
+      p->aAll[n] = rankOne(p, aRot, rNorm, n);
+    }
+  }
+  if (m == 1 && n > 1) {
+    for (i = 1; i < n; i++) {
+      if (rankOrder(&p->aAll[i], &p->aAll[0]) < 0) {
+        p->aAll[0] = p->aAll[i];
+      }
+    }
+  } else if (n > 1) {
+    qsort(p->aAll, (size_t)n, sizeof(*p->aAll), rankOrder);
+  }
+  n = n < m ? n : m;
+  memcpy(a, p->aAll, (size_t)n * sizeof(*a));
+  return pErr->rc == SQLITE_OK ? n : 0;
+}
