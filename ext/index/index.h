@@ -335,6 +335,8 @@ typedef struct ChoirSearch {
   sqlite3_value *pPart;  /* partition, or NULL: all */
   i64 iBut;              /* with bBut, a row that does not count */
   int bBut;
+  int (*xAccept)(void *, i64 iRowid); /* which rows count, or NULL */
+  void *pArg;
   float rEpsilon; /* 0: the default */
   i64 *anFrom;    /* or NULL: how many hits the n-th list gave */
 } ChoirSearch;

@@ -56,13 +56,15 @@ static int searchInPart(SearchRun *r, i64 iRowid) {
   return bIn;
 }
 
-static int searchNotBut(void *pArg, i64 iRowid) {
-  return iRowid != ((SearchRun *)pArg)->s->iBut;
+static int searchCounts(void *pArg, i64 iRowid) {
+  const ChoirSearch *s = ((SearchRun *)pArg)->s;
+  return !(s->bBut && iRowid == s->iBut) &&
+         (s->xAccept == NULL || s->xAccept(s->pArg, iRowid));
 }
 
 static int searchPendingAccept(void *pArg, i64 iRowid) {
   SearchRun *r = pArg;
-  return !(r->s->bBut && iRowid == r->s->iBut) && searchInPart(r, iRowid);
+  return searchCounts(r, iRowid) && searchInPart(r, iRowid);
 }
 
 /* --------------------------------------------------- without the codes */
@@ -88,8 +90,7 @@ static void searchTable(SearchRun *r) {
   while (choirStep(r->pErr, pStmt)) {
     sqlite3_value *v = sqlite3_column_value(pStmt, 1);
     i64 iRowid = sqlite3_column_int64(pStmt, 0);
-    if (sqlite3_value_type(v) != SQLITE_NULL &&
-        !(r->s->bBut && iRowid == r->s->iBut) &&
+    if (sqlite3_value_type(v) != SQLITE_NULL && searchCounts(r, iRowid) &&
         !(r->s->pOnly && choirSetGet(r->s->pOnly, iRowid, -2) == -2)) {
       choirScanRow(r->pScan, r->pErr, iRowid,
                    choirIndexVector(r->p, r->pErr, iRowid, v), r->fetch.nByte);
@@ -249,10 +250,11 @@ static void searchSeek(SearchRun *r, i64 nProbe) {
   choirCodeAim(&r->probe, r->rMeanSquare, r->rMeanInner);
   r->seek.pSkip = NULL;
   r->seek.pArg = r;
-  r->seek.xAccept = r->s->pPart || r->s->bBut ? searchPendingAccept : NULL;
+  r->seek.xAccept =
+      r->s->pPart || r->s->bBut || r->s->xAccept ? searchPendingAccept : NULL;
   choirSeekBlocks(&r->seek, r->pErr, p->pend.aBlock, p->pend.n, -1);
   r->seek.pSkip = p->pend.slot.n ? &p->pend.slot : NULL;
-  r->seek.xAccept = r->s->bBut ? searchNotBut : NULL;
+  r->seek.xAccept = r->s->bBut || r->s->xAccept ? searchCounts : NULL;
   for (i = 0; i < r->nFlat && r->pErr->rc == SQLITE_OK; i++) {
     choirIndexSeekList(p, r->pErr, &r->seek, r->aiFlat[i]);
   }

@@ -50,6 +50,9 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "event_replay": "",
     "event_compact": "",
     "watch_define": "'evil', 'SELECT 1'",
+    "vec_index_create": "'evil', 'vecs', 'e'",
+    "vec_index_drop": "'good'",
+    "vec_index_optimize": "'good'",
     "choir_index": "",
     "choir_backup": "'{folder}/evil.db'",
     "sync_push": "'file://{folder}/evil.sqlite'",
@@ -140,7 +143,10 @@ def world(tmp_path_factory):
     d.one("SELECT event_emit('v1.Good', '{}')")
     d.run("DELETE FROM personas")
     d.run("DROP TRIGGER _choir_log_memories_update")  # for choir_init to mend
-    d.run("CREATE TABLE t(a); INSERT INTO t VALUES(1)")
+    d.run("CREATE TABLE t(a); INSERT INTO t VALUES(1);"
+          "CREATE TABLE vecs(id INTEGER PRIMARY KEY, e BLOB);"
+          "INSERT INTO vecs(e) VALUES(vec_f32('[1, 2]'))")
+    d.one("SELECT vec_index_create('good', 'vecs', 'e')")
     d.close()
     pages(folder)
     server = socket.create_server(("127.0.0.1", 0))
@@ -172,7 +178,8 @@ def trace(d, world, schema="main"):
     seen["schema"] = d.rows(f"SELECT type, name FROM {schema}.sqlite_schema"
                             " WHERE name GLOB '_choir*' ORDER BY 1, 2")
     for name in ("artifacts", "conversation_history", "messages",
-                 "user_settings", "action_log", "_choir_meta", "_choir_doc", "_choir_chunk"):
+                 "user_settings", "action_log", "_choir_meta", "_choir_doc", "_choir_chunk",
+                 "_choir_vec"):
         try:
             seen[name] = d.rows(f"SELECT * FROM {schema}.{name}")
         except d.failure as e:

@@ -125,3 +125,22 @@ SELECT qdrant_delete('a'), qdrant_upsert('a', 0, x'0000803f', '{"k\u0041":1}');
 SELECT artifact_put('/t.md', 'tea');
 SELECT path, length(source) > 20 FROM choir_search('tea', 5, 'all');
 SELECT qdrant_flush();
+-- case vec-index
+CREATE TABLE d(id INTEGER PRIMARY KEY, e BLOB, p);
+WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 70)
+  INSERT INTO d SELECT i, vec_f32(json_array(i % 7, i % 5, i % 3 + 1)), i % 2 FROM n;
+SELECT vec_index_create('near', 'd', 'e', '{"partition":"p","metric":"l2"}');
+UPDATE d SET e = vec_f32('[1, 2, 3]') WHERE id < 5;
+SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3) WHERE partition = 1;
+SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3)
+  WHERE rowid IN (SELECT id FROM d WHERE id > 9) AND distance < 9;
+DELETE FROM d WHERE id > 60;
+SELECT vec_index_optimize('near') ->> 'rows';
+SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3) WHERE exact = 1;
+SELECT choir_check() ->> 'ok';
+-- case vec-index-lists
+CREATE TABLE d(id INTEGER PRIMARY KEY, e BLOB);
+WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
+  INSERT INTO d SELECT i, vec_f32(json_array(i % 37, i % 29, i % 23)) FROM n;
+SELECT vec_index_create('near', 'd', 'e', '{"mode":"lists"}') ->> 'rows';
+SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3);

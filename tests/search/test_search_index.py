@@ -363,3 +363,29 @@ class TestWithoutFts5:
         assert db.rows("SELECT path, source FROM choir_search('zebra')") == rows
         assert db.one("SELECT count(*) FROM _choir_fts WHERE _choir_fts"
                       " MATCH 'zebra'") == 1
+
+
+def test_a_vector_index_over_the_chunks_gives_the_same_answers(db):
+    for i in range(300):
+        db.one("SELECT artifact_put(?, ?)", f"/n/{i}.md",
+               f"note {i} about " + " ".join(
+                   w for j, w in enumerate("tea harbour violin granite orbit"
+                                           " saffron ledger".split())
+                   if i >> j & 1))
+    db.one("SELECT choir_index()")
+    queries = ["tea harbour", "violin", "granite orbit ledger", "safron"]
+
+    def answers(q):
+        return db.rows("SELECT path, source FROM choir_search(?, 10)", q)
+    want = [answers(q) for q in queries]
+    db.one("SELECT vec_index_create('choir_search', '_choir_vector',"
+           """ 'embedding', '{"type":"int8"}')""")
+    assert [answers(q) for q in queries] == want
+    db.one("SELECT artifact_put('/n/new.md', 'violin violin')")
+    assert answers("violin")[0][0] == "/n/new.md"
+    db.one("SELECT choir_index()")
+    assert answers("violin")[0][0] == "/n/new.md"
+    assert db.one("SELECT vec_index_info('choir_search') ->> 'pending'") == 0
+    db.one("SELECT choir_index('rebuild')")
+    assert answers("violin")[0][0] == "/n/new.md"
+    assert db.one("SELECT choir_check() ->> 'ok'") == 1
