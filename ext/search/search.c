@@ -164,6 +164,26 @@ static void indexWarm(SearchStore *p, ChoirErr *pErr) {
   choirSearchWarm(p, pErr, NULL, 0);
 }
 
+/* The vector index over the chunks, where there are enough to gain by it; of
+** the model's dimensions. */
+static void indexVectors(SearchStore *p, ChoirErr *pErr) {
+  ChoirIndexOptions opt = {INDEX_AUTO, VEC_COSINE, VEC_I8, NULL};
+  int bHave = choirIndexFind(p->pConn, pErr, SEARCH_INDEX) != NULL;
+  if (bHave) {
+    sqlite3_stmt *pHold;
+    ChoirIndex *pIndex = choirIndexOpen(p->pConn, pErr, SEARCH_INDEX, &pHold);
+    bHave = pIndex && pIndex->code.nDim == p->pModel->nDim;
+    choirStmtDone(p->pConn, pHold);
+    if (pIndex && !bHave) {
+      choirIndexDrop(p->pConn, pErr, SEARCH_INDEX);
+    }
+  }
+  if (!bHave && p->nChunk >= SEARCH_INDEX_FROM) {
+    choirIndexCreate(p->pConn, pErr, SEARCH_INDEX, "_choir_vector", "embedding",
+                     p->pModel->nDim, &opt);
+  }
+}
+
 /*
 ** SQL: choir_index([what]) -> TEXT
 **
@@ -215,6 +235,7 @@ static void indexFunc(ChoirCall *p) {
   choirTxnBegin(&txn, p->pConn, &p->err);
   if (p->err.rc == SQLITE_OK) {
     indexRun(&run.store, &p->err, bRebuild);
+    indexVectors(&run.store, &p->err);
     choirIndexAbsorbAll(p->pConn, &p->err);
   }
   choirTxnEnd(&txn, &p->err);

@@ -30,6 +30,8 @@ typedef struct SearchTerms SearchTerms;
 #define SEARCH_CHUNK_BITS 20 /* chunk id = document id << 20 | number */
 #define SEARCH_CHUNK_MOST (((i64)1 << SEARCH_CHUNK_BITS) - 1)
 #define SEARCH_BATCH 256
+#define SEARCH_INDEX "choir_search" /* the vector index over the chunks … */
+#define SEARCH_INDEX_FROM 20000     /* … made when there are so many */
 
 enum { SEARCH_ARTIFACT, SEARCH_MESSAGE, SEARCH_MEMORY, SEARCH_KINDS };
 

@@ -360,24 +360,71 @@ static void queryText(Query *p) {
 
 /* --------------------------------------------------------------- vectors */
 
-/* The scan's distance is 1 - cosine; a vector without content has none. */
-static void queryScan(Query *p, int iPlace, const signed char *aQuery,
-                      double rLeast) {
-  ChoirScan scan;
+static int queryAcceptsChunk(void *pArg, i64 iChunk) {
+  return queryAccepts(pArg, QUERY_WORKSPACE, iChunk);
+}
+
+/* By the vector index over the workspace's chunks: 0 when there is none to
+** use. */
+static int queryIndexed(Query *p, const signed char *aQuery, ChoirScan *pScan) {
+  ChoirSearch s = {.aQuery = aQuery,
+                   .k = p->nCand,
+                   .rMost = INFINITY,
+                   .xAccept = queryAcceptsChunk,
+                   .pArg = p};
+  ChoirErr err = {SQLITE_OK, NULL};
+  sqlite3_stmt *pHold = NULL;
+  ChoirIndex *pIndex = choirIndexFind(p->pHost, &err, SEARCH_INDEX);
+  if (pIndex) {
+    pIndex = choirIndexOpen(p->pHost, &err, SEARCH_INDEX, &pHold);
+  }
+  if (pIndex && pIndex->bTrusted && pIndex->code.nDim == p->pModel->nDim) {
+    choirIndexSearch(pIndex, &err, &s, pScan);
+  } else {
+    pIndex = NULL;
+  }
+  choirStmtDone(p->pHost, pHold);
+  if (err.rc == SQLITE_CORRUPT_VTAB) { /* choir_check() tells */
+    choirErrClear(&err);
+    choirScanFree(pScan);
+    pIndex = NULL;
+  }
+  if (p->pErr->rc == SQLITE_OK) {
+    *p->pErr = err;
+  } else {
+    choirErrClear(&err);
+  }
+  return pIndex != NULL;
+}
+
+/* By all of them, one by one. */
+static void queryEach(Query *p, int iPlace, const signed char *aQuery,
+                      ChoirScan *pScan) {
   sqlite3_stmt *pStmt = choirStmt(p->apConn[iPlace], p->pErr,
                                   "SELECT id, embedding FROM ~._choir_vector");
-  i64 i;
-  choirScanInit(&scan, p->pHost, p->pErr, VEC_COSINE, VEC_I8, aQuery,
+  choirScanInit(pScan, p->pHost, p->pErr, VEC_COSINE, VEC_I8, aQuery,
                 p->pModel->nDim, p->nCand);
   while (choirStep(p->pErr, pStmt)) {
     i64 iChunk = sqlite3_column_int64(pStmt, 0);
     if (queryAccepts(p, iPlace, iChunk)) {
       sqlite3_value *v = sqlite3_column_value(pStmt, 1);
-      choirScanRow(&scan, p->pErr, iChunk, sqlite3_value_blob(v),
+      choirScanRow(pScan, p->pErr, iChunk, sqlite3_value_blob(v),
                    sqlite3_value_bytes(v));
     }
   }
   choirStmtDone(p->apConn[iPlace], pStmt);
+}
+
+/* The distance is 1 - cosine; a vector without content has none. */
+static void queryScan(Query *p, int iPlace, const signed char *aQuery,
+                      double rLeast) {
+  ChoirScan scan;
+  i64 i;
+  memset(&scan, 0, sizeof(scan));
+  if (iPlace != QUERY_WORKSPACE || aQuery == NULL ||
+      !queryIndexed(p, aQuery, &scan)) {
+    queryEach(p, iPlace, aQuery, &scan);
+  }
   for (i = 0; i < scan.nHit; i++) {
     double r = 1.0 - scan.aHit[i].rDist;
     if (r >= rLeast) { /* not so when there is no distance */
