@@ -216,6 +216,7 @@ typedef struct ChoirPend { /* pending rows, as codes relative to the mean */
   i64 n, nAlloc; /* rows */
   ChoirSet slot; /* rowid to slot, -1: the row has no vector */
   i64 iSeq, iMark;
+  int bOver; /* more than the memory allowed: the table is read instead */
 } ChoirPend;
 
 typedef struct ChoirIndex {
@@ -352,9 +353,10 @@ typedef struct ChoirIndexOptions {
   const char *zPart;
 } ChoirIndexOptions;
 
-CHOIR_PRIVATE void choirIndexCreate(ChoirConn *, ChoirErr *, const char *zName,
-                                    const char *zTable, const char *zColumn,
-                                    i64 nDim, const ChoirIndexOptions *);
+/* Returns the number of rows. */
+CHOIR_PRIVATE i64 choirIndexCreate(ChoirConn *, ChoirErr *, const char *zName,
+                                   const char *zTable, const char *zColumn,
+                                   i64 nDim, const ChoirIndexOptions *);
 CHOIR_PRIVATE void choirIndexDrop(ChoirConn *, ChoirErr *, const char *zName);
 /* Puts the pending rows where they belong; bAll: and everything in order.
 ** Returns how many there were. Inside the caller's savepoint. */

@@ -417,15 +417,16 @@ static void makeMeasure(ChoirIndex *p, ChoirErr *pErr, int eType, int eMetric,
   }
 }
 
-/* All rows anew into empty tables. */
-static void makeBuild(ChoirConn *pConn, ChoirErr *pErr, const char *zName,
-                      int bAll) {
+/* All rows anew into empty tables; how many there are. */
+static i64 makeBuild(ChoirConn *pConn, ChoirErr *pErr, const char *zName,
+                     int bAll) {
   sqlite3_stmt *pHold;
   ChoirIndex *p = choirIndexOpen(pConn, pErr, zName, &pHold);
   ChoirWrite *w;
+  i64 nRow;
   choirStmtDone(pConn, pHold);
   if (p == NULL) {
-    return;
+    return 0;
   }
   w = choirWriteBegin(p, pErr);
   if (w) {
@@ -433,16 +434,18 @@ static void makeBuild(ChoirConn *pConn, ChoirErr *pErr, const char *zName,
     choirWriteBalance(w, 0);
   }
   choirWriteEnd(w);
+  nRow = p->nRow;
   makeProbes(pConn, pErr, zName);
+  return nRow;
 }
 
-CHOIR_PRIVATE void choirIndexCreate(ChoirConn *pConn, ChoirErr *pErr,
-                                    const char *zName, const char *zTable,
-                                    const char *zColumn, i64 nDim,
-                                    const ChoirIndexOptions *pOpt) {
+CHOIR_PRIVATE i64 choirIndexCreate(ChoirConn *pConn, ChoirErr *pErr,
+                                   const char *zName, const char *zTable,
+                                   const char *zColumn, i64 nDim,
+                                   const ChoirIndexOptions *pOpt) {
   const char *zDot = zName ? strchr(zName, '.') : NULL;
   ChoirIndex index, *p = &index;
-  i64 nHave;
+  i64 nHave, nRow = 0;
   memset(p, 0, sizeof(*p));
   makeName(pErr, zDot ? zDot + 1 : zName ? zName : "");
   if (choirIndexFind(pConn, pErr, zName)) {
@@ -452,7 +455,7 @@ CHOIR_PRIVATE void choirIndexCreate(ChoirConn *pConn, ChoirErr *pErr,
                 zName, zName);
   }
   if (pErr->rc != SQLITE_OK) {
-    return;
+    return 0;
   }
   p->pConn = pConn;
   p->zSchema = zDot ? choirMprintf(pErr, "%.*s", (int)(zDot - zName), zName)
@@ -484,11 +487,12 @@ CHOIR_PRIVATE void choirIndexCreate(ChoirConn *pConn, ChoirErr *pErr,
     makeTables(p, pErr, pOpt, nDim);
     makeTriggers(p, pErr);
     makeMeasure(p, pErr, pOpt->eType, pOpt->eMetric, nDim);
-    makeBuild(pConn, pErr, zName, 0);
+    nRow = makeBuild(pConn, pErr, zName, 0);
   }
   choirIndexForget(p);
   sqlite3_free(p->zSchema);
   sqlite3_free(p->zName);
+  return nRow;
 }
 
 /* ---------------------------------------------------------------- drop */
@@ -561,8 +565,8 @@ static void makeAbsorb(ChoirIndex *p, ChoirErr *pErr, const i64 *aId, i64 n,
 }
 
 /* After the triggers were lost nothing in the index can be trusted. */
-static void makeAgain(ChoirIndex *p, ChoirErr *pErr, const char *zName,
-                      int bAll) {
+static i64 makeAgain(ChoirIndex *p, ChoirErr *pErr, const char *zName,
+                     int bAll) {
   ChoirConn *pConn = p->pConn;
   choirExec(pConn, pErr,
             "DROP TRIGGER IF EXISTS \"%w\".\"_choir_vec_%w_insert\";"
@@ -578,7 +582,7 @@ static void makeAgain(ChoirIndex *p, ChoirErr *pErr, const char *zName,
     makeMeasure(p, pErr, p->code.eType, p->code.eMetric, p->code.nDim);
   }
   p->bKnown = 0;
-  makeBuild(pConn, pErr, zName, bAll);
+  return makeBuild(pConn, pErr, zName, bAll);
 }
 
 CHOIR_PRIVATE i64 choirIndexAbsorb(ChoirConn *pConn, ChoirErr *pErr,
@@ -591,8 +595,7 @@ CHOIR_PRIVATE i64 choirIndexAbsorb(ChoirConn *pConn, ChoirErr *pErr,
     return 0;
   }
   if (!p->bTrusted || (bAll && p->nRow == 0)) {
-    makeAgain(p, pErr, zName, bAll);
-    return p->nRow;
+    return makeAgain(p, pErr, zName, bAll);
   }
   aId = makePending(p, pErr, &n);
   nRow = p->nRow;
@@ -600,8 +603,7 @@ CHOIR_PRIVATE i64 choirIndexAbsorb(ChoirConn *pConn, ChoirErr *pErr,
   if (pErr->rc == SQLITE_OK && (n > 0 || bAll)) {
     if (nRow == 0) { /* the first rows decide on the mean */
       sqlite3_free(aId);
-      makeAgain(p, pErr, zName, bAll);
-      return n;
+      return makeAgain(p, pErr, zName, bAll);
     }
     makeAbsorb(p, pErr, aId, n, bAll);
     if (bAll || p->nList > nCentre + nCentre / 4 + 8) {

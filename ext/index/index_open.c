@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #define OPEN_FORMAT 1
+#define OPEN_PENDING ((i64)16 << 20) /* bytes for pending rows, at least */
 
 typedef struct OpenState {
   ChoirIndex *pFirst;
@@ -619,7 +620,12 @@ static void openPend(ChoirIndex *p, ChoirErr *pErr, i64 iRowid,
   a = choirIndexVector(p, pErr, iRowid, pValue);
   if (iSlot < 0 && e->n == e->nAlloc && a) {
     i64 nNew = e->nAlloc ? e->nAlloc * 2 : 32;
-    u8 *aNew = choirRealloc(pErr, e->aBlock, (u64)nNew / 32 * p->code.nBlock);
+    i64 nByte = nNew / 32 * (i64)p->code.nBlock;
+    u8 *aNew;
+    e->bOver =
+        nByte > OPEN_PENDING &&
+        nByte > choirConfigInt(p->pConn, "vec.cache_bytes", OPEN_PENDING);
+    aNew = e->bOver ? NULL : choirRealloc(pErr, e->aBlock, (u64)nByte);
     if (aNew == NULL) {
       return;
     }
@@ -661,7 +667,7 @@ CHOIR_PRIVATE void choirIndexPending(ChoirIndex *p, ChoirErr *pErr) {
   pStmt = choirIndexStmt(p, pErr, INDEX_SQL_PENDING);
   choirBindInt(pErr, pStmt, 1, e->iSeq);
   aRot = choirMalloc(pErr, p->code.nPad * sizeof(float));
-  while (choirStep(pErr, pStmt)) {
+  while (!e->bOver && choirStep(pErr, pStmt)) {
     openPend(p, pErr, sqlite3_column_int64(pStmt, 2),
              sqlite3_column_value(pStmt, 3), aRot);
     e->iSeq = sqlite3_column_int64(pStmt, 0);

@@ -397,7 +397,7 @@ CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *p, ChoirErr *pErr,
   if (pErr->rc == SQLITE_OK) {
     if (s->pOnly && s->pOnly->n <= SEARCH_FEW) {
       searchFew(&run);
-    } else if (s->bExact || !p->bTrusted ||
+    } else if (s->bExact || !p->bTrusted || p->pend.bOver ||
                !choirCodeRotate(&p->code, s->aQuery, run.aRot)) {
       searchTable(&run);
     } else {

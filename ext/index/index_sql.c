@@ -331,31 +331,13 @@ static void sqlOptions(ChoirConn *pConn, ChoirErr *pErr, const char *zJson,
 
 /* ------------------------------------------------------------- functions */
 
-/* {"rows":…,"lists":…} after a change, with what was absorbed. */
-static void sqlState(ChoirCall *p, const char *zName, i64 nAbsorbed) {
-  sqlite3_stmt *pHold;
-  ChoirIndex *pIndex = choirIndexOpen(p->pConn, &p->err, zName, &pHold);
-  ChoirBuf b;
-  choirBufInit(&b, &p->err, CHOIR_BUF_JSON);
-  if (pIndex) {
-    choirBufPrintf(&b, "{\"rows\":%lld,\"lists\":%lld", pIndex->nRow,
-                   pIndex->nCentre);
-    if (nAbsorbed >= 0) {
-      choirBufPrintf(&b, ",\"absorbed\":%lld", nAbsorbed);
-    }
-    choirBufText(&b, "}");
-  }
-  choirStmtDone(p->pConn, pHold);
-  choirBufResult(&b, p->pCtx);
-}
-
 /*
-** SQL: vec_index_create(name, table, column[, options]) -> TEXT
+** SQL: vec_index_create(name, table, column[, options]) -> INTEGER
 **
 ** Makes a vector index over a column of one of your tables and fills it. The
 ** vectors stay where they are; the index keeps one bit a dimension, about 4 %
 ** of their bytes. Triggers made of plain SQL note every later change, so the
-** table can be written by any SQLite. Returns a JSON object: rows, lists.
+** table can be written by any SQLite. Returns the number of rows in it.
 **
 **   name     TEXT, letters, digits and '_'; 'schema.name' for another database
 **   table    TEXT, with an INTEGER PRIMARY KEY
@@ -375,7 +357,7 @@ static void sqlState(ChoirCall *p, const char *zName, i64 nAbsorbed) {
 ** > CREATE TABLE docs(id INTEGER PRIMARY KEY, v BLOB);
 ** > INSERT INTO docs(v) VALUES(vec_f32('[1, 0, 0]')), (vec_f32('[0, 1, 0]'));
 ** > SELECT vec_index_create('near', 'docs', 'v', '{"metric":"l2"}')
-** = {"rows":2,"lists":0}
+** = 2
 ** > CREATE TABLE docs(name TEXT PRIMARY KEY, v BLOB);
 ** > SELECT vec_index_create('near', 'docs', 'v')
 ** ! vec_index_create: table 'docs' has no INTEGER PRIMARY KEY, so VACUUM may renumber its rows; copy it into one with id INTEGER PRIMARY KEY
@@ -386,16 +368,17 @@ static void sqlCreate(ChoirCall *p) {
   const char *zColumn = choirArgText(&p->err, p->apArg[2], "column");
   ChoirIndexOptions opt = {INDEX_AUTO, VEC_COSINE, VEC_F32, NULL};
   char *zPart = NULL;
-  i64 nDim = 0;
+  i64 nDim = 0, nRow = 0;
   if (p->nArg > 3 && sqlite3_value_type(p->apArg[3]) != SQLITE_NULL) {
     const char *zJson = choirArgJson(p->pConn, &p->err, p->apArg[3], "options");
     sqlOptions(p->pConn, &p->err, zJson, &opt, &zPart, &nDim);
   }
   if (p->err.rc == SQLITE_OK) {
-    choirIndexCreate(p->pConn, &p->err, zName, zTable, zColumn, nDim, &opt);
+    nRow =
+        choirIndexCreate(p->pConn, &p->err, zName, zTable, zColumn, nDim, &opt);
   }
   sqlite3_free(zPart);
-  sqlState(p, zName, -1);
+  sqlite3_result_int64(p->pCtx, nRow);
 }
 
 /*
@@ -422,12 +405,12 @@ static void sqlDrop(ChoirCall *p) {
 }
 
 /*
-** SQL: vec_index_optimize(name) -> TEXT
+** SQL: vec_index_optimize(name) -> INTEGER
 **
 ** Puts the rows written since the last call where they belong, makes lists
 ** from 20,000 rows on, splits lists that grew too long, gives up short ones,
 ** packs segments that deletes left half empty, and learns again how many lists
-** a search has to look at. Returns a JSON object: rows, lists, absorbed.
+** a search has to look at. Returns how many rows were put in their places.
 ** Searches are right without it; choir_index() does the first part of it.
 **
 ** NULL: an error. Errors: no such index; called inside a statement that writes.
@@ -437,7 +420,7 @@ static void sqlDrop(ChoirCall *p) {
 ** > SELECT vec_index_create('near', 'docs', 'v');
 ** > INSERT INTO docs(v) VALUES(vec_f32('[0, 1]'));
 ** > SELECT vec_index_optimize('near')
-** = {"rows":2,"lists":0,"absorbed":1}
+** = 1
 */
 static void sqlOptimize(ChoirCall *p) {
   const char *zName = choirArgText(&p->err, p->apArg[0], "name");
@@ -445,7 +428,7 @@ static void sqlOptimize(ChoirCall *p) {
   if (p->err.rc == SQLITE_OK) {
     n = choirIndexAbsorb(p->pConn, &p->err, zName, 1);
   }
-  sqlState(p, zName, n);
+  sqlite3_result_int64(p->pCtx, n);
 }
 
 /*

@@ -443,7 +443,7 @@ CHOIR_PRIVATE void choirWriteNew(ChoirWrite *w, const i64 *aRowid, i64 n,
                                  sqlite3_value *pPart, i64 nList) {
   float *aCentre = nList > 1 ? writeCentres(w, aRowid, n, nList) : NULL;
   i32 *ai = choirMalloc(w->pErr, (u64)nList * sizeof(i32));
-  i64 i, nMost = 0;
+  i64 i;
   nList = aCentre ? nList : 1;
   for (i = 0; i < nList && w->pErr->rc == SQLITE_OK; i++) {
     ai[i] = (i32)writeNewList(
@@ -456,7 +456,6 @@ CHOIR_PRIVATE void choirWriteNew(ChoirWrite *w, const i64 *aRowid, i64 n,
   }
   for (i = 0; i < nList && w->pErr->rc == SQLITE_OK; i++) {
     ChoirList *pList = &w->p->aList[ai[i]];
-    nMost = pList->n > nMost ? pList->n : nMost;
     if (pList->n * 20 > n * 19) {
       pList->nStuck = pList->n; /* vectors that are all alike */
     }
@@ -724,6 +723,7 @@ CHOIR_PRIVATE void choirWriteEnd(ChoirWrite *w) {
   choirBindText(w->pErr, pStmt, 4, p->zTable, -1);
   choirStep(w->pErr, pStmt);
   choirStmtDone(p->pConn, pStmt);
+  p->nRow = nRow;
   p->bKnown = 0; /* read again, whatever becomes of the transaction */
   writeFree(w);
 }

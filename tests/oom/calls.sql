@@ -135,12 +135,12 @@ SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3) WHERE partition = 1;
 SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3)
   WHERE rowid IN (SELECT id FROM d WHERE id > 9) AND distance < 9;
 DELETE FROM d WHERE id > 60;
-SELECT vec_index_optimize('near') ->> 'rows';
+SELECT vec_index_optimize('near');
 SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3) WHERE exact = 1;
 SELECT choir_check() ->> 'ok';
 -- case vec-index-lists
 CREATE TABLE d(id INTEGER PRIMARY KEY, e BLOB);
 WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
   INSERT INTO d SELECT i, vec_f32(json_array(i % 37, i % 29, i % 23)) FROM n;
-SELECT vec_index_create('near', 'd', 'e', '{"mode":"lists"}') ->> 'rows';
+SELECT vec_index_create('near', 'd', 'e', '{"mode":"lists"}');
 SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3);
