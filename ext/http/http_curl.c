@@ -76,6 +76,7 @@ typedef struct HttpWire {
   i64 iRead;                        /* how much of the source was sent */
   i64 iWrite;                       /* how much the sink got */
   u8 bDone, bHead, bBody, bRefused; /* bHead: the header ended */
+  u8 bReset; /* the handle cannot be used again as it is */
   char zError[CURL_ERROR_SIZE];
 } HttpWire;
 
@@ -391,12 +392,9 @@ static void wireBodyOptions(ChoirHttp *p, const HttpCurl *pCurl, CURL *pEasy) {
     SET(CURLOPT_NOBODY, 1L);
   } else if (p->xRead) {
     SET(CURLOPT_UPLOAD, 1L);
-    SET(CURLOPT_READFUNCTION, wireSource);
     SET(CURLOPT_READDATA, p);
-    SET(CURLOPT_SEEKFUNCTION, wireSeek);
     SET(CURLOPT_SEEKDATA, p);
     SET(CURLOPT_INFILESIZE_LARGE, (curl_off_t)p->nBody);
-    SET(CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
   } else if (p->pBody || strcmp(p->zMethod, "POST") == 0 ||
              strcmp(p->zMethod, "PUT") == 0) {
     SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)p->nBody);
@@ -406,40 +404,71 @@ static void wireBodyOptions(ChoirHttp *p, const HttpCurl *pCurl, CURL *pEasy) {
       strcmp(p->zMethod, "HEAD") == 0 ? (char *)NULL : (char *)p->zMethod);
 }
 
-static void wireOptions(ChoirHttp *p, WireState *pState, CURL *pEasy) {
-  const HttpCurl *pCurl = &pState->curl;
-  const char *zProxy = choirConfig(p->pConn, "http.proxy");
-  const char *zCa = sqlite3_strnicmp(p->zUrl, "https", 5) == 0
-                        ? wireCaFile(p->pConn, pState)
-                        : NULL;
-  pState->bTls |= zProxy != NULL || sqlite3_strnicmp(p->zUrl, "https", 5) == 0;
-  SET(CURLOPT_URL, p->zUrl);
-  SET(CURLOPT_PRIVATE, p);
-  SET(CURLOPT_ERRORBUFFER, p->pWire->zError);
+/* What is the same for every request, set when a handle is made. */
+static void wireConstants(const HttpCurl *pCurl, CURL *pEasy) {
   SET(CURLOPT_PROTOCOLS_STR, "http,https");
   SET(CURLOPT_FOLLOWLOCATION, 0L);
   SET(CURLOPT_NOSIGNAL, 1L);
   SET(CURLOPT_PATH_AS_IS, 1L);
   SET(CURLOPT_USERAGENT, "choir");
+  SET(CURLOPT_BUFFERSIZE, 256L * 1024);
+  SET(CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
+  SET(CURLOPT_HEADERFUNCTION, wireHeader);
+  SET(CURLOPT_WRITEFUNCTION, wireBody);
+  SET(CURLOPT_READFUNCTION, wireSource);
+  SET(CURLOPT_SEEKFUNCTION, wireSeek);
+  SET(CURLOPT_OPENSOCKETFUNCTION, wireSocket);
+  SET(CURLOPT_SSL_VERIFYPEER, 1L);
+  SET(CURLOPT_SSL_VERIFYHOST, 2L);
+}
+
+static CURL *wireHandle(const HttpCurl *pCurl) {
+  CURL *pEasy = pCurl->easy_init();
+  if (pEasy) {
+    wireConstants(pCurl, pEasy);
+  }
+  return pEasy;
+}
+
+static void wireOptions(ChoirHttp *p, WireState *pState, CURL *pEasy) {
+  const HttpCurl *pCurl = &pState->curl;
+  const char *zProxy = choirConfig(p->pConn, "http.proxy");
+  int bTls = sqlite3_strnicmp(p->zUrl, "https", 5) == 0;
+  const char *zCa = bTls ? wireCaFile(p->pConn, pState) : NULL;
+  pState->bTls |= zProxy != NULL || bTls;
+  p->pWire->bReset = zCa != NULL;
+  SET(CURLOPT_URL, p->zUrl);
+  SET(CURLOPT_PRIVATE, p);
+  SET(CURLOPT_ERRORBUFFER, p->pWire->zError);
   SET(CURLOPT_CONNECTTIMEOUT_MS, (long)p->nConnectMs);
   SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)p->nMax);
-  SET(CURLOPT_BUFFERSIZE, 256L * 1024);
-  SET(CURLOPT_HEADERFUNCTION, wireHeader);
   SET(CURLOPT_HEADERDATA, p);
-  SET(CURLOPT_WRITEFUNCTION, wireBody);
   SET(CURLOPT_WRITEDATA, p);
-  SET(CURLOPT_OPENSOCKETFUNCTION, wireSocket);
   SET(CURLOPT_OPENSOCKETDATA, p);
   SET(CURLOPT_HTTPHEADER, p->pWire->pHeader);
   SET(CURLOPT_PROXY, zProxy && strcmp(zProxy, "env") == 0 ? NULL
                      : zProxy                             ? zProxy
                                                           : "");
-  SET(CURLOPT_SSL_VERIFYPEER, 1L);
-  SET(CURLOPT_SSL_VERIFYHOST, 2L);
   if (zCa) {
     SET(CURLOPT_CAINFO, zCa);
   }
   wireBodyOptions(p, pCurl, pEasy);
+}
+
+/* Takes back what wireOptions set, so that nothing points into a request that
+** is no more and no URL that is a credential stays. */
+static void wireForget(HttpWire *pWire, const HttpCurl *pCurl, CURL *pEasy) {
+  if (pWire->bReset) {
+    pCurl->easy_reset(pEasy);
+    wireConstants(pCurl, pEasy);
+  } else {
+    SET(CURLOPT_URL, (char *)NULL);
+    SET(CURLOPT_ERRORBUFFER, (char *)NULL);
+    SET(CURLOPT_HTTPHEADER, (struct curl_slist *)NULL);
+    SET(CURLOPT_POSTFIELDS, (char *)NULL);
+    SET(CURLOPT_CUSTOMREQUEST, (char *)NULL);
+    SET(CURLOPT_HTTPGET, 1L); /* no upload, and a body in the reply */
+  }
 }
 #undef SET
 
@@ -453,7 +482,7 @@ static void wireRelease(HttpWire *pWire) {
   }
   pState->curl.multi_remove_handle(pState->pMulti, pWire->pCurl);
   if (pState->nIdle < WIRE_IDLE_MAX) {
-    pState->curl.easy_reset(pWire->pCurl);
+    wireForget(pWire, &pState->curl, pWire->pCurl);
     pState->apIdle[pState->nIdle++] = pWire->pCurl;
   } else {
     pState->curl.easy_cleanup(pWire->pCurl);
@@ -482,7 +511,7 @@ CHOIR_PRIVATE void choirHttpWireStart(ChoirHttp *p) {
   }
   p->pWire->pState = pState;
   p->pWire->pCurl = pState->nIdle ? pState->apIdle[--pState->nIdle]
-                                  : pState->curl.easy_init();
+                                  : wireHandle(&pState->curl);
   if (p->pWire->pCurl == NULL) {
     choirErrNomem(&p->err);
   }

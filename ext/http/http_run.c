@@ -446,18 +446,39 @@ CHOIR_PRIVATE i64 choirHttpSeconds(int iYear, int iMonth, int iDay, int iHour,
   return ((nDay * 24 + iHour) * 60 + iMinute) * 60 + iSecond;
 }
 
+/* The n digits at z, -1: they are none. */
+static int runDigits(const char *z, int n) {
+  int v = 0;
+  while (n-- > 0) {
+    if (*z < '0' || *z > '9') {
+      return -1;
+    }
+    v = v * 10 + (*z++ - '0');
+  }
+  return v;
+}
+
 CHOIR_PRIVATE i64 choirHttpDate(const char *z) {
   static const char zMonths[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-  char zMonth[4] = "";
-  const char *zFound;
-  int iDay, iYear, iHour, iMinute, iSecond;
-  if (sscanf(z, "%*[^ ] %2d %3s %4d %2d:%2d:%2d", &iDay, zMonth, &iYear, &iHour,
-             &iMinute, &iSecond) != 6 ||
-      (zFound = strstr(zMonths, zMonth)) == NULL) {
+  const char *zAt = strchr(z, ',');
+  int a[5], i, iMonth = 0;
+  static const int aAt[5] = {0, 7, 12, 15, 18}; /* 24 May 2013 00:00:00 */
+  if (zAt == NULL || strlen(zAt) < 22) {
     return 0;
   }
-  return choirHttpSeconds(iYear, (int)(zFound - zMonths) / 3 + 1, iDay, iHour,
-                          iMinute, iSecond);
+  zAt += 2;
+  for (i = 0; i < 5; i++) {
+    a[i] = runDigits(zAt + aAt[i], i == 1 ? 4 : 2);
+    if (a[i] < 0) {
+      return 0;
+    }
+  }
+  while (iMonth < 12 && memcmp(zAt + 3, zMonths + 3 * iMonth, 3) != 0) {
+    iMonth++;
+  }
+  return iMonth == 12
+             ? 0
+             : choirHttpSeconds(a[1], iMonth + 1, a[0], a[2], a[3], a[4]);
 }
 
 /* Retry-After in milliseconds from now, -1: none. */

@@ -30,7 +30,7 @@ typedef struct BlobTable {
 } BlobTable;
 
 typedef struct BlobRow {
-  char *zKey;
+  u64 iKey; /* where it stands in the page's keys */
   ChoirObjectMeta meta;
 } BlobRow;
 
@@ -44,6 +44,7 @@ typedef struct BlobCursor {
   u8 bAfter, bBefore; /* without the bound itself */
   u8 bNone;           /* no key can do */
   /* The page. */
+  ChoirBuf keys; /* each with its NUL */
   BlobRow *aRow;
   int nRow, nAlloc, iRow;
   i64 nPage;        /* keys of the next one */
@@ -210,11 +211,8 @@ static void blobValue(BlobCursor *p, char cTerm, sqlite3_value *v) {
 
 /* ------------------------------------------------------------------- rows */
 
-static void blobRowsFree(BlobCursor *p) {
-  while (p->nRow > 0) {
-    sqlite3_free(p->aRow[--p->nRow].zKey);
-  }
-  p->iRow = 0;
+static const char *blobKey(const BlobCursor *p, int i) {
+  return p->keys.a + p->aRow[i].iKey;
 }
 
 static void blobAdd(void *pArg, ChoirErr *pErr, const char *zKey,
@@ -229,23 +227,25 @@ static void blobAdd(void *pArg, ChoirErr *pErr, const char *zKey,
     p->aRow = a;
     p->nAlloc = n;
   }
-  p->aRow[p->nRow].zKey = choirMprintf(pErr, "%s", zKey);
+  p->aRow[p->nRow].iKey = p->keys.n;
   p->aRow[p->nRow].meta = *pMeta;
-  p->nRow += p->aRow[p->nRow].zKey != NULL;
+  choirBufAppend(&p->keys, zKey, strlen(zKey) + 1);
+  p->nRow += pErr->rc == SQLITE_OK;
 }
 
 /* The next page, which begins after the last row of this one. */
 static void blobPage(BlobCursor *p) {
   ChoirErr *pErr = &p->base.err;
-  ChoirObjectRange range = {p->zPrefix, p->zFrom, p->bAfter, p->nPage};
+  ChoirObjectRange range = {p->zPrefix, NULL, 0, p->nPage};
   if (p->nRow) {
     sqlite3_free(p->zFrom);
-    p->zFrom = p->aRow[p->nRow - 1].zKey;
-    p->aRow[p->nRow - 1].zKey = NULL;
-    range.zFrom = p->zFrom;
-    range.bAfter = 1;
+    p->zFrom = choirMprintf(pErr, "%s", blobKey(p, p->nRow - 1));
+    p->bAfter = 1;
   }
-  blobRowsFree(p);
+  range.zFrom = p->zFrom;
+  range.bAfter = p->bAfter;
+  p->nRow = p->iRow = 0;
+  p->keys.n = 0;
   choirObjectListRange(p->pStore, pErr, &range, blobAdd, p);
   p->bLast = p->nRow < p->nPage;
   p->nPage = p->nPage < BLOB_PAGE           ? BLOB_PAGE
@@ -262,7 +262,7 @@ static void blobSettle(BlobCursor *p) {
   if (p->iRow == p->nRow || p->base.err.rc != SQLITE_OK) {
     p->base.bEof = 1;
   } else if (p->zTo) {
-    c = strcmp(p->aRow[p->iRow].zKey, p->zTo);
+    c = strcmp(blobKey(p, p->iRow), p->zTo);
     p->base.bEof = c > 0 || (c == 0 && p->bBefore);
   }
 }
@@ -304,6 +304,7 @@ static void blobFilter(ChoirCursor *pCur) {
   BlobCursor *p = (BlobCursor *)pCur;
   const ChoirTable *pTable = (ChoirTable *)pCur->base.pVtab;
   int i;
+  choirBufInit(&p->keys, &pCur->err, CHOIR_BUF_JSON);
   if (pTable->bCreated) {
     p->pStore = ((BlobTable *)pTable)->pStore;
   } else {
@@ -345,7 +346,7 @@ static void blobColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
   BlobRow *pRow = &p->aRow[p->iRow];
   switch (i) {
   case BLOB_KEY:
-    sqlite3_result_text(pCtx, pRow->zKey, -1, SQLITE_TRANSIENT);
+    sqlite3_result_text(pCtx, blobKey(p, p->iRow), -1, SQLITE_TRANSIENT);
     return;
   case BLOB_ETAG:
     sqlite3_result_text(pCtx, pRow->meta.zEtag, -1, SQLITE_TRANSIENT);
@@ -360,7 +361,7 @@ static void blobColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
     sqlite3_result_int64(pCtx, (i64)pRow->meta.nByte);
   } else if (i == BLOB_MODIFIED) {
     sqlite3_result_int64(pCtx, pRow->meta.iModified);
-  } else if (p->bContent || blobContent(p, pRow->zKey, &pRow->meta)) {
+  } else if (p->bContent || blobContent(p, blobKey(p, p->iRow), &pRow->meta)) {
     sqlite3_result_blob64(pCtx, p->content.a, p->content.n, SQLITE_TRANSIENT);
   }
 }
@@ -369,7 +370,7 @@ static void blobColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 ** cursor they come from. */
 static i64 blobRowid(ChoirCursor *pCur) {
   BlobCursor *p = (BlobCursor *)pCur;
-  const char *zKey = p->aRow[p->iRow].zKey;
+  const char *zKey = blobKey(p, p->iRow);
   u8 aHash[32];
   i64 v;
   choirSha256(zKey, strlen(zKey), aHash);
@@ -380,8 +381,8 @@ static i64 blobRowid(ChoirCursor *pCur) {
 static void blobReset(ChoirCursor *pCur) {
   BlobCursor *p = (BlobCursor *)pCur;
   ChoirCursor base = p->base;
-  blobRowsFree(p);
   sqlite3_free(p->aRow);
+  choirBufFree(&p->keys);
   sqlite3_free(p->zPrefix);
   sqlite3_free(p->zFrom);
   sqlite3_free(p->zTo);

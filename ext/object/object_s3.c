@@ -153,7 +153,7 @@ CHOIR_PRIVATE int choirS3Outcome(ChoirS3Call *p, int eIf, const char *zWrite,
                            (iStatus == 404 && eIf == CHOIR_IF_MATCH));
   ChoirErr first = {SQLITE_OK, NULL};
   int bMine = 0;
-  if (bSaid && iStatus == 200) {
+  if (bSaid && iStatus / 100 == 2) {
     choirS3Meta(p, pNew);
     pNew->iModified = choirNow();
     return CHOIR_OBJECT_OK;
@@ -291,12 +291,12 @@ typedef struct S3List {
   i64 nLeft;      /* keys still wanted */
   ChoirBuf token; /* where the next page begins; empty: there is none */
   ChoirBuf key;   /* of the object under way */
+  ChoirBuf text;  /* what is being read of it */
   int bEncoded;   /* the store encodes keys, as it was asked to */
 } S3List;
 
 /* A key as the store writes it. */
 static void s3ListKey(S3List *p, const ChoirXml *pXml) {
-  ChoirBuf b;
   u64 i;
   p->key.n = 0;
   choirBufText(&p->key, "");
@@ -304,18 +304,21 @@ static void s3ListKey(S3List *p, const ChoirXml *pXml) {
     choirXmlText(&p->key, pXml);
     return;
   }
-  choirBufInit(&b, p->pErr, CHOIR_BUF_SQL);
-  choirXmlText(&b, pXml);
-  for (i = 0; i < b.n; i++) {
-    b.a[i] = b.a[i] == '+' ? ' ' : b.a[i];
+  p->text.n = 0;
+  choirXmlText(&p->text, pXml);
+  for (i = 0; i < p->text.n; i++) {
+    p->text.a[i] = p->text.a[i] == '+' ? ' ' : p->text.a[i];
   }
-  choirUrlDecode(&p->key, b.a ? b.a : "", (i64)b.n);
-  choirBufFree(&b);
+  if (p->text.n && memchr(p->text.a, '%', p->text.n)) {
+    choirUrlDecode(&p->key, p->text.a, (i64)p->text.n);
+  } else {
+    choirBufAppend(&p->key, p->text.a, p->text.n);
+  }
 }
 
 /* One <Contents>. */
 static void s3ListObject(S3List *p, const char *z, const char *zEnd) {
-  size_t nRoot = strlen(p->pStore->zRoot);
+  size_t nRoot = strlen(p->pStore->zRoot), n;
   ChoirObjectMeta meta;
   ChoirXml xml;
   memset(&meta, 0, sizeof(meta));
@@ -324,16 +327,18 @@ static void s3ListObject(S3List *p, const char *z, const char *zEnd) {
     if (choirXmlIs(&xml, "Key")) {
       s3ListKey(p, &xml);
     } else if (choirXmlIs(&xml, "Size")) {
-      i64 n = strtoll(xml.zText, NULL, 10);
-      meta.nByte = n > 0 ? (u64)n : 0;
+      i64 nSaid = strtoll(xml.zText, NULL, 10);
+      meta.nByte = nSaid > 0 ? (u64)nSaid : 0;
     } else if (choirXmlIs(&xml, "LastModified")) {
       meta.iModified = choirXmlTime(&xml);
     } else if (choirXmlIs(&xml, "ETag")) {
-      ChoirBuf b;
-      choirBufInit(&b, p->pErr, CHOIR_BUF_SQL);
-      choirXmlText(&b, &xml);
-      sqlite3_snprintf(sizeof(meta.zEtag), meta.zEtag, "%s", b.a ? b.a : "");
-      choirBufFree(&b);
+      p->text.n = 0;
+      choirXmlText(&p->text, &xml);
+      n = p->text.n < sizeof(meta.zEtag) - 1 ? p->text.n
+                                             : sizeof(meta.zEtag) - 1;
+      if (n) {
+        memcpy(meta.zEtag, p->text.a, n);
+      }
     }
   }
   if (p->nLeft > 0 && p->pErr->rc == SQLITE_OK && p->key.n > nRoot &&
@@ -439,11 +444,13 @@ static int s3List(ChoirObject *pObj, ChoirErr *pErr,
   list.nLeft = pRange->nMax > 0 ? pRange->nMax : INT64_MAX;
   choirBufInit(&list.token, pErr, CHOIR_BUF_SQL);
   choirBufInit(&list.key, pErr, CHOIR_BUF_SQL);
+  choirBufInit(&list.text, pErr, CHOIR_BUF_SQL);
   do {
     s3ListSome(&list, pRange);
   } while (pErr->rc == SQLITE_OK && list.token.n && list.nLeft > 0);
   choirBufFree(&list.token);
   choirBufFree(&list.key);
+  choirBufFree(&list.text);
   return CHOIR_OBJECT_OK;
 }
 

@@ -5,7 +5,6 @@
 */
 #include "object_s3.h"
 #ifndef CHOIR_OMIT_NET
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { S3_HASH_BYTES = 1 << 16, S3_CLEANUP_MS = 5000 };
@@ -165,15 +164,16 @@ CHOIR_PRIVATE void choirS3Free(ChoirS3Call *p) {
   }
 }
 
-/* The hash of what is put. Over TLS a large body goes unsigned: TLS protects
-** it, and it is read once. */
+/* The hash of what is put, if the request is signed. Over TLS a large body goes
+** without: TLS protects it, and it is read once. */
 static void s3Hash(ChoirS3Call *p, const char *zUrl) {
   const ChoirObjectSource *pSource = p->pSource;
   ChoirSha256 sha;
   u8 aHash[32];
   i64 i;
   char *a;
-  if (p->nWant > 1 << 20 && sqlite3_strnicmp(zUrl, "https:", 6) == 0) {
+  if (p->aws.zAccess == NULL ||
+      (p->nWant > 1 << 20 && sqlite3_strnicmp(zUrl, "https:", 6) == 0)) {
     memcpy(p->zHash, "UNSIGNED-PAYLOAD", 17);
     return;
   }
@@ -403,14 +403,8 @@ CHOIR_PRIVATE void choirS3Meta(ChoirS3Call *p, ChoirObjectMeta *pMeta) {
   char *zRange = choirHttpReply(&p->http, "Content-Range");
   char *zLength = choirHttpReply(&p->http, "Content-Length");
   const char *zSlash = zRange ? strchr(zRange, '/') : NULL;
-  long long n = 0;
-  if (sscanf(zSlash    ? zSlash + 1
-             : zLength ? zLength
-                       : "",
-             "%lld", &n) == 1 &&
-      n > 0) {
-    pMeta->nByte = (u64)n;
-  }
+  i64 n = strtoll(zSlash ? zSlash + 1 : zLength ? zLength : "", NULL, 10);
+  pMeta->nByte = n > 0 ? (u64)n : 0;
   pMeta->iModified = zTime ? choirHttpDate(zTime) * 1000 : 0;
   sqlite3_snprintf(sizeof(pMeta->zEtag), pMeta->zEtag, "%s",
                    zEtag ? zEtag : "");

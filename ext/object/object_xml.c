@@ -9,24 +9,33 @@
 #include <stdlib.h>
 
 CHOIR_PRIVATE int choirXmlNext(const char **pz, const char *zEnd, ChoirXml *p) {
-  const char *z = *pz;
+  const char *z = *pz, *zText;
   while ((z = strchr(z, '<')) != NULL && (zEnd == NULL || z < zEnd)) {
-    const char *zClose = strchr(++z, '>');
-    if (zClose == NULL) {
-      break;
-    }
-    if (*z == '/' || *z == '?' || *z == '!') {
+    char c = *++z;
+    if (c == '/' || c == '?' || c == '!') {
       continue;
     }
     p->zTag = z;
-    p->nTag = (int)strcspn(z, " />");
-    p->zText = zClose + 1;
-    p->nText = zClose[-1] == '/' ? 0 : (int)strcspn(zClose + 1, "<");
-    z = p->zText + p->nText;
-    if (zClose[-1] == '/' || (z[0] == '<' && z[1] == '/')) {
-      *pz = z;
-      return 1;
+    while (*z && *z != '>' && *z != ' ' && *z != '/') {
+      z++;
     }
+    p->nTag = (int)(z - p->zTag);
+    z = *z == '>' ? z : strchr(z, '>');
+    if (z == NULL) {
+      break;
+    }
+    p->zText = zText = z + 1;
+    if (z[-1] != '/') { /* else it is empty: <Tag/> */
+      while (*zText && *zText != '<') {
+        zText++;
+      }
+      if (zText[0] == 0 || zText[1] != '/') {
+        continue; /* it holds elements */
+      }
+    }
+    p->nText = (int)(zText - p->zText);
+    *pz = zText;
+    return 1;
   }
   return 0;
 }
