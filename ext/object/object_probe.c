@@ -158,9 +158,9 @@ static void probeS3(Probe *p) {
   ChoirObjectMeta meta;
   char *zSource;
   int e, iStatus;
-  probeSay(p, "etag_quoted", !pS3->bUnquoted,
-           pS3->bUnquoted ? "If-Match wants the etag without its quotes"
-                          : "If-Match takes the etag as it was given");
+  probeSay(p, "etag_quoted", !pS3->pKnown->bUnquoted,
+           pS3->pKnown->bUnquoted ? "If-Match wants the etag without its quotes"
+                                  : "If-Match takes the etag as it was given");
   e = choirS3PutParts(p->pStore, &p->err, p->zKey, &source, CHOIR_IF_ANY, NULL,
                       &meta);
   probeSay(p, "multipart", e == CHOIR_OBJECT_OK, meta.zEtag);

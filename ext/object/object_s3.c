@@ -9,9 +9,9 @@
 ** AWS, addressed by host name; with one, or for a bucket whose name makes no
 ** host name, by path. url_style in the secret (path, vhost) overrides.
 **
-** What goes wrong once is put right once, and remembered while the store is
-** open: another region (taken from the reply), a clock that differs (from the
-** Date header), expired credentials (fetched again), a server that compares
+** What goes wrong once is put right once, and remembered by the connection for
+** the bucket: another region (taken from the reply), a clock that differs (from
+** the Date header), expired credentials (fetched again), a server that compares
 ** If-Match with the ETag unquoted. What may pass is tried again by http.
 **
 ** A conditional put whose reply was lost may find its own object in its way:
@@ -136,7 +136,7 @@ CHOIR_PRIVATE int choirS3Mine(ChoirObject *pObj, ChoirErr *pErr,
 CHOIR_PRIVATE void choirS3EtagFor(const ChoirS3Store *p, const char *zEtag,
                                   char zOut[100]) {
   size_t n = strlen(zEtag);
-  if (p->bUnquoted && n > 2 && zEtag[0] == '"' && zEtag[n - 1] == '"') {
+  if (p->pKnown->bUnquoted && n > 2 && zEtag[0] == '"' && zEtag[n - 1] == '"') {
     sqlite3_snprintf(100, zOut, "%.*s", (int)n - 2, zEtag + 1);
   } else {
     sqlite3_snprintf(100, zOut, "%s", zEtag);
@@ -226,15 +226,15 @@ static int s3Put(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
     return choirS3PutParts(pObj, pErr, zKey, pSource, eIf, zEtag, pNew);
   }
   e = s3PutOnce(pObj, pErr, zKey, pSource, eIf, zEtag, pNew);
-  if (e == CHOIR_OBJECT_CHANGED && eIf == CHOIR_IF_MATCH && !p->bUnquoted &&
-      zEtag[0] == '"') {
+  if (e == CHOIR_OBJECT_CHANGED && eIf == CHOIR_IF_MATCH &&
+      !p->pKnown->bUnquoted && zEtag[0] == '"') {
     /* Ceph compares the quotes too. */
     memset(&now, 0, sizeof(now));
     if (s3Head(pObj, pErr, zKey, &now) == CHOIR_OBJECT_OK &&
         pErr->rc == SQLITE_OK && strcmp(now.zEtag, zEtag) == 0) {
-      p->bUnquoted = 1;
+      p->pKnown->bUnquoted = 1;
       e = s3PutOnce(pObj, pErr, zKey, pSource, eIf, zEtag, pNew);
-      p->bUnquoted = e == CHOIR_OBJECT_OK;
+      p->pKnown->bUnquoted = e == CHOIR_OBJECT_OK;
     }
   }
   return e;
@@ -460,7 +460,6 @@ static void s3Close(ChoirObject *pObj) {
   sqlite3_free(p->base.zKey);
   sqlite3_free(p->zBucket);
   sqlite3_free(p->zRoot);
-  sqlite3_free(p->zRegion);
   choirWipeFree(p->zFixed);
   sqlite3_free(p);
 }
@@ -513,6 +512,55 @@ CHOIR_PRIVATE int choirS3Is(const ChoirObject *pObj) {
   return pObj->pMethods == &s3Methods;
 }
 
+typedef struct S3State {
+  ChoirS3Known *pFirst;
+} S3State;
+
+static void s3StateFree(void *pArg) {
+  ChoirS3Known *p = ((S3State *)pArg)->pFirst, *pNext;
+  for (; p; p = pNext) {
+    pNext = p->pNext;
+    sqlite3_free(p->zBucket);
+    sqlite3_free(p->zRegion);
+    sqlite3_free(p);
+  }
+}
+
+static const ChoirStateType s3State = {"s3", sizeof(S3State), s3StateFree};
+
+/* What is known of a bucket; nothing after choir_secret(), which may lead
+** elsewhere. Stays with the connection. */
+static ChoirS3Known *s3Known(ChoirConn *pConn, ChoirErr *pErr,
+                             const char *zBucket) {
+  S3State *pState = choirState(pConn, pErr, &s3State);
+  i64 iGeneration = choirSecretGeneration(pConn, pErr);
+  ChoirS3Known *p = pState ? pState->pFirst : NULL;
+  while (p && strcmp(p->zBucket, zBucket) != 0) {
+    p = p->pNext;
+  }
+  if (p == NULL && pState) {
+    char *zCopy = choirMprintf(pErr, "%s", zBucket);
+    p = choirMalloc(pErr, sizeof(*p));
+    if (p == NULL || zCopy == NULL) {
+      sqlite3_free(zCopy);
+      sqlite3_free(p);
+      return NULL;
+    }
+    p->zBucket = zCopy;
+    p->iGeneration = iGeneration;
+    p->pNext = pState->pFirst;
+    pState->pFirst = p;
+  }
+  if (p && p->iGeneration != iGeneration) {
+    sqlite3_free(p->zRegion);
+    p->zRegion = NULL;
+    p->iSkew = 0;
+    p->bUnquoted = 0;
+    p->iGeneration = iGeneration;
+  }
+  return p;
+}
+
 CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *pConn, ChoirErr *pErr,
                                        const char *zUrl) {
   const char *zPath = zUrl + 5, *zSlash;
@@ -534,6 +582,7 @@ CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *pConn, ChoirErr *pErr,
   } else {
     p->base.zUrl = choirMprintf(pErr, "%s", zUrl);
     p->zBucket = choirMprintf(pErr, "%.*s", (int)nBucket, zPath);
+    p->pKnown = p->zBucket ? s3Known(pConn, pErr, p->zBucket) : NULL;
     zPath += nBucket + (zPath[nBucket] == '/');
     zSlash = strrchr(zPath, '/');
     zSlash = zSlash ? zSlash + 1 : zPath;

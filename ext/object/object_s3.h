@@ -17,17 +17,26 @@
 
 enum { CHOIR_S3_HEADERS = 8, CHOIR_S3_KEY_MAX = 1024 };
 
+/* What a bucket's replies have taught this connection. */
+typedef struct ChoirS3Known {
+  char *zBucket;
+  i64 iGeneration; /* of the secrets by which it was learnt */
+  char *zRegion;   /* NULL: as configured */
+  i64 iSkew;       /* seconds to add to the clock */
+  int nFetched;    /* how often credentials were fetched anew */
+  u8 bUnquoted;    /* wants If-Match without quotes */
+  struct ChoirS3Known *pNext;
+} ChoirS3Known;
+
 typedef struct ChoirS3Store {
   ChoirObject base;
   char *zBucket;
-  char *zRoot;   /* "" or "folder/" */
-  char *zRegion; /* learnt from the store, or NULL */
-  i64 iSkew;     /* seconds to add to the clock */
-  u8 bUnquoted;  /* wants If-Match without quotes */
-  u8 bCleanup;   /* of every call: see there */
-  u8 bBlind;     /* conditions are left to the store: what does it do? */
-  u8 bMinted;    /* presigned URLs instead of credentials */
-  char *zFixed;  /* the one presigned URL that is given, or NULL */
+  char *zRoot; /* "" or "folder/" */
+  ChoirS3Known *pKnown;
+  u8 bCleanup;  /* of every call: see there */
+  u8 bBlind;    /* conditions are left to the store: what does it do? */
+  u8 bMinted;   /* presigned URLs instead of credentials */
+  char *zFixed; /* the one presigned URL that is given, or NULL */
 } ChoirS3Store;
 
 typedef struct ChoirS3Call ChoirS3Call;
@@ -53,10 +62,10 @@ struct ChoirS3Call {
   u8 bLost;       /* the store may have acted on an attempt without a reply */
   int mDone;      /* what was put right */
   char zHash[65];
-  char zUsed[130]; /* the access key it was signed with */
-  i64 iBase;       /* where this attempt's reply begins, from iFrom */
-  i64 iGiven;      /* how much xWrite got */
-  char zEtag[96];  /* of the reply that it got */
+  int nFetched;   /* the bucket's, when this was signed */
+  i64 iBase;      /* where this attempt's reply begins, from iFrom */
+  i64 iGiven;     /* how much xWrite got */
+  char zEtag[96]; /* of the reply that it got */
 };
 
 /* ------------------------------------------------------------- request ---- */

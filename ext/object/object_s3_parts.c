@@ -10,8 +10,8 @@
 ** as makes them 10,000.
 **
 ** Whatever ends it early (an error, an interrupt) ends the upload at the store
-** too, for up to five seconds. What a crash leaves behind is found by
-** choirS3Sweep.
+** too, for up to five seconds. What a crash leaves behind, or a creation whose
+** reply was lost, is found by choirS3Sweep.
 **
 ** A condition hangs on the completion, and is looked at before, because not
 ** every store checks it there.

@@ -69,8 +69,8 @@ static void s3Aws(ChoirS3Call *p, int bRefresh) {
     return;
   }
   choirAws(pStore->base.pConn, p->pErr, pStore->base.zUrl, bRefresh, &p->aws);
-  if (pStore->zRegion) {
-    p->aws.zRegion = pStore->zRegion;
+  if (pStore->pKnown->zRegion) {
+    p->aws.zRegion = pStore->pKnown->zRegion;
   }
 }
 
@@ -90,9 +90,9 @@ static void s3Attempt(ChoirHttp *pHttp, ChoirErr *pErr) {
   }
   s3Aws(p, 0);
   if (p->aws.zAccess && p->pErr->rc == SQLITE_OK) {
-    sqlite3_snprintf(sizeof(p->zUsed), p->zUsed, "%s", p->aws.zAccess);
+    p->nFetched = p->pStore->pKnown->nFetched;
     choirSigv4Http(pErr, pHttp, &p->aws, "s3", p->zHash[0] ? p->zHash : NULL,
-                   p->pStore->iSkew);
+                   p->pStore->pKnown->iSkew);
   }
 }
 
@@ -266,10 +266,10 @@ static int s3Skew(ChoirS3Call *p) {
   if (iThen > 0) {
     iSkew = iThen - choirNow() / 1000;
   }
-  if (iThen == 0 || iSkew == p->pStore->iSkew) {
+  if (iThen == 0 || iSkew == p->pStore->pKnown->iSkew) {
     return 0;
   }
-  p->pStore->iSkew = iSkew;
+  p->pStore->pKnown->iSkew = iSkew;
   return 1;
 }
 
@@ -285,8 +285,8 @@ static int s3Correct(ChoirS3Call *p) {
   if (iStatus >= 300 && zRegion && strcmp(zRegion, p->aws.zRegion) != 0 &&
       !(p->mDone & S3_REGION)) {
     p->mDone |= S3_REGION;
-    sqlite3_free(p->pStore->zRegion);
-    p->pStore->zRegion = zRegion;
+    sqlite3_free(p->pStore->pKnown->zRegion);
+    p->pStore->pKnown->zRegion = zRegion;
     zRegion = NULL;
     bAgain = 1;
   } else if (iStatus == 403 && !(p->mDone & S3_SKEW) &&
@@ -294,16 +294,17 @@ static int s3Correct(ChoirS3Call *p) {
               (zCode == NULL && p->http.body.n == 0))) {
     /* the reply to HEAD has no body to say why */
     p->mDone |= S3_SKEW;
-    bAgain = s3Skew(p) &&
-             (zCode || p->pStore->iSkew > 300 || p->pStore->iSkew < -300);
+    bAgain = s3Skew(p) && (zCode || p->pStore->pKnown->iSkew > 300 ||
+                           p->pStore->pKnown->iSkew < -300);
   } else if ((s3Is(zCode, "ExpiredToken") ||
               s3Is(zCode, "TokenRefreshRequired") ||
               (iStatus == 400 && p->aws.zToken && p->http.body.n == 0)) &&
              !(p->mDone & S3_EXPIRED)) {
-    /* Another request may have fetched new ones meanwhile. */
     p->mDone |= S3_EXPIRED;
-    if (p->aws.zAccess && strcmp(p->aws.zAccess, p->zUsed) == 0) {
+    if (p->nFetched ==
+        p->pStore->pKnown->nFetched) { /* else another call has */
       p->mDone |= S3_REFRESH;
+      p->pStore->pKnown->nFetched++;
     }
     bAgain = 1;
   } else if (iStatus == 409 && !(p->mDone & S3_CONFLICT) &&

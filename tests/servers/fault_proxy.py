@@ -15,7 +15,8 @@ What a plan gives for a request:
   said(data)        data instead of the server, which hears nothing
   silent(seconds)   nothing happens for that long, then the end
 
-p.seen holds (method, target) of every request, p.heads its header.
+p.seen holds (method, target) of every request, p.heads its header; when the
+plan is asked, the header of this request is there already.
 """
 import socket
 import struct
@@ -39,12 +40,13 @@ def silent(seconds):
     return "silent", seconds
 
 
-def error(code, status=503, message="spoilt"):
+def error(code, status=503, message="spoilt", more="", headers=""):
     """An S3 error as a whole reply."""
     body = (f"<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>"
-            f"{message}</Message></Error>").encode()
-    return said(b"HTTP/1.1 %d Said\r\nContent-Type: application/xml\r\n"
-                b"Content-Length: %d\r\n\r\n" % (status, len(body)) + body)
+            f"{message}</Message>{more}</Error>").encode()
+    return said(f"HTTP/1.1 {status} Said\r\nContent-Type: application/xml\r\n"
+                f"{headers}Content-Length: {len(body)}\r\n\r\n".encode()
+                + body)
 
 
 class Broken(Exception):
@@ -113,9 +115,9 @@ class FaultProxy:
             return False
         method, target = first.split(" ")[:2]
         with self.lock:
+            self.heads.append(head)
             fault = self.plan(len(self.seen), method, target)
             self.seen.append((method, target))
-            self.heads.append(head)
         kind, what = fault or (None, None)
         if kind == "silent":
             time.sleep(what)

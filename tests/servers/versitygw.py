@@ -42,7 +42,8 @@ def program():
 class Versitygw:
     access, secret, region = ACCESS, SECRET, REGION
 
-    def __init__(self, folder):
+    def __init__(self, folder, tls=None):
+        """tls: (certificate, key) files."""
         self.folder = pathlib.Path(folder)
         for name in ("data", "data/bucket", "data/other.bucket", "iam"):
             (self.folder / name).mkdir()
@@ -52,9 +53,11 @@ class Versitygw:
         self.process = subprocess.Popen(
             [program(), "--port", f"127.0.0.1:{self.port}", "--access", ACCESS,
              "--secret", SECRET, "--region", REGION, "--iam-dir",
-             str(self.folder / "iam"), "posix", str(self.folder / "data")],
+             str(self.folder / "iam")]
+            + (["--cert", str(tls[0]), "--key", str(tls[1])] if tls else [])
+            + ["posix", str(self.folder / "data")],
             stdout=self.log, stderr=self.log)
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.endpoint = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         for _ in range(200):
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
