@@ -243,8 +243,8 @@ static void probeFilter(ChoirCursor *pCur) {
       probeConditions(&probe);
     }
 #ifndef CHOIR_OMIT_NET
-    if (probe.zFirst[0] && choirS3Is(probe.pStore) &&
-        pCur->err.rc == SQLITE_OK) {
+    if (probe.zFirst[0] && pCur->err.rc == SQLITE_OK &&
+        choirS3Is(probe.pStore) && !((ChoirS3Store *)probe.pStore)->bMinted) {
       probeS3(&probe);
     }
 #endif

@@ -30,6 +30,57 @@
 enum { S3_PAGE = 1000 };
 #define S3_PUT_MAX ((u64)5 << 30)
 
+/* ------------------------------------------------------------------ known */
+
+typedef struct S3State {
+  ChoirS3Known *pFirst;
+} S3State;
+
+static void s3StateFree(void *pArg) {
+  ChoirS3Known *p = ((S3State *)pArg)->pFirst, *pNext;
+  for (; p; p = pNext) {
+    pNext = p->pNext;
+    sqlite3_free(p->zBucket);
+    sqlite3_free(p->zRegion);
+    sqlite3_free(p);
+  }
+}
+
+static const ChoirStateType s3State = {"s3", sizeof(S3State), s3StateFree};
+
+/* What is known of a bucket; nothing after choir_secret(), which may lead
+** elsewhere. Stays with the connection. */
+static ChoirS3Known *s3Known(ChoirConn *pConn, ChoirErr *pErr,
+                             const char *zBucket) {
+  S3State *pState = choirState(pConn, pErr, &s3State);
+  i64 iGeneration = choirSecretGeneration(pConn, pErr);
+  ChoirS3Known *p = pState ? pState->pFirst : NULL;
+  while (p && strcmp(p->zBucket, zBucket) != 0) {
+    p = p->pNext;
+  }
+  if (p == NULL && pState) {
+    char *zCopy = choirMprintf(pErr, "%s", zBucket);
+    p = choirMalloc(pErr, sizeof(*p));
+    if (p == NULL || zCopy == NULL) {
+      sqlite3_free(zCopy);
+      sqlite3_free(p);
+      return NULL;
+    }
+    p->zBucket = zCopy;
+    p->iGeneration = iGeneration;
+    p->pNext = pState->pFirst;
+    pState->pFirst = p;
+  }
+  if (p && p->iGeneration != iGeneration) {
+    sqlite3_free(p->zRegion);
+    p->zRegion = NULL;
+    p->iSkew = 0;
+    p->bUnquoted = 0;
+    p->iGeneration = iGeneration;
+  }
+  return p;
+}
+
 /* ---------------------------------------------------------------- methods */
 
 static void s3Nothing(void *pArg, ChoirErr *pErr, const void *a, u64 n) {
@@ -487,6 +538,7 @@ CHOIR_PRIVATE ChoirObject *choirUrlOpen(ChoirConn *pConn, ChoirErr *pErr,
   p->base.pMethods = &s3Methods;
   p->base.pConn = pConn;
   p->bMinted = 1;
+  p->pKnown = s3Known(pConn, pErr, "");
   p->base.zUrl = choirHttpUrlShow(pErr, zUrl);
   p->zFixed = choirMprintf(pErr, "%s", zUrl);
   choirHttpUrl(pErr, zUrl, &url);
@@ -510,55 +562,6 @@ CHOIR_PRIVATE ChoirObject *choirUrlOpen(ChoirConn *pConn, ChoirErr *pErr,
 
 CHOIR_PRIVATE int choirS3Is(const ChoirObject *pObj) {
   return pObj->pMethods == &s3Methods;
-}
-
-typedef struct S3State {
-  ChoirS3Known *pFirst;
-} S3State;
-
-static void s3StateFree(void *pArg) {
-  ChoirS3Known *p = ((S3State *)pArg)->pFirst, *pNext;
-  for (; p; p = pNext) {
-    pNext = p->pNext;
-    sqlite3_free(p->zBucket);
-    sqlite3_free(p->zRegion);
-    sqlite3_free(p);
-  }
-}
-
-static const ChoirStateType s3State = {"s3", sizeof(S3State), s3StateFree};
-
-/* What is known of a bucket; nothing after choir_secret(), which may lead
-** elsewhere. Stays with the connection. */
-static ChoirS3Known *s3Known(ChoirConn *pConn, ChoirErr *pErr,
-                             const char *zBucket) {
-  S3State *pState = choirState(pConn, pErr, &s3State);
-  i64 iGeneration = choirSecretGeneration(pConn, pErr);
-  ChoirS3Known *p = pState ? pState->pFirst : NULL;
-  while (p && strcmp(p->zBucket, zBucket) != 0) {
-    p = p->pNext;
-  }
-  if (p == NULL && pState) {
-    char *zCopy = choirMprintf(pErr, "%s", zBucket);
-    p = choirMalloc(pErr, sizeof(*p));
-    if (p == NULL || zCopy == NULL) {
-      sqlite3_free(zCopy);
-      sqlite3_free(p);
-      return NULL;
-    }
-    p->zBucket = zCopy;
-    p->iGeneration = iGeneration;
-    p->pNext = pState->pFirst;
-    pState->pFirst = p;
-  }
-  if (p && p->iGeneration != iGeneration) {
-    sqlite3_free(p->zRegion);
-    p->zRegion = NULL;
-    p->iSkew = 0;
-    p->bUnquoted = 0;
-    p->iGeneration = iGeneration;
-  }
-  return p;
 }
 
 CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *pConn, ChoirErr *pErr,
