@@ -457,7 +457,7 @@ static void wireOptions(ChoirHttp *p, WireState *pState, CURL *pEasy) {
 
 /* Takes back what wireOptions set, so that nothing points into a request that
 ** is no more and no URL that is a credential stays. */
-static void wireForget(HttpWire *pWire, const HttpCurl *pCurl, CURL *pEasy) {
+static void wireTakeBack(HttpWire *pWire, const HttpCurl *pCurl, CURL *pEasy) {
   if (pWire->bReset) {
     pCurl->easy_reset(pEasy);
     wireConstants(pCurl, pEasy);
@@ -482,7 +482,7 @@ static void wireRelease(HttpWire *pWire) {
   }
   pState->curl.multi_remove_handle(pState->pMulti, pWire->pCurl);
   if (pState->nIdle < WIRE_IDLE_MAX) {
-    wireForget(pWire, &pState->curl, pWire->pCurl);
+    wireTakeBack(pWire, &pState->curl, pWire->pCurl);
     pState->apIdle[pState->nIdle++] = pWire->pCurl;
   } else {
     pState->curl.easy_cleanup(pWire->pCurl);
