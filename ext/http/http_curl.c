@@ -58,7 +58,7 @@ enum {
   WIRE_ERROR_BODY = 1 << 20
 };
 
-typedef struct WireState {
+typedef struct CurlState {
   HttpCurl curl;
   u8 bOpen;
   u8 bTls; /* an https URL or a proxy was used */
@@ -66,10 +66,10 @@ typedef struct WireState {
   CURL *apIdle[WIRE_IDLE_MAX];
   int nIdle;
   pid_t pid;
-} WireState;
+} CurlState;
 
 typedef struct HttpWire {
-  WireState *pState;
+  CurlState *pState;
   CURL *pCurl;
   struct curl_slist *pHeader;
   CURLcode rc;
@@ -107,7 +107,7 @@ typedef struct WireSignal {
 } WireSignal;
 
 /* Without TLS libcurl sends with MSG_NOSIGNAL: four system calls saved. */
-static void wireSigpipeBlock(WireSignal *p, const WireState *pState) {
+static void wireSigpipeBlock(WireSignal *p, const CurlState *pState) {
   sigset_t set;
   p->bOn = pState->bTls;
   if (!p->bOn) {
@@ -135,8 +135,8 @@ static void wireSigpipeRestore(WireSignal *p) {
   pthread_sigmask(SIG_SETMASK, &p->old, NULL);
 }
 
-static void wireStateFree(void *pArg) {
-  WireState *p = pArg;
+static void curlStateFree(void *pArg) {
+  CurlState *p = pArg;
   WireSignal sig;
   if (p->pMulti == NULL || p->pid != getpid()) {
     return;
@@ -149,11 +149,11 @@ static void wireStateFree(void *pArg) {
   wireSigpipeRestore(&sig);
 }
 
-static const ChoirStateType wireState = {"http wire", sizeof(WireState),
-                                         wireStateFree};
+static const ChoirStateType curlState = {"http wire", sizeof(CurlState),
+                                         curlStateFree};
 
-static WireState *wireGet(ChoirConn *pConn, ChoirErr *pErr) {
-  WireState *p = choirState(pConn, pErr, &wireState);
+static CurlState *wireGet(ChoirConn *pConn, ChoirErr *pErr) {
+  CurlState *p = choirState(pConn, pErr, &curlState);
   if (p == NULL || pErr->rc != SQLITE_OK) {
     return NULL;
   }
@@ -322,7 +322,7 @@ static curl_socket_t wireSocket(void *pArg, curlsocktype eType,
 
 /* The system's certificate authorities: libcurl's own default when it is
 ** there, else where other systems keep theirs. */
-static const char *wireCaFile(ChoirConn *pConn, WireState *pState) {
+static const char *wireCaFile(ChoirConn *pConn, CurlState *pState) {
   static const char *const azKnown[] = {
       "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
       "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"};
@@ -430,7 +430,7 @@ static CURL *wireHandle(const HttpCurl *pCurl) {
   return pEasy;
 }
 
-static void wireOptions(ChoirHttp *p, WireState *pState, CURL *pEasy) {
+static void wireOptions(ChoirHttp *p, CurlState *pState, CURL *pEasy) {
   const HttpCurl *pCurl = &pState->curl;
   const char *zProxy = choirConfig(p->pConn, "http.proxy");
   int bTls = sqlite3_strnicmp(p->zUrl, "https", 5) == 0;
@@ -476,7 +476,7 @@ static void wireTakeBack(HttpWire *pWire, const HttpCurl *pCurl, CURL *pEasy) {
 
 /* An easy handle goes back to the stack; its socket stays with the multi. */
 static void wireRelease(HttpWire *pWire) {
-  WireState *pState = pWire->pState;
+  CurlState *pState = pWire->pState;
   if (pWire->pCurl == NULL || pState->pid != getpid()) {
     return;
   }
@@ -502,7 +502,7 @@ CHOIR_PRIVATE void choirHttpWireStop(ChoirHttp *p) {
 }
 
 CHOIR_PRIVATE void choirHttpWireStart(ChoirHttp *p) {
-  WireState *pState = wireGet(p->pConn, &p->err);
+  CurlState *pState = wireGet(p->pConn, &p->err);
   WireSignal sig;
   CURLMcode rc;
   p->pWire = pState ? choirMalloc(&p->err, sizeof(HttpWire)) : NULL;
@@ -531,7 +531,7 @@ CHOIR_PRIVATE void choirHttpWireStart(ChoirHttp *p) {
 }
 
 /* Marks what has ended; how many. */
-static int wireCollect(WireState *pState) {
+static int wireCollect(CurlState *pState) {
   CURLMsg *pMsg;
   int nLeft, n = 0;
   while ((pMsg = pState->curl.multi_info_read(pState->pMulti, &nLeft))) {
@@ -548,7 +548,7 @@ static int wireCollect(WireState *pState) {
 
 CHOIR_PRIVATE void choirHttpWirePoll(ChoirConn *pConn, ChoirErr *pErr,
                                      int nMs) {
-  WireState *pState = wireGet(pConn, pErr);
+  CurlState *pState = wireGet(pConn, pErr);
   CURLMcode rc = CURLM_OK;
   WireSignal sig;
   int nRunning = 0;
