@@ -225,8 +225,8 @@ CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *pErr,
 }
 
 CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *p, ChoirErr *pErr,
-                                          i64 iBefore) {
-  return p && pErr->rc == SQLITE_OK && p->pMethods->xSweep
-             ? p->pMethods->xSweep(p, pErr, iBefore)
+                                          const char *zPrefix, i64 iBefore) {
+  return p && pErr->rc == SQLITE_OK
+             ? p->pMethods->xSweep(p, pErr, zPrefix, iBefore)
              : 0;
 }

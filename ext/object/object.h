@@ -82,9 +82,9 @@ typedef struct ChoirObjectMethods {
   /* In the byte order of keys. */
   int (*xList)(ChoirObject *, ChoirErr *, const ChoirObjectRange *,
                ChoirObjectEach, void *pArg);
-  /* Removes what puts left behind that broke off before iBefore (Unix
-  ** milliseconds); how many. NULL: this store keeps no such thing. */
-  i64 (*xSweep)(ChoirObject *, ChoirErr *, i64 iBefore);
+  /* Removes what puts of keys that begin with zPrefix left behind and that is
+  ** older than iBefore (Unix milliseconds); how many. */
+  i64 (*xSweep)(ChoirObject *, ChoirErr *, const char *zPrefix, i64 iBefore);
   void (*xClose)(ChoirObject *);
 } ChoirObjectMethods;
 
@@ -130,10 +130,10 @@ CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *,
                                   const char *zFrom, ChoirObject *pTo,
                                   const char *zTo, int eIf,
                                   ChoirObjectMeta *pNew);
-/* Unfinished uploads and temporary files below the root that are older than
-** iBefore, removed; how many. */
+/* Unfinished uploads and temporary files of keys that begin with zPrefix, those
+** older than iBefore, removed; how many. */
 CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *, ChoirErr *,
-                                          i64 iBefore);
+                                          const char *zPrefix, i64 iBefore);
 /* A ChoirObjectWrite into the ChoirObjectFd pArg, and an xRead out of it. */
 typedef struct ChoirObjectFd {
   int fd;

@@ -788,9 +788,10 @@ static void artifactSweep(ChoirCall *p) {
     choirErrClear(&err);
     artifactSweepTombstones(&run);
     artifactSweepDelete(&run);
-    if (run.bListed && run.iBefore >= 0 && p->err.rc == SQLITE_OK) {
-      run.nUpload =
-          choirObjectSweepUploads(run.place.pStore, &p->err, run.iBefore);
+    if (run.iBefore >= 0) { /* where that is not allowed, it is left */
+      run.nUpload = choirObjectSweepUploads(run.place.pStore, &err,
+                                            run.place.zBelow, run.iBefore);
+      choirErrClear(&err);
     }
     choirBufPrintf(&b,
                    "{\"objects\":%lld,\"orphans\":%lld,\"bytes\":%lld,"

@@ -637,29 +637,39 @@ static int folderList(ChoirObject *pObj, ChoirErr *pErr,
   return CHOIR_OBJECT_OK;
 }
 
-static i64 folderSweepTree(ChoirErr *pErr, int fdDir, i64 iBefore, int iDepth) {
+/* In the folder zDir ("" or "folder/") and those below it. */
+static i64 folderSweepTree(ChoirErr *pErr, int fdDir, const char *zDir,
+                           const ChoirObjectRange *pRange, i64 iBefore,
+                           int iDepth) {
   char **azName = NULL;
   int i, n = folderNames(pErr, fdDir, &azName);
-  i64 nSwept = folderSweep(fdDir, iBefore);
+  i64 nSwept = folderMeets(zDir, 0, pRange) ? folderSweep(fdDir, iBefore) : 0;
   for (i = 0; i < n; i++) {
     size_t nName = strlen(azName[i]);
-    if (azName[i][nName - 1] == '/' && iDepth < FOLDER_DEPTH) {
+    char *zKey = azName[i][nName - 1] == '/' && iDepth < FOLDER_DEPTH
+                     ? choirMprintf(pErr, "%s%s", zDir, azName[i])
+                     : NULL;
+    if (zKey && folderMeets(zKey, 1, pRange)) {
       int fd;
       azName[i][nName - 1] = 0;
       fd = openat(fdDir, azName[i], FOLDER_DIR | O_NOFOLLOW);
       if (fd >= 0) {
-        nSwept += folderSweepTree(pErr, fd, iBefore, iDepth + 1);
+        nSwept += folderSweepTree(pErr, fd, zKey, pRange, iBefore, iDepth + 1);
         close(fd);
       }
     }
+    sqlite3_free(zKey);
     sqlite3_free(azName[i]);
   }
   sqlite3_free(azName);
   return nSwept;
 }
 
-static i64 folderSweepAll(ChoirObject *pObj, ChoirErr *pErr, i64 iBefore) {
-  return folderSweepTree(pErr, ((FolderStore *)pObj)->fdRoot, iBefore, 0);
+static i64 folderSweepAll(ChoirObject *pObj, ChoirErr *pErr,
+                          const char *zPrefix, i64 iBefore) {
+  ChoirObjectRange range = {zPrefix, NULL, 0, 0};
+  return folderSweepTree(pErr, ((FolderStore *)pObj)->fdRoot, "", &range,
+                         iBefore, 0);
 }
 
 /* ---------------------------------------------------------------- opening */

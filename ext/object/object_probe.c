@@ -169,7 +169,7 @@ static void probeS3(Probe *p) {
                       NULL, &meta);
   pS3->bBlind = 0;
   probeRefused(p, "multipart_if_absent", e == CHOIR_OBJECT_CHANGED ? 412 : 200);
-  choirObjectSweepUploads(p->pStore, &p->err, 1);
+  choirObjectSweepUploads(p->pStore, &p->err, p->zKey, 1);
   probeSay(p, "multipart_list", 1, "unfinished uploads can be listed");
   zSource =
       choirMprintf(&p->err, "/%s/%s%s", pS3->zBucket, pS3->zRoot, p->zKey);

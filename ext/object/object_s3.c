@@ -515,9 +515,11 @@ static void s3Close(ChoirObject *pObj) {
   sqlite3_free(p);
 }
 
-static i64 s3Sweep(ChoirObject *pObj, ChoirErr *pErr, i64 iBefore) {
-  return ((ChoirS3Store *)pObj)->bMinted ? 0
-                                         : choirS3Sweep(pObj, pErr, iBefore);
+static i64 s3Sweep(ChoirObject *pObj, ChoirErr *pErr, const char *zPrefix,
+                   i64 iBefore) {
+  return ((ChoirS3Store *)pObj)->bMinted
+             ? 0
+             : choirS3Sweep(pObj, pErr, zPrefix, iBefore);
 }
 
 static const ChoirObjectMethods s3Methods = {

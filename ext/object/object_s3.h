@@ -109,7 +109,8 @@ CHOIR_PRIVATE int choirS3PutParts(ChoirObject *, ChoirErr *, const char *zKey,
                                   const ChoirObjectSource *, int eIf,
                                   const char *zEtag, ChoirObjectMeta *pNew);
 /* xSweep. */
-CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *, ChoirErr *, i64 iBefore);
+CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *, ChoirErr *, const char *zPrefix,
+                               i64 iBefore);
 
 /* ------------------------------------------------------------- presign ---- */
 /* A URL for zMethod (GET or PUT) and zKey from the endpoint of the secret that

@@ -406,7 +406,8 @@ static int stalePage(S3Stale *p, const char *zXml) {
   return bMore && p->key.n > 0 && p->pErr->rc == SQLITE_OK;
 }
 
-CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *pObj, ChoirErr *pErr, i64 iBefore) {
+CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *pObj, ChoirErr *pErr,
+                               const char *zPrefix, i64 iBefore) {
   S3Stale stale;
   const char *zRoot = ((ChoirS3Store *)pObj)->zRoot;
   int bMore = 0;
@@ -422,6 +423,7 @@ CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *pObj, ChoirErr *pErr, i64 iBefore) {
     choirBufInit(&query, pErr, CHOIR_BUF_SQL);
     choirBufText(&query, "uploads=&encoding-type=url&prefix=");
     choirUrlEncode(&query, zRoot, (i64)strlen(zRoot), 0);
+    choirUrlEncode(&query, zPrefix, (i64)strlen(zPrefix), 0);
     if (bMore) {
       choirBufText(&query, "&key-marker=");
       choirUrlEncode(&query, stale.key.a, (i64)stale.key.n, 0);

@@ -148,6 +148,26 @@ def test_a_lock_ends_it(table):
         assert "locked" in db.error(sql)
 
 
+@pytest.mark.parametrize("store", ["file"], indirect=True)
+def test_a_file_cannot_bring_such_a_table(table, tmp_path, open_db):
+    """A stored CREATE VIRTUAL TABLE connects to nothing."""
+    import sqlite3
+    db, root = table
+    path = tmp_path / "evil.db"
+    con = sqlite3.connect(path)
+    con.execute("CREATE TABLE x(a)")
+    con.execute("PRAGMA writable_schema = 1")
+    con.execute("UPDATE sqlite_schema SET rootpage = 0, sql = ?",
+                (f"CREATE VIRTUAL TABLE x USING s3_blob('{root}')",))
+    con.commit()
+    con.close()
+    evil = open_db(path)
+    for sql in ("SELECT * FROM x", "INSERT INTO x(key, content)"
+                " VALUES('evil', 'x')", "DELETE FROM x", "DROP TABLE x"):
+        evil.error(sql)
+    assert [k for (k,) in db.rows("SELECT key FROM t")] == listed(root)
+
+
 # ------------------------------------------------- what the store is asked
 
 def asked(p, f):

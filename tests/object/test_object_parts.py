@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -183,6 +184,32 @@ def test_an_interrupt_ends_the_upload_at_the_store_too(proxy, gateway):
     assert time.monotonic() - start < 3
     assert uploads(db, gateway, prefix(root)) == []
     assert db.one("SELECT s3_head(?)", root + "k") is None
+
+
+@pytest.mark.net
+def test_a_sweep_gives_up_what_a_crash_left(s3, gateway):
+    db, root = s3
+    mine = prefix(root) + "users/u1/artifacts/"
+    for key in (mine + "x", mine + "y z", prefix(root) + "users/u2/x"):
+        signed(db, gateway, "POST", f"/bucket/{quote(key)}?uploads=")
+    db.one("SELECT choir_config('user', 'u1')")
+    db.one("SELECT choir_config('remote.artifacts', ?)", root)
+    for older, swept, left in (("NULL", 0, 3), (3_600_000, 0, 3), (0, 2, 1)):
+        said = json.loads(db.one(f"SELECT artifact_sweep({older})"))
+        assert said["uploads"] == swept
+        assert len(uploads(db, gateway, prefix(root))) == left
+
+
+def test_a_sweep_removes_what_a_killed_put_left(db, tmp_path):
+    for folder in ("users/u1/artifacts", "users/u2"):
+        (tmp_path / "store" / folder).mkdir(parents=True)
+        (tmp_path / "store" / folder / ".choir-tmp-0123456789abcdef").touch()
+    db.one("SELECT choir_config('user', 'u1')")
+    db.one("SELECT choir_config('remote.artifacts', ?)",
+           f"file://{tmp_path}/store/")
+    assert json.loads(db.one("SELECT artifact_sweep(0)"))["uploads"] == 1
+    assert os.listdir(tmp_path / "store/users/u1/artifacts") == []
+    assert len(os.listdir(tmp_path / "store/users/u2")) == 1
 
 
 @pytest.mark.net

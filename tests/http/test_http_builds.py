@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""TLS where it could go wrong: inside Node, whose binary brings an OpenSSL of
+its own, and in the build that is linked with libcurl (CHOIR_HTTP_FULL=1: it is
+compiled anew)."""
+import glob
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT, SO
+from fault_server import FaultServer, reply
+
+pytestmark = [pytest.mark.once, pytest.mark.inprocess]
+
+SCRIPT = """
+const { DatabaseSync } = require('node:sqlite');
+const [so, url, ca] = process.argv.slice(2);
+const db = new DatabaseSync(':memory:', { allowExtension: true });
+db.loadExtension(so);
+db.prepare("SELECT choir_config('http.ca_file', ?)").get(ca);
+const get = db.prepare('SELECT response_body AS b FROM http_get(?)');
+for (let i = 0; i < 3; i++)
+  console.log(Buffer.from(get.get(url).b).toString());
+db.close();
+"""
+
+
+@pytest.fixture
+def secure(tmp_path):
+    """(URL, its certificate)"""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days",
+         "2", "-keyout", "key", "-out", "cert", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    with FaultServer(tls=context) as server:
+        yield server.on("/a", reply(b"hello")), str(tmp_path / "cert")
+
+
+def node():
+    """Node from npm: not Debian's, which uses the system's OpenSSL."""
+    folder = ROOT / "build/servers/node"
+    pattern = str(folder / "node_modules/node-linux-*/bin/node")
+    if not glob.glob(pattern) and shutil.which("npm"):
+        folder.mkdir(parents=True, exist_ok=True)
+        arch = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
+        subprocess.run(["npm", "install", "--no-save", "--prefix", str(folder),
+                        f"node-linux-{arch}@22"], capture_output=True)
+    found = glob.glob(pattern)
+    if not found:
+        pytest.skip("Node: no npm to install it with")
+    return found[0]
+
+
+@pytest.mark.skipif(os.environ.get("CHOIR_SANITIZED") == "1",
+                    reason="no sanitizer inside Node")
+def test_tls_works_inside_node(secure, tmp_path):
+    url, ca = secure
+    (tmp_path / "a.js").write_text(SCRIPT)
+    run = [node(), "--no-warnings", str(tmp_path / "a.js"), SO, url]
+    done = subprocess.run(run + [ca], capture_output=True, text=True)
+    assert done.stdout.split() == ["hello"] * 3, done.stderr
+    done = subprocess.run(run + ["/etc/ssl/certs/ca-certificates.crt"],
+                          capture_output=True, text=True)
+    assert "SSL certificate problem" in done.stderr
+
+
+@pytest.mark.skipif(os.environ.get("CHOIR_HTTP_FULL") != "1",
+                    reason="CHOIR_HTTP_FULL=1 compiles it")
+def test_the_linked_build_does_the_same(secure):
+    subprocess.run(["make", "-s", "CURL=linked", "SO=build/curl-linked/choir.so",
+                    "all"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    so = ROOT / "build/curl-linked/choir.so"
+    needed = subprocess.run(["readelf", "-d", so], capture_output=True,
+                            text=True).stdout
+    assert "libcurl.so.4" in needed
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         "tests/http/test_http_get.py", "tests/http/test_http_tls.py"],
+        cwd=ROOT, env=dict(os.environ, CHOIR_SO=str(so)),
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
