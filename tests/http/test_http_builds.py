@@ -47,11 +47,14 @@ def node():
     """Node from npm: not Debian's, which uses the system's OpenSSL."""
     folder = ROOT / "build/servers/node"
     pattern = str(folder / "node_modules/node-linux-*/bin/node")
-    if not glob.glob(pattern) and shutil.which("npm"):
+    if not glob.glob(pattern):
+        if not shutil.which("npm"):
+            subprocess.run([ROOT / "tools/setup.sh", "only", "npm"])
         folder.mkdir(parents=True, exist_ok=True)
         arch = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
         subprocess.run(["npm", "install", "--no-save", "--prefix", str(folder),
-                        f"node-linux-{arch}@22"], capture_output=True)
+                        f"node-linux-{arch}@24.21.0"],
+                       capture_output=True)
     found = glob.glob(pattern)
     if not found:
         pytest.skip("Node: no npm to install it with")
@@ -72,7 +75,8 @@ def test_tls_works_inside_node(secure, tmp_path):
 if os.environ.get("CHOIR_HTTP_FULL") == "1":
     def test_the_linked_build_does_the_same(secure):
         subprocess.run(["make", "-s", "CURL=linked",
-                        "SO=build/curl-linked/choir.so", "all"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+                        "SO=build/curl-linked/choir.so", "all"], cwd=ROOT,
+                       check=True, stdout=subprocess.DEVNULL)
         so = ROOT / "build/curl-linked/choir.so"
         needed = subprocess.run(["readelf", "-d", so], capture_output=True,
                                 text=True).stdout
