@@ -3,7 +3,7 @@
 replies and requests that break off anywhere, keys that expire, clocks and
 regions that differ, bodies without an end.
 
-CHOIR_OBJECT_FULL=1 cuts at 1,200 points instead of 48.
+CHOIR_OBJECT_FULL=1 cuts at 1,200 points instead of 32.
 """
 import email.utils
 import json
@@ -16,10 +16,10 @@ import time
 import pytest
 
 from fault_proxy import error, heard, said, sent
-from fault_server import FaultServer, endless, reply
+from fault_server import FaultServer, reply
 from s3_server import arm, signed
 
-POINTS = 300 if os.environ.get("CHOIR_OBJECT_FULL") == "1" else 12
+POINTS = 300 if os.environ.get("CHOIR_OBJECT_FULL") == "1" else 8
 SIZE = 200_000
 
 
@@ -122,14 +122,14 @@ def test_a_cut_anywhere_is_mended_or_said(proxy, gateway, prepare):
 
 @pytest.mark.net
 @pytest.mark.inprocess
-@pytest.mark.parametrize("sql, cap", [
-    ("SELECT s3_get('s3://bucket/endless')", "s3_get"),
-    ("SELECT count(*) FROM s3_list('s3://bucket/')", "http.max_bytes"),
-    ("SELECT content FROM s3_blob('s3://bucket/') WHERE key = 'endless'",
-     "s3_blob"),
-    ("SELECT s3_head('s3://bucket/refused')", ""),
-    ("SELECT s3_put('s3://bucket/refused', 'x')", "")])
-def test_a_body_without_end_takes_no_more_than_the_cap(db, sql, cap):
+@pytest.mark.once  # a sanitizer keeps what was freed
+@pytest.mark.parametrize("sql", [
+    "SELECT s3_get('s3://bucket/endless')",
+    "SELECT count(*) FROM s3_list('s3://bucket/')",
+    "SELECT content FROM s3_blob('s3://bucket/') WHERE key = 'endless'",
+    "SELECT s3_head('s3://bucket/refused')",
+    "SELECT s3_put('s3://bucket/refused', 'x')"])
+def test_a_body_without_end_takes_no_more_than_the_cap(db, sql):
     with FaultServer() as server:
         chunk = (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n")
 

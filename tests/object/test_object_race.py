@@ -14,8 +14,8 @@ from conftest import Db
 from s3_server import arm
 
 FULL = os.environ.get("CHOIR_OBJECT_FULL") == "1"
-ROUNDS, WRITERS = (30 if FULL else 4), 8
-PROCESSES, INCREMENTS = 4, (1000 if FULL else 40)
+ROUNDS, WRITERS = (30 if FULL else 2), 8
+PROCESSES, INCREMENTS = 4, (1000 if FULL else 20)
 
 pytestmark = [pytest.mark.once, pytest.mark.inprocess]
 
