@@ -208,6 +208,17 @@ static void s3Body(ChoirS3Call *p, const char *zUrl) {
   }
 }
 
+/* Did the exchange fail? Then that is the call's error, unless it has one, which
+** is why the exchange broke off. */
+static int s3Broke(ChoirS3Call *p) {
+  int bBroke = p->http.err.rc != SQLITE_OK;
+  if (bBroke && p->pErr->rc == SQLITE_OK) {
+    *p->pErr = p->http.err;
+    p->http.err.zMsg = NULL;
+  }
+  return bBroke;
+}
+
 CHOIR_PRIVATE void choirS3Start(ChoirS3Call *p) {
   char *zUrl, *zReply = NULL;
   int i;
@@ -320,11 +331,7 @@ static int s3Correct(ChoirS3Call *p) {
 
 CHOIR_PRIVATE int choirS3Settled(ChoirS3Call *p) {
   p->bLost |= p->http.bMaybeSent;
-  if (p->http.err.rc != SQLITE_OK) {
-    if (p->pErr->rc == SQLITE_OK) { /* else that is why it broke off */
-      *p->pErr = p->http.err;
-      p->http.err.zMsg = NULL;
-    }
+  if (s3Broke(p)) {
     return 1;
   }
   s3Aws(p, 0);
