@@ -12,8 +12,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define SEARCH_FEW 2048 /* rowids that are fetched, not searched for */
-#define SEARCH_LEAST 8  /* lists to probe, at least */
+#define SEARCH_FEW 2048   /* rowids that are fetched, not searched for */
+#define SEARCH_SMALL 4096 /* rows of an index whose errors are allowed for … */
+#define SEARCH_SURE 4.5f  /* … so far that a search is as good as exact */
+#define SEARCH_LEAST 8    /* lists to probe, at least */
 
 CHOIR_PRIVATE double choirIndexRecall(int i) {
   static const double ar[INDEX_PROBES] = {0.90, 0.95, 0.97, 0.98, 0.99, 0.995};
@@ -325,6 +327,8 @@ static void searchCodes(SearchRun *r) {
   choirCodeProbe(&r->p->code, r->aRot, r->aLut, &r->probe);
   if (r->s->rEpsilon > 0) {
     r->probe.rEpsilon = r->s->rEpsilon;
+  } else if (r->p->nRow + r->p->pend.n <= SEARCH_SMALL) {
+    r->probe.rEpsilon = SEARCH_SURE; /* looking closer costs nothing here */
   }
   searchDistance(r, r->p->aMean, &r->rMeanSquare, &r->rMeanInner);
   choirSeekInit(&r->seek, r->pErr, &r->probe, r->pScan->k);
