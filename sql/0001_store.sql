@@ -44,10 +44,14 @@ CREATE TABLE ~.agent_tasks(
   started_at INTEGER,
   completed_at INTEGER,
   error TEXT,
-  lease_until INTEGER
+  lease_until INTEGER,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  max_attempts INTEGER NOT NULL DEFAULT 3 CHECK(max_attempts > 0)
 ) WITHOUT ROWID;
-CREATE INDEX ~.agent_tasks_open ON agent_tasks(status, created_at)
-  WHERE status IN ('PENDING', 'RUNNING');
+-- task_claim() finds leases that ended, retries that are due and, where
+-- lease_until is NULL, what waits longest.
+CREATE INDEX ~.agent_tasks_open ON agent_tasks(status, lease_until, created_at,
+  id, task_type) WHERE status IN ('PENDING', 'RUNNING');
 
 CREATE TABLE ~.citations(
   id TEXT PRIMARY KEY NOT NULL DEFAULT (~uuid7),
@@ -94,7 +98,8 @@ CREATE TABLE ~.server_cache(
   value BLOB,
   timestamp INTEGER NOT NULL DEFAULT (~now),
   expires_at INTEGER,
-  hits INTEGER NOT NULL DEFAULT 0
+  hits INTEGER NOT NULL DEFAULT 0,
+  used_at INTEGER
 );
 
 CREATE TABLE ~.server_state(
@@ -170,12 +175,26 @@ SELECT id, status, task_type, input, ~iso(created_at), ~iso(started_at),
   ~iso(lease_until)
 FROM agent_tasks WHERE status IN ('PENDING', 'RUNNING') ORDER BY created_at, id;
 
+CREATE VIEW ~.tasks_failed(id, task_type, input, error, attempts, created,
+  failed) AS
+SELECT id, task_type, input, error, attempts, ~iso(created_at),
+  ~iso(completed_at)
+FROM agent_tasks WHERE status = 'FAILED' ORDER BY completed_at DESC, id;
+
 CREATE VIEW ~.citation_totals(artifact_id, path, deleted, citations, runs,
   weight, last_cited) AS
 SELECT c.source_artifact_id, a.path, a.deleted_at IS NOT NULL, count(*),
   count(DISTINCT c.citing_run_id), total(c.weight), ~iso(max(c.created_at))
 FROM citations AS c LEFT JOIN artifacts AS a ON a.id = c.source_artifact_id
 GROUP BY c.source_artifact_id ORDER BY 6 DESC, 1;
+
+-- One row for each value in the state that has no further parts. json_tree is
+-- one of SQLite's own and stands in a view of any trust; a key whose text is
+-- not JSON is an error when the rows come to it.
+CREATE VIEW ~.state_leaves(key, path, value, type, level, updated) AS
+SELECT s.key_name, j.fullkey, j.atom, j.type, s.level, ~iso(s.updated_at)
+FROM state_storage AS s JOIN json_tree(s.value_json) AS j
+WHERE j.type NOT IN ('object', 'array');
 
 CREATE VIEW ~.active_persona(id, name, personality, memories, updated) AS
 SELECT id, name, personality,
@@ -187,3 +206,17 @@ CREATE VIEW ~.persona_memories(persona_id, persona, memory_id, content,
 SELECT m.persona_id, p.name, m.id, m.content, m.importance, ~iso(m.created_at),
   ~iso(m.updated_at)
 FROM memories AS m LEFT JOIN personas AS p ON p.id = m.persona_id;
+
+-- The messages as rows of the conversation table that others keep, one message
+-- a row: a conversation that choir_import() made of such a table has the id
+-- `nola:` and the user's.
+CREATE VIEW ~.nola_conversation_history(id, user_id, message, speaker,
+  timestamp) AS
+SELECT m.rowid,
+  CASE WHEN substr(m.conversation_id, 1, 5) = 'nola:'
+    THEN substr(m.conversation_id, 6) ELSE m.conversation_id END,
+  m.content,
+  coalesce((SELECT j.atom FROM json_each(m.metadata) AS j
+    WHERE j.key = 'speaker'), m.role),
+  strftime('%Y-%m-%d %H:%M:%S', m.timestamp / 1000, 'unixepoch')
+FROM messages AS m;

@@ -20,3 +20,19 @@ CREATE TABLE ~._choir_sync_seal(
   seal BLOB NOT NULL
 );
 INSERT INTO ~._choir_sync_seal(id, seal) VALUES(1, zeroblob(160));
+
+-- Is what is here also at the remote, as far as this file knows? `changed`
+-- means that the action log went on since.
+CREATE VIEW ~.sync_health(status, last_sync, last_action, local_version,
+  remote_version) AS
+SELECT CASE WHEN s.t IS NULL THEN 'never' WHEN a.t > s.t THEN 'changed'
+    ELSE 'synced' END,
+  ~iso(s.t), ~iso(a.t), v.n, r.n
+FROM (SELECT (SELECT CAST(value AS INTEGER) FROM sync_state
+    WHERE key = 'lastSyncTimestamp') AS t) AS s,
+  (SELECT (SELECT timestamp FROM action_log ORDER BY seq DESC LIMIT 1) AS t)
+    AS a,
+  (SELECT (SELECT value FROM sync_state WHERE key = 'lastLocalVersion') AS n)
+    AS v,
+  (SELECT (SELECT value FROM sync_state WHERE key = 'lastRemoteVersion') AS n)
+    AS r;

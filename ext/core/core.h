@@ -168,6 +168,7 @@ CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z);
 /* ----------------------------------------------------------------- id ---- */
 CHOIR_PRIVATE i64 choirNow(void);       /* Unix milliseconds */
 CHOIR_PRIVATE i64 choirMonotonic(void); /* milliseconds, arbitrary start */
+CHOIR_PRIVATE i64 choirNanos(void);     /* nanoseconds, the same start */
 CHOIR_PRIVATE void choirUuid4(char z[37]);
 /* RFC 9562 version 7 (method 3): 48-bit milliseconds, 12 bits of a fraction
 ** of one, then random; sorts by time. */
@@ -203,6 +204,8 @@ struct ChoirConn {
   u8 bAnchorFailed; /* something shadows it: keep no statements */
   ChoirStmtSlot *aStmt; /* CHOIR_STMT_MAX slots, allocated at first use */
   int nStmt;            /* slots in use */
+  i64 nCall;            /* calls of functions that read, write, reach out */
+  i64 nNanos;           /* nanoseconds they took */
   struct ChoirConfig *pConfig; /* core_config.c */
   struct ChoirState *pState;   /* list of room states */
   ChoirTxn *pTxn;              /* the innermost call that writes, or NULL */
@@ -363,7 +366,9 @@ CHOIR_PRIVATE i64 choirArgInt(ChoirErr *, sqlite3_value *, const char *zArg,
                               i64 iMin, i64 iMax);
 CHOIR_PRIVATE double choirArgReal(ChoirErr *, sqlite3_value *, const char *zArg,
                                   double rMin, double rMax);
-/* Valid JSON text, checked by SQLite's own json_valid. */
+/* Is z one JSON value, to SQLite's own json_valid? */
+CHOIR_PRIVATE int choirJsonValid(ChoirConn *, ChoirErr *, const char *z);
+/* Valid JSON text. */
 CHOIR_PRIVATE const char *choirArgJson(ChoirConn *, ChoirErr *, sqlite3_value *,
                                        const char *zArg);
 CHOIR_PRIVATE const char *choirTypeName(sqlite3_value *);

@@ -29,6 +29,8 @@ static const struct {
   int mFlags;
   const char *zDoc;
 } aConfigKey[] = {
+    {"cache.max_bytes", "CHOIR_CACHE_MAX_BYTES", "67108864", 0,
+     "limit for keys and values of the cache; 0: none"},
     {"embed.cache", "CHOIR_EMBED_CACHE", NULL, 0,
      "file of vectors a service has made, kept so that no text is sent twice;"
      " off: none; unset: $XDG_CACHE_HOME/choir/embed.db"},

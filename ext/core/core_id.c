@@ -18,6 +18,12 @@ CHOIR_PRIVATE i64 choirMonotonic(void) {
   return (i64)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+CHOIR_PRIVATE i64 choirNanos(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (i64)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static void idFormat(u8 a[16], int iVersion, char z[37]) {
   char zHex[33];
   a[6] = (u8)((a[6] & 0x0f) | (iVersion << 4));

@@ -36,6 +36,7 @@ static void registryInvoke(sqlite3_context *pCtx, int nArg,
   const ChoirFunc *pFunc = pBind->pFunc;
   ChoirTxn txn;
   ChoirCall call;
+  i64 iStart = pFunc->eClass >= CHOIR_READ ? choirNanos() : 0;
   call.pConn = pBind->pConn;
   call.pFunc = pFunc;
   call.pCtx = pCtx;
@@ -64,6 +65,10 @@ static void registryInvoke(sqlite3_context *pCtx, int nArg,
     choirTxnEnd(&txn, &call.err);
   }
   choirErrResult(&call.err, pCtx, pFunc->zName);
+  if (iStart) {
+    call.pConn->nCall++;
+    call.pConn->nNanos += choirNanos() - iStart;
+  }
 }
 
 static void registryCall(sqlite3_context *pCtx, int nArg,
@@ -280,7 +285,8 @@ CHOIR_PRIVATE double choirArgReal(ChoirErr *pErr, sqlite3_value *v,
 
 /* json_valid() gives 0 when memory runs out too; json_type() tells the two
 ** apart, but accepts JSON5 from SQLite 3.42 on. */
-static int registryJsonValid(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
+CHOIR_PRIVATE int choirJsonValid(ChoirConn *pConn, ChoirErr *pErr,
+                                 const char *z) {
   int bValid = 0, i;
   for (i = 0; i < 2 && pErr->rc == SQLITE_OK; i++) {
     sqlite3_stmt *p = choirStmt(pConn, pErr, "SELECT json_valid(?1)");
@@ -303,7 +309,7 @@ static int registryJsonValid(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
 CHOIR_PRIVATE const char *choirArgJson(ChoirConn *pConn, ChoirErr *pErr,
                                        sqlite3_value *v, const char *zArg) {
   const char *z = choirArgText(pErr, v, zArg);
-  if (z && !registryJsonValid(pConn, pErr, z)) {
+  if (z && !choirJsonValid(pConn, pErr, z)) {
     choirErrSet(pErr, SQLITE_ERROR, "%s is not valid JSON: %.60s", zArg, z);
   }
   return pErr->rc == SQLITE_OK ? z : NULL;

@@ -375,17 +375,40 @@ static void stmtTxnFree(ChoirTxn *p) {
   p->pGuard = p->pRelease = p->pUndo = NULL;
 }
 
+/* The call's own transaction begins by writing nothing, so that SQLite waits
+** for other writers now, by the host's busy timeout: a transaction that has
+** read already is told BUSY at once when somebody else is writing. */
+static void stmtWaitToWrite(ChoirConn *pConn, ChoirErr *pErr) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  sqlite3_stmt *p =
+      choirStmt(pConn, &err, "UPDATE ~._choir_meta SET value=value WHERE 0");
+  choirStep(&err, p);
+  choirStmtDone(pConn, p);
+  if ((err.rc & 0xff) == SQLITE_ERROR || (err.rc & 0xff) == SQLITE_READONLY) {
+    choirErrClear(&err); /* no workspace yet, a read-only file: the call says */
+  } else {
+    *pErr = err;
+  }
+}
+
+#define STMT_GUARD(zSchema)                                                    \
+  "SELECT (SELECT 1 FROM " zSchema "sqlite_schema LIMIT 1)"
+
 CHOIR_PRIVATE void choirTxnBegin(ChoirTxn *pTxn, ChoirConn *pConn,
                                  ChoirErr *pErr) {
-  sqlite3_stmt *p;
+  sqlite3_stmt *p, *pLater = NULL;
   int rc;
   memset(pTxn, 0, sizeof(*pTxn));
   pTxn->pConn = pConn;
   p = choirStmt(pConn, pErr, "SAVEPOINT choir_call");
   pTxn->pRelease = choirStmt(pConn, pErr, "RELEASE choir_call");
   pTxn->pUndo = choirStmt(pConn, pErr, "ROLLBACK TO choir_call");
-  pTxn->pGuard =
-      choirStmt(pConn, pErr, "SELECT (SELECT 1 FROM ~.sqlite_schema LIMIT 1)");
+  pTxn->pGuard = choirStmt(pConn, pErr, STMT_GUARD("~."));
+  if (sqlite3_get_autocommit(pConn->db)) {
+    /* Until the call may write, a guard that has no snapshot of the file. */
+    pLater = pTxn->pGuard;
+    pTxn->pGuard = choirStmt(pConn, pErr, STMT_GUARD("temp."));
+  }
   if (choirStep(pErr, pTxn->pGuard)) {
     pTxn->iRowid = sqlite3_last_insert_rowid(pConn->db);
     rc = sqlite3_step(p);
@@ -402,6 +425,15 @@ CHOIR_PRIVATE void choirTxnBegin(ChoirTxn *pTxn, ChoirConn *pConn,
     }
   }
   choirStmtDone(pConn, p);
+  if (pTxn->bOpen && pLater) {
+    stmtWaitToWrite(pConn, pErr);
+    if (choirStep(pErr, pLater)) {
+      p = pTxn->pGuard;
+      pTxn->pGuard = pLater;
+      pLater = p;
+    }
+  }
+  choirStmtDone(pConn, pLater);
   if (!pTxn->bOpen) {
     stmtTxnFree(pTxn);
   }

@@ -214,6 +214,7 @@ static void storeCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   (void)pErr; /* is pCur->err */
   storeCheckTriggers(pConn, pCur);
   storeCheckOrphans(pConn, pCur);
+  choirStoreStateCheck(pConn, pCur);
   p = choirStmt(pConn, &pCur->err,
                 "SELECT path, name, size_bytes, hash, content"
                 " FROM ~.artifacts WHERE deleted_at IS NULL");
@@ -239,6 +240,47 @@ static void storeDoctor(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   choirRowText(pCur, z);
   choirRowText(pCur, nBad ? "select choir_init()" : NULL);
   sqlite3_free(z);
+}
+
+/* The six metrics of a store that keeps a pool of connections and live queries,
+** under their own names, as far as one extension can have them; the unit says
+** what each is here. */
+static void storeSeedMetrics(ChoirConn *pConn, ChoirErr *pErr,
+                             ChoirCursor *pCur) {
+  sqlite3_stmt *p;
+  choirRowText(pCur, "queryCount");
+  choirRowInt(pCur, pConn->nCall);
+  choirRowText(pCur, "calls of choir's functions on this connection that read,"
+                     " write or reach out");
+  choirRowText(pCur, "averageResponseTime");
+  choirRowReal(pCur, pConn->nCall
+                         ? (double)pConn->nNanos / 1e6 / (double)pConn->nCall
+                         : 0.0);
+  choirRowText(pCur, "ms, mean of those calls");
+  choirRowText(pCur, "connectionPoolUtilization");
+  choirRowReal(pCur, (double)pConn->nStmt / CHOIR_STMT_MAX);
+  choirRowText(pCur, "0 to 1, share of the statements that this connection may"
+                     " keep prepared; the pool of connections is the host's");
+  p = choirStmt(pConn, pErr,
+                "SELECT 'reactiveQueryCount', count(*), 'watches that are"
+                " defined' FROM ~.sqlite_schema WHERE type='view' AND name GLOB"
+                " '_choir_watch_*'"
+                " UNION ALL SELECT 'eventCount', (SELECT coalesce(max(seq), 0)"
+                " FROM ~.action_log), 'actions recorded in action_log since the"
+                " workspace was made'"
+                " UNION ALL SELECT 'syncStatus', (SELECT status FROM"
+                " ~.sync_health), 'never, changed (since the last sync) or"
+                " synced'");
+  while (choirStep(pErr, p)) {
+    choirRowText(pCur, (const char *)sqlite3_column_text(p, 0));
+    if (sqlite3_column_type(p, 1) == SQLITE_INTEGER) {
+      choirRowInt(pCur, sqlite3_column_int64(p, 1));
+    } else {
+      choirRowText(pCur, (const char *)sqlite3_column_text(p, 1));
+    }
+    choirRowText(pCur, (const char *)sqlite3_column_text(p, 2));
+  }
+  choirStmtDone(pConn, p);
 }
 
 static void storeMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
@@ -267,6 +309,8 @@ static void storeMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
     choirRowText(pCur, (const char *)sqlite3_column_text(p, 2));
   }
   choirStmtDone(pConn, p);
+  choirStoreCacheMetrics(pConn, pErr, pCur);
+  storeSeedMetrics(pConn, pErr, pCur);
 }
 
 /* Its triggers are named _choir_*, which choir_uninstall() removes. */
@@ -278,5 +322,12 @@ CHOIR_PRIVATE void choirStoreRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirStoreImportRegister(pConn, pErr);
   choirStoreExportRegister(pConn, pErr);
   choirStoreChatRegister(pConn, pErr);
+  choirStoreCacheRegister(pConn, pErr);
+  choirStoreAgentRegister(pConn, pErr);
+  choirStoreStateRegister(pConn, pErr);
+  choirStorePointRegister(pConn, pErr);
+  choirStoreSeedRegister(pConn, pErr);
+  choirStoreForeignRegister(pConn, pErr);
+  choirStoreAgentfsRegister(pConn, pErr);
   choirPartAdd(pConn, &storePart);
 }

@@ -11,6 +11,13 @@
 **   import    artifact_import                       store_import.c
 **   export    artifact_export                       store_export.c
 **   chat      conversations, messages, settings     store_chat.c
+**   cache     values that expire                    store_cache.c
+**   agent     tasks, citations, personas            store_agent.c
+**   state     nested JSON by key; server_state      store_state.c
+**   point     checkpoints of the state              store_point.c
+**   seed      state_import                          store_seed.c
+**   foreign   choir_import                          store_foreign.c
+**   agentfs   choir_export                          store_agentfs.c
 */
 #ifndef CHOIR_STORE_H
 #define CHOIR_STORE_H
@@ -18,6 +25,7 @@
 #include "../core/core.h"
 
 #define CHOIR_STORE_PATH_MAX 4096 /* bytes of a path */
+#define CHOIR_STORE_NAME_MAX 1000 /* bytes of a setting's, a key's name */
 
 /* --------------------------------------------------------------- path ----
 ** A path is absolute and says where a file is, '/docs/notes.md'; a directory
@@ -33,6 +41,9 @@ enum {
 /* zArg names the argument in messages; caller frees. */
 CHOIR_PRIVATE char *choirStorePath(ChoirErr *, const char *zPath,
                                    const char *zArg, int eKind);
+/* An argument that names something: text of 1 to 1,000 bytes. */
+CHOIR_PRIVATE const char *choirStoreArgName(ChoirErr *, sqlite3_value *,
+                                            const char *zArg);
 /* The part after the last '/', in zPath. */
 CHOIR_PRIVATE const char *choirStoreName(const char *zPath);
 /* zDir ends in '/'; paths below it are >= zDir and < this. Caller frees. */
@@ -120,6 +131,19 @@ CHOIR_PRIVATE int choirStoreIsOwnName(const ChoirStoreOwn *,
 CHOIR_PRIVATE int choirStoreOpen(ChoirErr *, const ChoirStoreOwn *, int fdDir,
                                  const char *zName, int mFlags,
                                  const char *zShow, struct stat *pStat);
+/* The regular file zName of folder fdDir, at most nMax bytes of UTF-8 without
+** NUL. Caller frees. */
+CHOIR_PRIVATE char *choirStoreReadText(ChoirErr *, const ChoirStoreOwn *,
+                                       int fdDir, const char *zName, int mFlags,
+                                       const char *zShow, i64 nMax);
+/* The names in a folder, without . and .., in byte order; 0 and errno when it
+** cannot be read. */
+typedef struct ChoirStoreNames {
+  char **az;
+  int n, nAlloc;
+} ChoirStoreNames;
+CHOIR_PRIVATE int choirStoreNamesRead(ChoirStoreNames *, ChoirErr *, int fdDir);
+CHOIR_PRIVATE void choirStoreNamesFree(ChoirStoreNames *);
 /* Puts the n bytes of the open file fd at pPut->zPath. */
 CHOIR_PRIVATE void choirStorePutFd(ChoirConn *, ChoirErr *, ChoirStorePut *,
                                    int fd, i64 n);
@@ -141,13 +165,57 @@ CHOIR_PRIVATE void choirStoreReportInit(ChoirStoreReport *, ChoirErr *,
                                         const char *zAction);
 CHOIR_PRIVATE void choirStoreProblem(ChoirStoreReport *, const char *zFile,
                                      const char *zProblem);
+/* {"zKey":zName,zCounts,"problems":[…]} as the result. */
+CHOIR_PRIVATE void choirStoreReportResult(ChoirStoreReport *, const char *zKey,
+                                          const char *zName,
+                                          const char *zCounts,
+                                          sqlite3_context *);
 /* After a second, on a terminal, every 200 ms: a line on stderr. */
 CHOIR_PRIVATE void choirStoreProgress(ChoirStoreReport *, int bEnd);
+
+/* ----------------------------------------------------- state and its points
+** A key's value is JSON text. One that is not (written by plain SQL, or
+** damaged) is corrupt; it is read from the newest checkpoint that has it.
+*/
+/* Value zJson at key zKey, made or changed; returns 1 when that changed
+** something. iLevel 0 keeps the level, or gives a new key the default. */
+CHOIR_PRIVATE int choirStoreStatePut(ChoirConn *, ChoirErr *, const char *zKey,
+                                     const char *zJson, int iLevel);
+/* The value of a key as valid JSON, or NULL where there is none. Caller
+** frees. */
+CHOIR_PRIVATE char *choirStoreStateValue(ChoirConn *, ChoirErr *,
+                                         const char *zKey);
+/* Appends {key: value, …} of the keys up to this level. */
+CHOIR_PRIVATE void choirStoreStateJson(ChoirConn *, ChoirErr *, ChoirBuf *,
+                                       int iLevel);
+/* The newest good value of a key in a checkpoint; sticky when none has it.
+** Caller frees. */
+CHOIR_PRIVATE char *choirStorePointValue(ChoirConn *, ChoirErr *,
+                                         const char *zKey);
+/* Keeps zJson as the seed of a key; returns 1 when it had none before. */
+CHOIR_PRIVATE int choirStoreSeedPut(ChoirConn *, ChoirErr *, const char *zKey,
+                                    const char *zJson);
+/* What state_import() does, its report as the result. */
+CHOIR_PRIVATE void choirStoreSeedImport(ChoirCall *, const char *zFrom,
+                                        int bReplace);
+/* choirRow problems of the state and its checkpoints, for choir_check(). */
+CHOIR_PRIVATE void choirStoreStateCheck(ChoirConn *, ChoirCursor *);
 
 CHOIR_PRIVATE void choirStoreArtifactRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirStoreChatRegister(ChoirConn *, ChoirErr *);
+/* choirRow metrics of the cache. */
+CHOIR_PRIVATE void choirStoreCacheMetrics(ChoirConn *, ChoirErr *,
+                                          ChoirCursor *);
+
+CHOIR_PRIVATE void choirStoreCacheRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreAgentRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreStateRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStorePointRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreSeedRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreForeignRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirStoreAgentfsRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirStoreRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_STORE_H */

@@ -10,8 +10,6 @@
 */
 #include "store.h"
 
-#define CHAT_SETTING_MAX 1000 /* bytes of a setting's name */
-
 /*
 ** SQL: conversation_create(title) -> TEXT
 **
@@ -198,16 +196,6 @@ static void chatAdd(ChoirCall *p) {
 
 /* -------------------------------------------------------------- settings */
 
-static const char *chatSettingName(ChoirErr *pErr, sqlite3_value *v) {
-  const char *z = choirArgText(pErr, v, "name");
-  size_t n = z ? strlen(z) : 1;
-  if (n == 0 || n > CHAT_SETTING_MAX) {
-    choirErrSet(pErr, SQLITE_ERROR, "name must have 1 to %d bytes, got %d",
-                CHAT_SETTING_MAX, (int)n);
-  }
-  return z;
-}
-
 /*
 ** SQL: setting_get(name) -> TEXT
 **
@@ -223,7 +211,7 @@ static const char *chatSettingName(ChoirErr *pErr, sqlite3_value *v) {
 */
 static void chatSettingGet(ChoirCall *p) {
   sqlite3_stmt *pStmt;
-  const char *z = chatSettingName(&p->err, p->apArg[0]);
+  const char *z = choirStoreArgName(&p->err, p->apArg[0], "name");
   choirNeedWorkspace(p->pConn, &p->err);
   pStmt = choirStmt(
       p->pConn, &p->err,
@@ -253,7 +241,7 @@ static void chatSettingGet(ChoirCall *p) {
 */
 static void chatSettingSet(ChoirCall *p) {
   ChoirErr *pErr = &p->err;
-  const char *z = chatSettingName(pErr, p->apArg[0]);
+  const char *z = choirStoreArgName(pErr, p->apArg[0], "name");
   int eType = sqlite3_value_type(p->apArg[1]);
   sqlite3_stmt *pStmt;
   choirNeedWorkspace(p->pConn, pErr);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** artifact_export: artifacts become files of this machine.
+** artifact_export, state_export: artifacts, and the keys of the state, become
+** files of this machine.
 **
 ** Nothing is written outside the folder: every path is checked again as if it
 ** were foreign, every folder is entered by openat() without following links,
@@ -204,16 +205,37 @@ static const char *exportInTheWay(ExportRun *p, const char *zName,
   return NULL;
 }
 
+/* Content becomes the file of zPath, below the root by what follows nPrefix
+** bytes of it. */
+static void exportFile(ExportRun *p, const char *zPath, int nPrefix,
+                       ChoirStoreContent *pFrom) {
+  const char *zName = choirStoreName(zPath), *zWhy;
+  struct stat st;
+  int bThere = 0;
+  if (p->pErr->rc != SQLITE_OK ||
+      !exportEnterDir(p, zPath + nPrefix, (int)(zName - zPath) - nPrefix,
+                      zPath)) {
+    return;
+  }
+  zWhy = exportInTheWay(p, zName, &st, &bThere);
+  if (zWhy) {
+    exportRefuse(p, zPath, "%s", zWhy);
+    return;
+  }
+  if (bThere && exportEqual(p, pFrom, zName, zPath)) {
+    p->nSame++;
+  } else if (p->pErr->rc == SQLITE_OK) {
+    exportReplace(p, pFrom, zName, bThere ? st.st_mode : 0, zPath);
+  }
+  p->report.nFile += p->pErr->rc == SQLITE_OK;
+}
+
 /* One artifact: path, typeof(content), s3_key, rowid. */
 static void exportArtifact(ExportRun *p, sqlite3_stmt *pRow, int nPrefix) {
   const char *zPath = (const char *)sqlite3_column_text(pRow, 0);
   const char *zType = (const char *)sqlite3_column_text(pRow, 1);
   ChoirErr one = {SQLITE_OK, NULL};
   char *z = choirStorePath(&one, zPath, "path", CHOIR_STORE_FILE);
-  const char *zName, *zWhy = NULL;
-  ChoirStoreContent content;
-  struct stat st;
-  int bThere = 0;
   if (zPath == NULL || zType == NULL || one.rc == SQLITE_NOMEM) {
     choirErrNomem(p->pErr);
   } else if (z == NULL || strcmp(z, zPath) != 0 ||
@@ -227,26 +249,12 @@ static void exportArtifact(ExportRun *p, sqlite3_stmt *pRow, int nPrefix) {
                       bRemote ? "the content is remote; fetch it by select"
                                 " artifact_fetch(path)"
                               : "there is no content");
-  } else if (exportEnterDir(p, zPath + nPrefix,
-                            (int)(choirStoreName(zPath) - zPath) - nPrefix,
-                            zPath)) {
-    zName = choirStoreName(zPath);
-    zWhy = exportInTheWay(p, zName, &st, &bThere);
-    if (zWhy) {
-      exportRefuse(p, zPath, "%s", zWhy);
-    } else {
-      choirStoreContentOpen(p->pConn, p->pErr, &content,
-                            sqlite3_column_int64(pRow, 3));
-      if (p->pErr->rc != SQLITE_OK) {
-        /* nothing to compare */
-      } else if (bThere && exportEqual(p, &content, zName, zPath)) {
-        p->nSame++;
-      } else {
-        exportReplace(p, &content, zName, bThere ? st.st_mode : 0, zPath);
-      }
-      p->report.nFile += p->pErr->rc == SQLITE_OK;
-      choirStoreContentClose(&content);
-    }
+  } else {
+    ChoirStoreContent content;
+    choirStoreContentOpen(p->pConn, p->pErr, &content,
+                          sqlite3_column_int64(pRow, 3));
+    exportFile(p, zPath, nPrefix, &content);
+    choirStoreContentClose(&content);
   }
   choirErrClear(&one);
   sqlite3_free(z);
@@ -270,24 +278,74 @@ static void exportAll(ExportRun *p, const char *zPrefix) {
   sqlite3_free(zEnd);
 }
 
-static void exportResult(ExportRun *p, const char *zPrefix,
-                         sqlite3_context *pCtx) {
-  ChoirBuf b;
-  if (p->pErr->rc != SQLITE_OK) {
-    return;
+/* Every key of the state as <key>.json. */
+static void exportState(ExportRun *p) {
+  sqlite3_stmt *pRow = choirStmt(
+      p->pConn, p->pErr, "SELECT key_name FROM ~.state_storage ORDER BY 1");
+  while (choirStep(p->pErr, pRow)) {
+    const char *zKey = (const char *)sqlite3_column_text(pRow, 0);
+    char *zJson = choirStoreStateValue(p->pConn, p->pErr, zKey);
+    char *zFile = choirMprintf(p->pErr, "%s.json", zKey);
+    char *zText = choirMprintf(p->pErr, "%s\n", zJson);
+    ChoirErr one = {SQLITE_OK, NULL};
+    char *zPath = choirStorePath(&one, zFile, "key", CHOIR_STORE_FILE);
+    ChoirStoreContent content;
+    memset(&content, 0, sizeof(content));
+    content.a = zText;
+    content.n = zText ? (i64)strlen(zText) : 0;
+    if (one.rc == SQLITE_NOMEM) {
+      choirErrNomem(p->pErr);
+    } else if (zPath == NULL || (zFile && strcmp(zPath + 1, zFile) != 0)) {
+      exportRefuse(p, zKey, "%s", "no file can have this key as its name");
+    } else if (zText) {
+      exportFile(p, zPath, 1, &content);
+    }
+    choirErrClear(&one);
+    sqlite3_free(zPath);
+    sqlite3_free(zText);
+    sqlite3_free(zFile);
+    sqlite3_free(zJson);
   }
-  choirBufInit(&b, p->pErr, CHOIR_BUF_JSON);
-  choirBufText(&b, "{\"prefix\":");
-  choirBufJson(&b, zPrefix, -1);
-  choirBufPrintf(&b,
-                 ",\"files\":%lld,\"written\":%lld,\"unchanged\":%lld,"
-                 "\"bytes\":%lld,\"skipped\":{\"remote\":%lld,\"empty\":%lld,"
-                 "\"refused\":%lld},\"problems\":[",
-                 p->report.nFile, p->nWritten, p->nSame, p->report.nByte,
-                 p->nRemote, p->nEmpty, p->nRefused);
-  choirBufAppend(&b, p->report.problems.a, p->report.problems.n);
-  choirBufText(&b, "]}");
-  choirBufResult(&b, pCtx);
+  choirStmtDone(p->pConn, pRow);
+  exportLeaveDir(p);
+}
+
+static void exportStart(ExportRun *p, ChoirCall *pCall, const char *zDir) {
+  memset(p, 0, sizeof(*p));
+  p->pConn = pCall->pConn;
+  p->pErr = &pCall->err;
+  p->fdRoot = p->fdDir = -1;
+  choirStoreReportInit(&p->report, p->pErr, pCall->pFunc->zName);
+  choirNeedWorkspace(p->pConn, p->pErr);
+  choirStoreOwnInit(&p->own, p->pConn, p->pErr);
+  p->aCompare = choirRealloc(p->pErr, NULL, (u64)CHOIR_STORE_CHUNK);
+  if (p->pErr->rc == SQLITE_OK) {
+    if (mkdir(zDir, 0777 & ~0002) == 0 || errno == EEXIST) {
+      p->fdRoot = open(zDir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    if (p->fdRoot < 0) {
+      choirErrSet(p->pErr, SQLITE_ERROR, "cannot open %s: %s", zDir,
+                  strerror(errno));
+    }
+  }
+}
+
+static void exportEnd(ExportRun *p, const char *zKey, const char *zName,
+                      const char *zMore, sqlite3_context *pCtx) {
+  char *z = choirMprintf(p->pErr,
+                         "\"files\":%lld,\"written\":%lld,\"unchanged\":%lld,"
+                         "\"bytes\":%lld,\"skipped\":{%s\"refused\":%lld}",
+                         p->report.nFile, p->nWritten, p->nSame,
+                         p->report.nByte, zMore, p->nRefused);
+  choirStoreProgress(&p->report, 1);
+  choirStoreReportResult(&p->report, zKey, zName, z, pCtx);
+  if (p->fdRoot >= 0) {
+    close(p->fdRoot);
+  }
+  sqlite3_free(p->aCompare);
+  choirBufFree(&p->report.problems);
+  choirStoreOwnFree(&p->own);
+  sqlite3_free(z);
 }
 
 /*
@@ -324,39 +382,62 @@ static void exportCall(ChoirCall *p) {
   const char *z =
       p->nArg > 1 ? choirArgTextOrNull(pErr, p->apArg[1], "prefix") : NULL;
   char *zPrefix = choirStorePath(pErr, z ? z : "/", "prefix", CHOIR_STORE_DIR);
-  memset(&run, 0, sizeof(run));
-  run.pConn = p->pConn;
-  run.pErr = pErr;
-  run.fdRoot = run.fdDir = -1;
-  choirStoreReportInit(&run.report, pErr, "artifact_export");
-  choirNeedWorkspace(p->pConn, pErr);
-  choirStoreOwnInit(&run.own, p->pConn, pErr);
-  run.aCompare = choirRealloc(pErr, NULL, (u64)CHOIR_STORE_CHUNK);
-  if (pErr->rc == SQLITE_OK) {
-    if (mkdir(zDir, 0777 & ~0002) == 0 || errno == EEXIST) {
-      run.fdRoot = open(zDir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    }
-    if (run.fdRoot < 0) {
-      choirErrSet(pErr, SQLITE_ERROR, "cannot open %s: %s", zDir,
-                  strerror(errno));
-    }
-  }
+  char *zMore;
+  exportStart(&run, p, zDir);
   if (pErr->rc == SQLITE_OK) {
     exportAll(&run, zPrefix);
   }
-  choirStoreProgress(&run.report, 1);
-  exportResult(&run, zPrefix, p->pCtx);
-  if (run.fdRoot >= 0) {
-    close(run.fdRoot);
-  }
-  sqlite3_free(run.aCompare);
-  choirBufFree(&run.report.problems);
-  choirStoreOwnFree(&run.own);
+  zMore = choirMprintf(pErr, "\"remote\":%lld,\"empty\":%lld,", run.nRemote,
+                       run.nEmpty);
+  exportEnd(&run, "prefix", zPrefix, zMore, p->pCtx);
+  sqlite3_free(zMore);
   sqlite3_free(zPrefix);
+}
+
+/*
+** SQL: state_export([dir]) -> TEXT
+**
+** The whole state as one JSON object that state_import() reads, or, with a
+** folder, every key as a file <key>.json in it; then a summary is returned.
+** Files that are equal stay untouched, others are replaced by rename. Levels
+** are not part of it: the table state_storage has them, and checkpoints.
+**
+**   dir  TEXT, a folder, made when it is missing; a/b becomes a/b.json in it
+**
+** The summary is a JSON object: dir; files = written + unchanged; bytes,
+** written; skipped.refused (a key that no file can have as its name; something
+** in the way); problems, at most 100 objects of file and problem.
+**
+** NULL: a NULL dir means none.
+** Errors: the folder cannot be made or written to; a corrupt value that no
+** checkpoint has.
+**
+** > WITH s AS MATERIALIZED (SELECT state_set('Mood', '$.now', 'calm') AS n)
+** > SELECT state_export() FROM s
+** = {"Mood":{"now":"calm"}}
+*/
+static void exportStateCall(ChoirCall *p) {
+  const char *zDir =
+      p->nArg > 0 ? choirArgTextOrNull(&p->err, p->apArg[0], "dir") : NULL;
+  if (zDir) {
+    ExportRun run;
+    exportStart(&run, p, zDir);
+    if (p->err.rc == SQLITE_OK) {
+      exportState(&run);
+    }
+    exportEnd(&run, "dir", zDir, "", p->pCtx);
+  } else {
+    ChoirBuf b;
+    choirNeedWorkspace(p->pConn, &p->err);
+    choirBufInit(&b, &p->err, CHOIR_BUF_JSON);
+    choirStoreStateJson(p->pConn, &p->err, &b, 3);
+    choirBufResult(&b, p->pCtx);
+  }
 }
 
 static const ChoirFunc aExportFunc[] = {
     {"artifact_export", 1, 2, CHOIR_EFFECT, 0, exportCall, NULL},
+    {"state_export", 0, 1, CHOIR_EFFECT, 0, exportStateCall, NULL},
 };
 
 CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *pConn, ChoirErr *pErr) {

@@ -179,6 +179,37 @@ static i64 diskRead(int fd, char *a, i64 n) {
   return nRead;
 }
 
+CHOIR_PRIVATE char *choirStoreReadText(ChoirErr *pErr,
+                                       const ChoirStoreOwn *pOwn, int fdDir,
+                                       const char *zName, int mFlags,
+                                       const char *zShow, i64 nMax) {
+  struct stat st;
+  int fd = choirStoreOpen(pErr, pOwn, fdDir, zName, mFlags, zShow, &st);
+  char *z = NULL;
+  i64 n = 0;
+  if (fd >= 0 && st.st_size > nMax) {
+    choirErrSet(pErr, SQLITE_TOOBIG, "%s has %lld bytes, the limit is %lld",
+                zShow, (i64)st.st_size, nMax);
+  } else if (fd >= 0) {
+    z = choirMalloc(pErr, (u64)st.st_size + 1);
+    n = z ? diskRead(fd, z, st.st_size) : 0;
+  }
+  if (n < 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "cannot read %s: %s", zShow,
+                strerror(errno));
+  } else if (z && (choirUtf8Valid(z, n) < n || (i64)strlen(z) != n)) {
+    choirErrSet(pErr, SQLITE_ERROR, "%s is not text in UTF-8", zShow);
+  }
+  if (fd >= 0) {
+    close(fd);
+  }
+  if (pErr->rc != SQLITE_OK) {
+    sqlite3_free(z);
+    z = NULL;
+  }
+  return z;
+}
+
 static void diskChanged(ChoirErr *pErr, i64 nRead) {
   if (nRead < 0) {
     choirErrSet(pErr, SQLITE_ERROR, "cannot read the file: %s",

@@ -48,12 +48,6 @@ typedef struct ImportRun {
   i64 nBinary;
 } ImportRun;
 
-/* The names in one folder, sorted. */
-typedef struct ImportNames {
-  char **az;
-  int n, nAlloc;
-} ImportNames;
-
 /* ---------------------------------------------------------------- report */
 
 CHOIR_PRIVATE void choirStoreReportInit(ChoirStoreReport *p, ChoirErr *pErr,
@@ -88,6 +82,24 @@ CHOIR_PRIVATE void choirStoreProgress(ChoirStoreReport *p, int bEnd) {
   }
 }
 
+CHOIR_PRIVATE void choirStoreReportResult(ChoirStoreReport *p, const char *zKey,
+                                          const char *zName,
+                                          const char *zCounts,
+                                          sqlite3_context *pCtx) {
+  ChoirBuf b;
+  if (p->problems.pErr->rc == SQLITE_OK) {
+    choirBufInit(&b, p->problems.pErr, CHOIR_BUF_JSON);
+    choirBufPrintf(&b, "{\"%s\":", zKey);
+    choirBufJson(&b, zName, -1);
+    choirBufText(&b, ",");
+    choirBufText(&b, zCounts);
+    choirBufText(&b, ",\"problems\":[");
+    choirBufAppend(&b, p->problems.a, p->problems.n);
+    choirBufText(&b, "]}");
+    choirBufResult(&b, pCtx);
+  }
+}
+
 /* zProblem and errors that are only about one file. */
 static void importSkip(ImportRun *p, int eSkip, const char *zShow,
                        const char *zProblem) {
@@ -109,7 +121,7 @@ static void importSkipErr(ImportRun *p, int eSkip, const char *zShow,
 
 /* ----------------------------------------------------------------- names */
 
-static void importNamesFree(ImportNames *p) {
+CHOIR_PRIVATE void choirStoreNamesFree(ChoirStoreNames *p) {
   int i;
   for (i = 0; i < p->n; i++) {
     sqlite3_free(p->az[i]);
@@ -121,9 +133,18 @@ static int importCompare(const void *pA, const void *pB) {
   return strcmp(*(char *const *)pA, *(char *const *)pB);
 }
 
-static void importNamesRead(ImportNames *p, ChoirErr *pErr, DIR *pDir) {
+CHOIR_PRIVATE int choirStoreNamesRead(ChoirStoreNames *p, ChoirErr *pErr,
+                                      int fdDir) {
+  int fd = openat(fdDir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
   struct dirent *pEntry;
   memset(p, 0, sizeof(*p));
+  if (pDir == NULL) {
+    if (fd >= 0) {
+      close(fd);
+    }
+    return 0;
+  }
   while (pErr->rc == SQLITE_OK && (pEntry = readdir(pDir)) != NULL) {
     const char *z = pEntry->d_name;
     if (strcmp(z, ".") == 0 || strcmp(z, "..") == 0) {
@@ -141,13 +162,15 @@ static void importNamesRead(ImportNames *p, ChoirErr *pErr, DIR *pDir) {
     p->az[p->n] = choirMprintf(pErr, "%s", z);
     p->n += p->az[p->n] != NULL;
   }
+  closedir(pDir);
   if (p->n) {
     qsort(p->az, (size_t)p->n, sizeof(*p->az), importCompare);
   }
+  return 1;
 }
 
 /* Is there a file zName (nName bytes) zEnd? */
-static int importNamesHave(const ImportNames *p, ChoirErr *pErr,
+static int importNamesHave(const ChoirStoreNames *p, ChoirErr *pErr,
                            const char *zName, int nName, const char *zEnd) {
   char *z = choirMprintf(pErr, "%.*s%s", nName, zName, zEnd);
   int bHave = z && bsearch(&z, p->az, (size_t)p->n, sizeof(*p->az),
@@ -157,7 +180,8 @@ static int importNamesHave(const ImportNames *p, ChoirErr *pErr,
 }
 
 /* A database that may be open, or one of the files beside it. */
-static int importIsLive(const ImportNames *p, ChoirErr *pErr, const char *z) {
+static int importIsLive(const ChoirStoreNames *p, ChoirErr *pErr,
+                        const char *z) {
   static const char *const azEnd[] = {"-wal", "-shm", "-journal"};
   int i, n = (int)strlen(z), bLive = 0;
   for (i = 0; i < 3 && !bLive; i++) {
@@ -209,7 +233,7 @@ static void importDir(ImportRun *p, int fd, const char *zShow,
 
 /* One name of a folder: zShow is the folder on disk, zDir its path, both
 ** ending in '/'. */
-static void importEntry(ImportRun *p, int fdDir, const ImportNames *pNames,
+static void importEntry(ImportRun *p, int fdDir, const ChoirStoreNames *pNames,
                         const char *zName, const char *zShow, const char *zDir,
                         int iDepth) {
   ChoirErr one = {SQLITE_OK, NULL};
@@ -264,39 +288,30 @@ static void importEntry(ImportRun *p, int fdDir, const ImportNames *pNames,
 /* The folder fd, which is closed. */
 static void importDir(ImportRun *p, int fd, const char *zShow,
                       const char *zPath, int iDepth) {
-  DIR *pDir = fdopendir(fd);
-  ImportNames names = {NULL, 0, 0};
+  ChoirStoreNames names;
   int i;
-  if (pDir == NULL) {
+  if (!choirStoreNamesRead(&names, p->pErr, fd)) {
     importSkip(p, IMPORT_UNREADABLE, zShow, strerror(errno));
-    close(fd);
-    return;
   }
-  importNamesRead(&names, p->pErr, pDir);
   for (i = 0; i < names.n && p->pErr->rc == SQLITE_OK; i++) {
     if (choirInterrupted(p->pConn)) {
       choirErrSet(p->pErr, SQLITE_INTERRUPT, "interrupted");
     } else {
-      importEntry(p, dirfd(pDir), &names, names.az[i], zShow, zPath, iDepth);
+      importEntry(p, fd, &names, names.az[i], zShow, zPath, iDepth);
       choirStoreProgress(&p->report, 0);
     }
   }
-  importNamesFree(&names);
-  closedir(pDir);
+  choirStoreNamesFree(&names);
+  close(fd);
 }
 
 static void importResult(ImportRun *p, const char *zPrefix,
                          sqlite3_context *pCtx) {
   ChoirBuf b;
   int i;
-  if (p->pErr->rc != SQLITE_OK) {
-    return;
-  }
-  choirBufInit(&b, p->pErr, CHOIR_BUF_JSON);
-  choirBufText(&b, "{\"prefix\":");
-  choirBufJson(&b, zPrefix, -1);
+  choirBufInit(&b, p->pErr, CHOIR_BUF_SQL);
   choirBufPrintf(&b,
-                 ",\"files\":%lld,\"new\":%lld,\"changed\":%lld,"
+                 "\"files\":%lld,\"new\":%lld,\"changed\":%lld,"
                  "\"unchanged\":%lld,\"bytes\":%lld,\"binary\":%lld,"
                  "\"skipped\":{",
                  p->report.nFile, p->anChange[CHOIR_STORE_NEW],
@@ -306,10 +321,9 @@ static void importResult(ImportRun *p, const char *zPrefix,
     choirBufPrintf(&b, "%s\"%s\":%lld", i ? "," : "", azImportSkip[i],
                    p->anSkip[i]);
   }
-  choirBufText(&b, "},\"problems\":[");
-  choirBufAppend(&b, p->report.problems.a, p->report.problems.n);
-  choirBufText(&b, "]}");
-  choirBufResult(&b, pCtx);
+  choirBufText(&b, "}");
+  choirStoreReportResult(&p->report, "prefix", zPrefix, b.a, pCtx);
+  choirBufFree(&b);
 }
 
 /*

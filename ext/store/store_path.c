@@ -67,6 +67,17 @@ CHOIR_PRIVATE char *choirStorePath(ChoirErr *pErr, const char *zPath,
   return choirBufTake(&b);
 }
 
+CHOIR_PRIVATE const char *choirStoreArgName(ChoirErr *pErr, sqlite3_value *v,
+                                            const char *zArg) {
+  const char *z = choirArgText(pErr, v, zArg);
+  size_t n = z ? strlen(z) : 1;
+  if (n == 0 || n > CHOIR_STORE_NAME_MAX) {
+    choirErrSet(pErr, SQLITE_ERROR, "%s must have 1 to %d bytes, got %d", zArg,
+                CHOIR_STORE_NAME_MAX, (int)n);
+  }
+  return z;
+}
+
 CHOIR_PRIVATE const char *choirStoreName(const char *zPath) {
   const char *z = strrchr(zPath, '/');
   return z ? z + 1 : zPath;

@@ -38,6 +38,25 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "conversation_rename": "'talk', 'evil'",
     "message_add": "'talk', 'user', 'evil'",
     "setting_set": "'theme', 'evil'",
+    "state_set": "'mood', '$.evil', 1",
+    "state_delete": "'mood'",
+    "state_level": "'mood', 1",
+    "state_checkpoint": "'evil'",
+    "state_checkpoint_drop": "'monday'",
+    "state_restore": "'monday'",
+    "state_import": """'{{"evil":1}}'""",
+    "state_export": "'{folder}/evil'",
+    "choir_import": "'{folder}/in/nola.db'",
+    "choir_export": "'{folder}/evil-agent.db'",
+    "server_state_set": "'s', 'k', 'evil'",
+    "cache_set": "'k', 'evil'",
+    "cache_purge": "'*'",
+    "task_add": "'evil', 1",
+    "task_claim": "",
+    "task_done": "'running', 1",
+    "task_fail": "'running', 'evil'",
+    "citation_add": "'/a.md', 'evil', 1",
+    "persona_activate": "'ada'",
     "log_record": "'EVIL', '{{}}'",
     "log_track": "'t'",
     "log_untrack": "'kept'",
@@ -99,6 +118,11 @@ def fill(folder):
     (folder / "in/users/u1/artifacts").mkdir(parents=True, exist_ok=True)
     (folder / "in/users/u1/artifacts/orphan").write_text("nobody's")
     (folder / "in/file.txt").write_text("a file")
+    nola = sqlite3.connect(folder / "in/nola.db")
+    nola.executescript("DROP TABLE IF EXISTS state_storage;"
+                       "CREATE TABLE state_storage(key_name, value_json);"
+                       "INSERT INTO state_storage VALUES('evil', '1')")
+    nola.close()
 
 
 def pages(folder):
@@ -142,6 +166,12 @@ def world(tmp_path_factory):
           " VALUES(NEW.name)')")
     d.one("SELECT event_emit('v1.Good', '{}')")
     d.run("DELETE FROM personas")
+    d.one("SELECT state_set('mood', '$.now', 'calm'), state_checkpoint('monday')")
+    d.one("SELECT state_set('mood', '$.now', 'good'), cache_set('k', 'good', NULL)")
+    d.one("SELECT task_add('waiting', 1)")
+    d.run("INSERT INTO agent_tasks(id, task_type, input, status, lease_until)"
+          " VALUES('running', 'work', 1, 'RUNNING', 9e15);"
+          "INSERT INTO personas(id, name) VALUES('ada', 'Ada')")
     d.run("DROP TRIGGER _choir_log_memories_update")  # for choir_init to mend
     d.run("CREATE TABLE t(a); INSERT INTO t VALUES(1);"
           "CREATE TABLE vecs(id INTEGER PRIMARY KEY, e BLOB);"
@@ -178,8 +208,10 @@ def trace(d, world, schema="main"):
     seen["schema"] = d.rows(f"SELECT type, name FROM {schema}.sqlite_schema"
                             " WHERE name GLOB '_choir*' ORDER BY 1, 2")
     for name in ("artifacts", "conversation_history", "messages",
-                 "user_settings", "action_log", "_choir_meta", "_choir_doc", "_choir_chunk",
-                 "_choir_vec"):
+                 "user_settings", "state_storage", "state_points",
+                 "state_versions", "server_state", "server_cache",
+                 "agent_tasks", "citations", "personas", "action_log",
+                 "_choir_meta", "_choir_doc", "_choir_chunk", "_choir_vec"):
         try:
             seen[name] = d.rows(f"SELECT * FROM {schema}.{name}")
         except d.failure as e:

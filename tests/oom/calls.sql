@@ -84,6 +84,35 @@ SELECT choir_index();
 -- case embed-all
 SELECT length(embed('one two three', 'query')), embed_model();
 SELECT ord, start, "end" FROM embed_chunks('one two. three four', '{"max":64,"overlap":3}');
+-- case state-life
+SELECT state_import('{"a":{"x":1},"b":[1,2.5,"t",null,true]}');
+SELECT state_set('a', '$.y.z', 'text'), state_checkpoint('one');
+SELECT state_set('b', '$', 1), state_level('b', 1), state_checkpoint('two');
+SELECT * FROM state_diff('one', 'two');
+UPDATE state_storage SET value_json = '{' WHERE key_name = 'a';
+SELECT state_get('a', '$.x'), state_all();
+SELECT state_set('a', '$.q', 2), state_delete('a', '$.x');
+SELECT count(*) FROM state_tree('a');
+SELECT state_checkpoint_drop('one'), state_restore('two');
+-- case cache-life
+SELECT choir_config('cache.max_bytes', '200');
+SELECT cache_set('a', 'one'), cache_set('b', x'0102', NULL);
+SELECT cache_get('a'), cache_get('b', 1000) IS NULL, cache_get('none');
+SELECT cache_set('c', printf('%.*c', 150, 'x'));
+SELECT cache_set('b', NULL), cache_purge('*');
+-- case task-life
+SELECT length(task_add('t', '{"a":1}', 1)), length(task_add('u', 'plain'));
+SELECT json_extract(task_claim('t', 5000), '$.input.a');
+UPDATE agent_tasks SET lease_until = 1 WHERE task_type = 't';
+SELECT task_claim('t');
+SELECT task_fail(json_extract(task_claim(), '$.id'), 'why', 0);
+SELECT task_done(json_extract(task_claim('u'), '$.id'), 'done');
+SELECT task_type, status FROM agent_tasks ORDER BY task_type;
+-- case foreign
+SELECT artifact_put('/d/a.txt', 'text'), state_set('k', '$.a', 1), task_add('t', 1);
+WITH n AS MATERIALIZED (SELECT 'agent-' || hex(randomblob(8)) AS f),
+  e AS MATERIALIZED (SELECT f, choir_export(f) FROM n)
+  SELECT json_extract(choir_import(f), '$.kinds[0]') FROM e;
 -- case log-undo
 CREATE TABLE oom(a TEXT COLLATE NOCASE, b UNIQUE, c, PRIMARY KEY(a, c));
 SELECT length(log_track('oom', '{"labels":["b"],"columns":["b"]}'));

@@ -14,7 +14,8 @@ TABLES = ["artifacts", "action_log", "agent_tasks", "citations", "sync_state",
           "conversation_history", "messages", "user_settings", "server_cache",
           "server_state", "state_storage", "personas", "memories"]
 VIEWS = ["files", "conversations", "chat", "tasks_open", "citation_totals",
-         "active_persona", "persona_memories"]
+         "active_persona", "persona_memories", "tasks_failed", "state_leaves",
+         "sync_health", "timeline", "nola_conversation_history"]
 
 # A row of each table, as somebody without choir would write it.
 INSERTS = """
@@ -215,6 +216,16 @@ def test_the_views_show_people_what_they_want_to_know(plain):
     assert plain("SELECT path, deleted, citations, runs, weight, last_cited"
                  " FROM citation_totals") == [
         ("/d/a.md", 0, 1, 1, 1.0, "1970-01-01T00:00:03.000Z")]
+    plain("UPDATE agent_tasks SET status = 'FAILED', error = 'x', completed_at = 4000;"
+          "UPDATE state_storage SET value_json = '{\"a\":{\"b\":[1,null]},\"e\":{}}', updated_at = 0;"
+          "UPDATE messages SET timestamp = 5000, metadata = '{\"speaker\":\"Nola\"}'")
+    assert plain("SELECT error, failed FROM tasks_failed") == [("x", "1970-01-01T00:00:04.000Z")]
+    assert plain("SELECT key, path, value, type, level, updated FROM state_leaves") == [
+        ("Identity", "$.a.b[0]", 1, "integer", 3, "1970-01-01T00:00:00.000Z"),
+        ("Identity", "$.a.b[1]", None, "null", 3, "1970-01-01T00:00:00.000Z")]
+    assert plain("SELECT status, last_sync FROM sync_health") == [("changed", "1970-01-01T00:00:00.000Z")]
+    assert plain("SELECT id, user_id, message, speaker, timestamp FROM nola_conversation_history") == [
+        (1, "c1", "Hi", "Nola", "1970-01-01 00:00:05")]
     assert plain("SELECT name, memories FROM active_persona") == [("Ada", 1)]
     assert plain("SELECT persona, content FROM persona_memories") == [("Ada", "likes tea")]
 
