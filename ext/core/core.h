@@ -366,8 +366,9 @@ CHOIR_PRIVATE i64 choirArgInt(ChoirErr *, sqlite3_value *, const char *zArg,
                               i64 iMin, i64 iMax);
 CHOIR_PRIVATE double choirArgReal(ChoirErr *, sqlite3_value *, const char *zArg,
                                   double rMin, double rMax);
-/* Is z one JSON value, to SQLite's own json_valid? */
-CHOIR_PRIVATE int choirJsonValid(ChoirConn *, ChoirErr *, const char *z);
+/* Is z, of the host's own, one JSON value? By a kept statement on the host's
+** connection; for the JSON of others see choirJsonValid. */
+CHOIR_PRIVATE int choirIsJson(ChoirConn *, ChoirErr *, const char *z);
 /* Valid JSON text. */
 CHOIR_PRIVATE const char *choirArgJson(ChoirConn *, ChoirErr *, sqlite3_value *,
                                        const char *zArg);

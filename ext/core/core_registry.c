@@ -285,8 +285,7 @@ CHOIR_PRIVATE double choirArgReal(ChoirErr *pErr, sqlite3_value *v,
 
 /* json_valid() gives 0 when memory runs out too; json_type() tells the two
 ** apart, but accepts JSON5 from SQLite 3.42 on. */
-CHOIR_PRIVATE int choirJsonValid(ChoirConn *pConn, ChoirErr *pErr,
-                                 const char *z) {
+CHOIR_PRIVATE int choirIsJson(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
   int bValid = 0, i;
   for (i = 0; i < 2 && pErr->rc == SQLITE_OK; i++) {
     sqlite3_stmt *p = choirStmt(pConn, pErr, "SELECT json_valid(?1)");
@@ -309,7 +308,7 @@ CHOIR_PRIVATE int choirJsonValid(ChoirConn *pConn, ChoirErr *pErr,
 CHOIR_PRIVATE const char *choirArgJson(ChoirConn *pConn, ChoirErr *pErr,
                                        sqlite3_value *v, const char *zArg) {
   const char *z = choirArgText(pErr, v, zArg);
-  if (z && !choirJsonValid(pConn, pErr, z)) {
+  if (z && !choirIsJson(pConn, pErr, z)) {
     choirErrSet(pErr, SQLITE_ERROR, "%s is not valid JSON: %.60s", zArg, z);
   }
   return pErr->rc == SQLITE_OK ? z : NULL;

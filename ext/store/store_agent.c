@@ -136,7 +136,7 @@ static void agentJson(ChoirCall *p, sqlite3_stmt *pStmt, i64 iLease) {
   choirBufText(&b, ",\"type\":");
   choirBufJson(&b, (const char *)sqlite3_column_text(pStmt, 1), -1);
   choirBufText(&b, ",\"input\":");
-  if (zInput && choirJsonValid(p->pConn, &p->err, zInput)) {
+  if (zInput && choirIsJson(p->pConn, &p->err, zInput)) {
     choirBufText(&b, zInput);
   } else {
     choirBufJson(&b, zInput ? zInput : "", -1);

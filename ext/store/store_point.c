@@ -72,7 +72,7 @@ static int pointGood(ChoirConn *pConn, ChoirErr *pErr, sqlite3_stmt *pStmt) {
     return 0;
   }
   choirSha256(z, (u64)n, a);
-  return memcmp(a, aHash, 32) == 0 && choirJsonValid(pConn, pErr, z);
+  return memcmp(a, aHash, 32) == 0 && choirIsJson(pConn, pErr, z);
 }
 
 CHOIR_PRIVATE char *choirStorePointValue(ChoirConn *pConn, ChoirErr *pErr,
@@ -176,7 +176,7 @@ static i64 pointKeys(ChoirConn *pConn, ChoirErr *pErr, i64 n) {
   while (choirStep(pErr, p)) {
     const char *zKey = (const char *)sqlite3_column_text(p, 0);
     const char *z = (const char *)sqlite3_column_text(p, 1);
-    char *zGood = choirJsonValid(pConn, pErr, z)
+    char *zGood = choirIsJson(pConn, pErr, z)
                       ? NULL
                       : choirStorePointValue(pConn, pErr, zKey);
     z = zGood ? zGood : z;

@@ -81,7 +81,7 @@ static void seedObject(SeedRun *p, const char *zJson) {
 }
 
 static void seedText(SeedRun *p, const char *zJson, const char *zWhat) {
-  if (p->pErr->rc == SQLITE_OK && !choirJsonValid(p->pConn, p->pErr, zJson)) {
+  if (p->pErr->rc == SQLITE_OK && !choirIsJson(p->pConn, p->pErr, zJson)) {
     choirErrSet(p->pErr, SQLITE_ERROR, "%s is not valid JSON", zWhat);
   }
   if (p->pErr->rc == SQLITE_OK && zJson[strspn(zJson, " \t\r\n")] != '{') {
@@ -99,7 +99,7 @@ static void seedFile(SeedRun *p, int fdDir, const char *zName,
   char *z = choirStoreReadText(p->pErr, &p->own, fdDir, zName, O_NOFOLLOW,
                                zShow, SEED_FILE);
   sqlite3_stmt *pStmt;
-  if (z && !choirJsonValid(p->pConn, p->pErr, z)) {
+  if (z && !choirIsJson(p->pConn, p->pErr, z)) {
     choirErrSet(p->pErr, SQLITE_ERROR, "%s is not valid JSON", zShow);
   }
   pStmt = choirStmt(p->pConn, p->pErr, "SELECT json(?1)");

@@ -55,7 +55,7 @@ static int stateMend(ChoirConn *pConn, ChoirErr *pErr, const char *zKey,
                      char **pz) {
   ChoirErr err = {SQLITE_OK, NULL};
   if ((pErr->rc & 0xff) != SQLITE_ERROR || *pz == NULL ||
-      choirJsonValid(pConn, &err, *pz) || err.rc != SQLITE_OK) {
+      choirIsJson(pConn, &err, *pz) || err.rc != SQLITE_OK) {
     choirErrClear(&err);
     return 0;
   }
@@ -68,7 +68,7 @@ static int stateMend(ChoirConn *pConn, ChoirErr *pErr, const char *zKey,
 CHOIR_PRIVATE char *choirStoreStateValue(ChoirConn *pConn, ChoirErr *pErr,
                                          const char *zKey) {
   char *z = stateRaw(pConn, pErr, zKey);
-  if (z && !choirJsonValid(pConn, pErr, z) && pErr->rc == SQLITE_OK) {
+  if (z && !choirIsJson(pConn, pErr, z) && pErr->rc == SQLITE_OK) {
     sqlite3_free(z);
     z = choirStorePointValue(pConn, pErr, zKey);
   }
@@ -198,9 +198,9 @@ static void stateValue(ChoirCall *p, sqlite3_value *v, ChoirBuf *pBuf) {
     break;
   default:
     z = choirArgText(&p->err, v, "value");
-    if (z && (sqlite3_value_subtype(v) == STATE_JSON ||
-              ((z[0] == '{' || z[0] == '[') &&
-               choirJsonValid(p->pConn, &p->err, z)))) {
+    if (z &&
+        (sqlite3_value_subtype(v) == STATE_JSON ||
+         ((z[0] == '{' || z[0] == '[') && choirIsJson(p->pConn, &p->err, z)))) {
       choirBufText(pBuf, z);
     } else if (z) {
       choirBufJson(pBuf, z, -1);
@@ -387,7 +387,7 @@ CHOIR_PRIVATE void choirStoreStateJson(ChoirConn *pConn, ChoirErr *pErr,
     choirBufText(pBuf, n++ ? "," : "");
     choirBufJson(pBuf, zKey, -1);
     choirBufText(pBuf, ":");
-    if (choirJsonValid(pConn, pErr, (const char *)sqlite3_column_text(p, 1))) {
+    if (choirIsJson(pConn, pErr, (const char *)sqlite3_column_text(p, 1))) {
       choirBufText(pBuf, (const char *)sqlite3_column_text(p, 1));
     } else {
       char *z = choirStorePointValue(pConn, pErr, zKey);
