@@ -64,7 +64,8 @@ $(BUILD)/gen_sql.c: $(wildcard sql/*.sql) tools/embed_sql.py
 $(BUILD)/headers:
 	@mkdir -p $(@D)
 	@for want in sqlite3ext.h:libsqlite3-dev simde/x86/sse2.h:libsimde-dev \
-	    $(if $(filter none,$(CURL)),,curl/curl.h:libcurl4-openssl-dev); do \
+	    $(if $(filter none,$(CURL)),,curl/curl.h:libcurl4-openssl-dev \
+    openssl/ssl.h:libssl-dev); do \
 	  echo "#include <$${want%:*}>" | $(CC) -E -x c - >/dev/null 2>&1 || { \
 	    echo "choir: $${want%:*} is missing; run tools/setup.sh or" \
 	      "apt-get install $${want#*:}" >&2; exit 1; }; done; touch $@
@@ -128,6 +129,19 @@ build/unit/%_test: tests/unit/%_test.c core
 	@$(CC) $(filter-out -Wconversion,$(ALL_CFLAGS)) -DSQLITE_CORE -o $@ $< \
 	  build/core/libchoir.a -lcmocka -lsqlite3 -lm -ldl
 
+# clang's libFuzzer, for SECONDS each: what does not hold is left as a file.
+build/fuzz/%: tests/fuzz/%.c $(SRC) $(GEN:%=$(BUILD)/%)
+	@mkdir -p $(@D)
+	@clang-14 -std=gnu11 -g -O1 -Iext -DSQLITE_CORE -fsanitize=fuzzer,address,undefined \
+	  -fno-sanitize-recover=undefined -w -o $@ $< $(SRC) \
+	  $(GEN:%=$(BUILD)/%) -lsqlite3 -lm -ldl
+SECONDS ?= 20
+fuzz: $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c)) ## libFuzzer on what reads foreign bytes; SECONDS=20 each
+	@for f in $^; do n=$$(basename $$f); mkdir -p build/fuzz/corpus-$$n; \
+	  $$f -max_total_time=$(SECONDS) -max_len=4096 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=build/fuzz/$$n- \
+	    build/fuzz/corpus-$$n tests/fuzz/corpus/$$n || exit 1; done
+
 build/oom/oom: tests/oom/oom.c core
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror $(CFLAGS) -DSQLITE_CORE \
@@ -151,4 +165,4 @@ clean: ## everything that make made
 	rm -rf build dist choir.so
 
 .PHONY: all help check lint test demo hosts docs amalgamation asan ubsan kern \
-  foreign bench install uninstall clean core
+  foreign fuzz bench install uninstall clean core

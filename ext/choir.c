@@ -11,6 +11,7 @@
 #include "index/index.h"
 #include "libsql/libsql.h"
 #include "log/log.h"
+#include "nats/nats.h"
 #include "object/object.h"
 #include "qdrant/qdrant.h"
 #include "search/search.h"
@@ -35,6 +36,7 @@ static const ChoirRoom aChoirRoom[] = {
     choirHttpRegister,   /* requests, JSON services, signatures */
     choirQdrantRegister, /* qdrant_*: the user's points of a server */
     choirLibsqlRegister, /* remote SQL databases */
+    choirNatsRegister,   /* messages, streams, the log going out */
 #endif
     choirSearchRegister, /* choir_index, choir_search */
     choirObjectRegister, /* s3_*: objects of s3:// and file:// */

@@ -171,7 +171,7 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     for name in list(os.environ):
         if name.startswith(("CHOIR_", "XDG_", "AWS_", "QDRANT_", "OPENAI_",
-                            "OLLAMA_")) and name not in (
+                            "OLLAMA_", "NATS_")) and name not in (
                 "CHOIR_SO", "CHOIR_DRIVER", "CHOIR_SHELL",
                 "CHOIR_REQUIRE_ALL", "CHOIR_SANITIZED", "CHOIR_REPEAT"):
             monkeypatch.delenv(name)

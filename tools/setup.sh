@@ -12,12 +12,13 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 
 BUILD="gcc libc6-dev make python3 sqlite3 libsqlite3-dev libsimde-dev
-  libcurl4-openssl-dev"
+  libcurl4-openssl-dev libssl-dev"
 TEST="clang-14 clang-format-14 cppcheck binutils libcmocka-dev ca-certificates
   xz-utils dpkg-dev python3-venv python3-pytest python3-hypothesis
   python3-numpy python3-pytest-xdist gcc-aarch64-linux-gnu
   libc6-dev-arm64-cross qemu-user clang lld wasi-libc nodejs ceph-common
-  ceph-mon ceph-osd radosgw"
+  ceph-mon ceph-osd radosgw libclang-rt-14-dev nats-server libnats-dev
+  python3-cryptography openssl"
 
 packages() {
   local missing=() p

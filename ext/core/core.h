@@ -273,6 +273,10 @@ CHOIR_PRIVATE i64 choirQueryInt(ChoirConn *, ChoirErr *, const char *zSql,
 CHOIR_PRIVATE int choirExists(ChoirConn *, ChoirErr *, const char *zType,
                               const char *zName);
 
+/* Sticky error unless the call stands alone: no transaction, no statement of
+** this connection that reads the workspace's schema. */
+CHOIR_PRIVATE void choirNeedAlone(ChoirConn *, ChoirErr *);
+
 /* A savepoint around the writes of one call. The end releases it, or rolls
 ** back when pErr is set, and restores the host's last_insert_rowid().
 **

@@ -19,7 +19,8 @@
 
 enum {
   CONFIG_SECRET = 1, /* shown masked */
-  CONFIG_FIXED = 2   /* of the environment or the config file only */
+  CONFIG_FIXED = 2,  /* of the environment or the config file only */
+  CONFIG_USER = 4    /* masked when there is user:password@ in it */
 };
 
 static const struct {
@@ -81,6 +82,23 @@ static const struct {
     {"libsql.url",
      "CHOIR_LIBSQL_URL,LIBSQL_URL,TURSO_CONNECTION_URL,TURSO_DATABASE_URL",
      NULL, 0, "the database that a NULL url means in libsql_* functions"},
+    {"nats.ca_file", "CHOIR_NATS_CA_FILE,NATS_CA", NULL, 0,
+     "PEM file of the certificate authorities to trust; unset: the system's"},
+    {"nats.cert_file", "CHOIR_NATS_CERT_FILE,NATS_CERT", NULL, 0,
+     "PEM file of the certificate to show to a server that asks for one"},
+    {"nats.creds", "CHOIR_NATS_CREDS,NATS_CREDS", NULL, 0,
+     "file of credentials (.creds), or of an nkey's seed alone"},
+    {"nats.key_file", "CHOIR_NATS_KEY_FILE,NATS_KEY", NULL, 0,
+     "PEM file of the key of nats.cert_file; unset: in the same file"},
+    {"nats.stream", "CHOIR_NATS_STREAM", "CHOIROS", 0,
+     "stream that nats_flush() publishes to"},
+    {"nats.timeout_ms", "CHOIR_NATS_TIMEOUT_MS", "5000", 0,
+     "limit for connecting to a server and for each of its answers"},
+    {"nats.tls", "CHOIR_NATS_TLS", "auto", 0,
+     "auto: when the URL is tls:// or the server wants it; first: before the"
+     " server has said anything"},
+    {"nats.url", "CHOIR_NATS_URL,NATS_URL", "nats://127.0.0.1:4222",
+     CONFIG_USER, "servers, comma separated: nats://host:4222, tls://host"},
     {"qdrant.api_key", "CHOIR_QDRANT_API_KEY,QDRANT_API_KEY", NULL,
      CONFIG_SECRET | CONFIG_FIXED,
      "key that belongs to QDRANT_URL; other URLs: choir_secret()"},
@@ -395,7 +413,10 @@ static void configSchema(ChoirConn *pConn, ChoirErr *pErr, const char *zValue) {
 }
 
 static const char *configMasked(int i, const char *z) {
-  return z && (aConfigKey[i].mFlags & CONFIG_SECRET) ? "********" : z;
+  int m = aConfigKey[i].mFlags;
+  return z && (m & CONFIG_SECRET || (m & CONFIG_USER && strchr(z, '@')))
+             ? "********"
+             : z;
 }
 
 static int configArgKey(ChoirErr *pErr, const char *zKey) {

@@ -325,6 +325,8 @@ static ChoirSecret *secretParse(ChoirConn *pConn, ChoirErr *pErr,
 **         s3    access_key, secret_key, session_token, region, endpoint,
 **               url_style (path or vhost), profile
 **         http  bearer_token, or headers: an object of header names and values
+**         nats  creds (the text of a .creds file), creds_file, nkey (a seed),
+**               token, or user and password; scope nats://host:port
 **
 **   provider  config  the fields are the values (the default)
 **             env     the fields name environment variables, read at each use

@@ -375,6 +375,19 @@ static void stmtTxnFree(ChoirTxn *p) {
   p->pGuard = p->pRelease = p->pUndo = NULL;
 }
 
+CHOIR_PRIVATE void choirNeedAlone(ChoirConn *pConn, ChoirErr *pErr) {
+  if (!sqlite3_get_autocommit(pConn->db)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "this connection is inside a transaction; commit or roll back"
+                " first");
+  } else if (sqlite3_txn_state(pConn->db, choirSchema(pConn)) !=
+             SQLITE_TXN_NONE) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "a statement of this connection is reading the database; call"
+                " it alone, as SELECT f(…) with no FROM");
+  }
+}
+
 /* The call's own transaction begins by writing nothing, so that SQLite waits
 ** for other writers now, by the host's busy timeout: a transaction that has
 ** read already is told BUSY at once when somebody else is writing. */

@@ -11,21 +11,6 @@
 
 /* -------------------------------------------------------------------- run */
 
-/* A snapshot is taken, and a pulled file put in place, by statements that are
-** refused while this connection reads or writes. */
-static void syncPlace(ChoirConn *pConn, ChoirErr *pErr) {
-  if (!sqlite3_get_autocommit(pConn->db)) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "this connection is inside a transaction; commit or roll back"
-                " first");
-  } else if (sqlite3_txn_state(pConn->db, choirSchema(pConn)) !=
-             SQLITE_TXN_NONE) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "a statement of this connection is reading the database; call"
-                " it alone, as SELECT f(…) with no FROM");
-  }
-}
-
 CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
                                   const char *zMode) {
   const char *zUrl = NULL;
@@ -44,7 +29,9 @@ CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
     choirErrSet(p->pErr, SQLITE_ERROR,
                 "mode must be '%s' or left out, got '%s'", zMode, p->zMode);
   }
-  syncPlace(p->pConn, p->pErr);
+  /* A snapshot, and a pulled file put in place, are refused by SQLite while
+  ** this connection reads or writes. */
+  choirNeedAlone(p->pConn, p->pErr);
   if (p->pErr->rc == SQLITE_OK) {
     choirPositionRead(p->pErr, p->pConn->db, choirSchema(p->pConn), &p->here);
   }

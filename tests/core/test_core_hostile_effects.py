@@ -94,8 +94,17 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "libsql_batch": "'http://127.0.0.1:{port}', '[\"SELECT 1\"]'",
     "libsql_pull": "'http://127.0.0.1:{port}', 'evil', 'evil'",
     "libsql_push": "'http://127.0.0.1:{port}', 'user_settings', 'evil'",
+    "nats_publish": "'evil', 'x'",
+    "nats_js_publish": "'evil', 'x'",
+    "nats_request": "'evil', 'x'",
+    "nats_ack": "'$JS.ACK.S.C.1.1.1.1.1'",
+    "nats_stream_create": """'evil', '["evil"]'""",
+    "nats_ping": "",
+    "nats_apply": "'S', 'c'",
+    "nats_flush": "",
 }
-REQUESTS = [n for n in CALLS if "{port}" in CALLS[n] or n[:7] == "qdrant_"]
+REQUESTS = [n for n in CALLS if "{port}" in CALLS[n]
+            or n.startswith(("qdrant_", "nats_"))]
 CALLS = {k: v if "{folder}" in v or "{port}" in v else
          v.replace("{{", "{").replace("}}", "}") for k, v in CALLS.items()}
 BY_ITSELF = {  # places that SQLite looks at when it reads the schema
@@ -144,6 +153,9 @@ def store(world, monkeypatch):
     monkeypatch.setenv("CHOIR_REMOTE_ARTIFACTS", f"file://{world[0]}/in")
     monkeypatch.setenv("CHOIR_QDRANT_URL", "http://127.0.0.1:%d"
                        % world[1].getsockname()[1])
+    monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:%d"
+                       % world[1].getsockname()[1])
+    monkeypatch.setenv("CHOIR_NATS_TIMEOUT_MS", "200")
 
 
 @pytest.fixture(scope="module")

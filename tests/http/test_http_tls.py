@@ -1,44 +1,14 @@
 # SPDX-License-Identifier: MIT
 """TLS with a certificate authority of our own, and HTTP/2 by ALPN."""
 import socket
-import ssl
-import subprocess
 import threading
 
 import pytest
 
+from authority import Authority
 from fault_server import FaultServer, reply
 
 BODY = "SELECT response_body FROM http_get(?)"
-
-
-class Authority:
-    def __init__(self, folder):
-        self.folder = folder
-        self.ca = folder / "ca.pem"
-        self.run("req", "-x509", "-newkey", "ec", "-pkeyopt",
-                 "ec_paramgen_curve:P-256", "-nodes", "-keyout", "ca.key",
-                 "-out", "ca.pem", "-days", "2", "-subj", "/CN=test CA")
-
-    def run(self, *args):
-        subprocess.run(["openssl", *args], cwd=self.folder, check=True,
-                       capture_output=True)
-
-    def context(self, name, names, days="2", alpn=()):
-        """A server context with a certificate for these names."""
-        self.run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                 "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
-                 "-subj", f"/CN={name}")
-        (self.folder / "ext").write_text("subjectAltName=" + names)
-        self.run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem",
-                 "-CAkey", "ca.key", "-CAcreateserial", "-days", days,
-                 "-extfile", "ext", "-out", f"{name}.pem")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.folder / f"{name}.pem",
-                                self.folder / f"{name}.key")
-        if alpn:
-            context.set_alpn_protocols(list(alpn))
-        return context
 
 
 @pytest.fixture(scope="module")
