@@ -65,11 +65,26 @@ static int choirSchemaForget(sqlite3 *db) {
   return rc;
 }
 
+/* Everything on db; the connection's own references keep the result. */
+static ChoirConn *choirLoadRooms(sqlite3 *db, ChoirErr *pErr, int bReadonly) {
+  ChoirConn *pConn = choirConnNew(db, bReadonly);
+  int i;
+  if (pConn == NULL) {
+    choirErrNomem(pErr);
+    return NULL;
+  }
+  pConn->xLoad = choirLoadRooms;
+  for (i = 0; i < (int)(sizeof(aChoirRoom) / sizeof(aChoirRoom[0])); i++) {
+    aChoirRoom[i](pConn, pErr);
+  }
+  choirConnUnref(pConn); /* what was registered holds its own references */
+  return pErr->rc == SQLITE_OK ? pConn : NULL;
+}
+
 static int choirLoad(sqlite3 *db, char **pzErr,
                      const sqlite3_api_routines *pApi, int bReadonly) {
   ChoirErr err = {SQLITE_OK, NULL};
-  ChoirConn *pConn;
-  int i, rc;
+  int rc;
 #ifdef SQLITE_CORE
   (void)pApi;
 #else
@@ -80,14 +95,7 @@ static int choirLoad(sqlite3 *db, char **pzErr,
                              sqlite3_libversion());
     return SQLITE_ERROR;
   }
-  pConn = choirConnNew(db, bReadonly);
-  if (pConn == NULL) {
-    return SQLITE_NOMEM;
-  }
-  for (i = 0; i < (int)(sizeof(aChoirRoom) / sizeof(aChoirRoom[0])); i++) {
-    aChoirRoom[i](pConn, &err);
-  }
-  choirConnUnref(pConn); /* what was registered holds its own references */
+  choirLoadRooms(db, &err, bReadonly);
   rc = err.rc == SQLITE_OK ? choirSchemaForget(db) : err.rc;
   if (err.zMsg) {
     *pzErr = sqlite3_mprintf("choir: %s", err.zMsg);

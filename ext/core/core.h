@@ -213,6 +213,10 @@ struct ChoirConn {
   const ChoirPart *apPart[16]; /* parts of a workspace, in room order */
   int nPart;
   char *zKept; /* names another extension kept, comma separated, or NULL */
+  /* The connection is being closed and still has its database. */
+  void (*xClosing)(ChoirConn *);
+  /* Registers everything on another connection (choir.c). */
+  ChoirConn *(*xLoad)(sqlite3 *, ChoirErr *, int bReadonly);
 };
 
 CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly);
@@ -223,6 +227,10 @@ CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly);
 CHOIR_PRIVATE ChoirConn *choirConnPrivate(ChoirErr *pErr, int bSpill);
 /* The same over a file of choir's own (a cache), made when it is missing. */
 CHOIR_PRIVATE ChoirConn *choirConnFile(ChoirErr *pErr, const char *zFile);
+/* Another connection to the workspace's file, with everything of choir on it
+** and this one's settings and secrets, for a thread of its own. Closed by
+** sqlite3_close(). */
+CHOIR_PRIVATE sqlite3 *choirConnTwin(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirConnRef(ChoirConn *pConn);
 CHOIR_PRIVATE void choirConnUnref(void *pConn);
 /* A room's own state on this connection, made zeroed at the first call. */

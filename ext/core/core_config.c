@@ -525,6 +525,20 @@ static void configSettings(ChoirCursor *p) {
   }
 }
 
+/* What choir_config() has set there, but for the schema. */
+CHOIR_PRIVATE void choirConfigCopy(ChoirConn *pTo, ChoirErr *pErr,
+                                   ChoirConn *pFrom);
+CHOIR_PRIVATE void choirConfigCopy(ChoirConn *pTo, ChoirErr *pErr,
+                                   ChoirConn *pFrom) {
+  const struct ChoirConfig *p = pFrom->pConfig;
+  int i;
+  for (i = 0; p && i < CONFIG_N; i++) {
+    if (p->azSet[i] && strcmp(aConfigKey[i].zKey, "schema") != 0) {
+      choirConfigSet(pTo, pErr, aConfigKey[i].zKey, p->azSet[i]);
+    }
+  }
+}
+
 static void configDoctor(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   struct ChoirConfig *p = configGet(pConn);
   (void)pErr;

@@ -63,6 +63,41 @@ CHOIR_PRIVATE ChoirConn *choirConnFile(ChoirErr *pErr, const char *zFile) {
   return p;
 }
 
+CHOIR_PRIVATE void choirConfigCopy(ChoirConn *pTo, ChoirErr *,
+                                   ChoirConn *pFrom);
+CHOIR_PRIVATE void choirSecretCopy(ChoirConn *pTo, ChoirErr *,
+                                   ChoirConn *pFrom);
+
+CHOIR_PRIVATE sqlite3 *choirConnTwin(ChoirConn *pConn, ChoirErr *pErr) {
+  const char *zFile = sqlite3_db_filename(pConn->db, choirSchema(pConn));
+  ChoirConn *pTwin;
+  sqlite3 *db = NULL;
+  int rc;
+  if (pErr->rc != SQLITE_OK) {
+    return NULL;
+  }
+  if (zFile == NULL || zFile[0] == 0) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "schema %s has no file that another connection could open",
+                choirSchema(pConn));
+    return NULL;
+  }
+  rc = sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE, NULL);
+  if (rc != SQLITE_OK) {
+    choirErrDb(pErr, db, db ? rc : SQLITE_NOMEM);
+  }
+  pTwin = pErr->rc == SQLITE_OK ? pConn->xLoad(db, pErr, 0) : NULL;
+  if (pTwin) {
+    choirConfigCopy(pTwin, pErr, pConn);
+    choirSecretCopy(pTwin, pErr, pConn);
+  }
+  if (pErr->rc != SQLITE_OK) {
+    sqlite3_close(db);
+    db = NULL;
+  }
+  return db;
+}
+
 CHOIR_PRIVATE void choirConnRef(ChoirConn *pConn) { pConn->nRef++; }
 
 CHOIR_PRIVATE void choirConnUnref(void *pArg) {

@@ -63,7 +63,8 @@ static void coreDebug(ChoirCall *p) {
 ** = 1
 */
 static void coreLock(ChoirCall *p) {
-  p->pConn->bLocked = 1;
+  /* A thread of this connection (sync_auto) looks at it too. */
+  __atomic_store_n(&p->pConn->bLocked, 1, __ATOMIC_RELAXED);
   sqlite3_result_int(p->pCtx, 1);
 }
 

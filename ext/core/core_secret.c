@@ -216,6 +216,31 @@ static void secretAdd(ChoirErr *pErr, ChoirSecret *p, const char *zKey,
   }
 }
 
+/* What choir_secret() has made there. */
+CHOIR_PRIVATE void choirSecretCopy(ChoirConn *pTo, ChoirErr *pErr,
+                                   ChoirConn *pFrom);
+CHOIR_PRIVATE void choirSecretCopy(ChoirConn *pTo, ChoirErr *pErr,
+                                   ChoirConn *pFrom) {
+  SecretState *pState = choirState(pFrom, pErr, &secretState);
+  SecretState *pNew = choirState(pTo, pErr, &secretState);
+  ChoirSecret **pp = pNew ? &pNew->pFirst : NULL;
+  const ChoirSecret *p;
+  for (p = pState ? pState->pFirst : NULL; p && pErr->rc == SQLITE_OK;
+       p = p->pNext) {
+    ChoirSecret *pCopy = choirMalloc(pErr, sizeof(*pCopy));
+    int i;
+    if (pCopy == NULL) {
+      return;
+    }
+    *pp = pCopy;
+    pp = &pCopy->pNext;
+    pCopy->zName = choirMprintf(pErr, "%s", p->zName);
+    for (i = 0; i < p->nField; i++) {
+      secretAdd(pErr, pCopy, p->aField[i].zKey, p->aField[i].zValue);
+    }
+  }
+}
+
 static int secretIn(const char *z, const char *const *az, int n) {
   int i;
   for (i = 0; i < n; i++) {

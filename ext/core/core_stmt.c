@@ -40,6 +40,9 @@ static int anchorConnect(sqlite3 *db, void *pAux, int argc,
 static int anchorDisconnect(sqlite3_vtab *pVtab) {
   StmtAnchor *p = (StmtAnchor *)pVtab;
   p->pConn->bAnchored = 0;
+  if (p->pConn->xClosing) {
+    p->pConn->xClosing(p->pConn);
+  }
   choirStmtFlush(p->pConn);
   sqlite3_free(p);
   return SQLITE_OK;

@@ -263,7 +263,8 @@ static void syncStatusRow(ChoirCursor *pCur, ChoirSyncRun *p,
 ** One row: where this file and the remote stand, changing neither. state says
 ** what is to do: in sync, push, pull, conflict (both sides changed), empty
 ** (nothing at the remote yet), another workspace, unreachable (detail says
-** why), no remote. changed is 1 when this file differs from the version it was
+** why), no remote. detail also has what went wrong with the last push of
+** sync_auto() on this connection. changed is 1 when this file differs from the version it was
 ** last pushed or pulled as.
 **
 **   remote  TEXT, URL; default: choir_config('remote')
@@ -278,6 +279,7 @@ static void syncStatus(ChoirCursor *pCur) {
   ChoirErr err = {0, NULL}; /* a remote out of reach is a row, no error */
   ChoirSyncRun run;
   const char *zState = "no remote";
+  char *zAuto;
   int bChanged;
   memset(&run, 0, sizeof(run));
   run.pConn = pCur->pConn;
@@ -303,6 +305,11 @@ static void syncStatus(ChoirCursor *pCur) {
   if (err.rc == SQLITE_NOMEM) {
     choirErrNomem(&pCur->err);
   }
+  zAuto = choirAutoProblem(pCur->pConn, &pCur->err);
+  if (err.zMsg == NULL && zAuto) {
+    err.zMsg = choirMprintf(&pCur->err, "sync_auto: %s", zAuto);
+  }
+  sqlite3_free(zAuto);
   if (pCur->err.rc == SQLITE_OK) {
     syncStatusRow(pCur, &run, zState, err.zMsg, bChanged);
   }
@@ -447,6 +454,7 @@ CHOIR_PRIVATE void choirSyncRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aSyncFunc);
   choirTvfs(pConn, pErr, aSyncTvf);
   choirPushRegister(pConn, pErr);
+  choirAutoRegister(pConn, pErr);
   choirPullRegister(pConn, pErr);
   choirTimeRegister(pConn, pErr);
   choirKeepRegister(pConn, pErr);

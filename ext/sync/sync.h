@@ -18,6 +18,7 @@
 **   backup     choir_backup(), copies kept by a pull  sync_backup.c
 **   run        what every sync call begins with       sync.c
 **   push       sync_push()                            sync_push.c
+**   auto       sync_schedule, sync_due, sync_auto     sync_auto.c
 **   pull       sync_pull()                            sync_pull.c
 **   sync       sync_status, sync_verify, the part     sync.c
 **
@@ -123,6 +124,11 @@ typedef struct ChoirCache {
   ChoirPages pages;
 } ChoirCache;
 
+/* A file in the state folder for this database, and a remote or "": the name,
+** caller frees; NULL for a database without a file. */
+CHOIR_PRIVATE char *choirSyncStateFile(ChoirConn *, ChoirErr *,
+                                       const ChoirPosition *, const char *zWhat,
+                                       const char *zUrl);
 CHOIR_PRIVATE void choirCacheRead(ChoirConn *, ChoirErr *, ChoirCache *,
                                   const ChoirPosition *, const char *zUrl);
 /* Reads the pages when they were not; what does not hold is forgotten. */
@@ -465,6 +471,13 @@ CHOIR_PRIVATE void choirPushRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirPullRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirTimeRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirKeepRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirAutoRegister(ChoirConn *, ChoirErr *);
+
+/* A push succeeded: the next period of sync_schedule() begins. */
+CHOIR_PRIVATE void choirDueDone(ChoirConn *);
+/* What went wrong with the last push of sync_auto(), caller frees; NULL:
+** nothing. */
+CHOIR_PRIVATE char *choirAutoProblem(ChoirConn *, ChoirErr *);
 
 /* ---------------------------------------------------------------- sync ---- */
 

@@ -119,16 +119,16 @@ static void cacheHeader(const ChoirCache *p, u8 a[CACHE_HEADER]) {
   cachePut(a + 84, choirCrc64(0, a, 84), 8);
 }
 
-/* The file's name: of this database and this remote. */
-static void cacheName(ChoirConn *pConn, ChoirErr *pErr, ChoirCache *p,
-                      const ChoirPosition *pPos, const char *zUrl) {
+CHOIR_PRIVATE char *choirSyncStateFile(ChoirConn *pConn, ChoirErr *pErr,
+                                       const ChoirPosition *pPos,
+                                       const char *zWhat, const char *zUrl) {
   const char *zDb = sqlite3_db_filename(pConn->db, choirSchema(pConn));
   ChoirSha256 sha;
   u8 a[32];
   char z[17];
-  char *zState;
+  char *zState, *zFile = NULL;
   if (zDb == NULL || zDb[0] == 0 || pErr->rc != SQLITE_OK) {
-    return;
+    return NULL;
   }
   choirSha256Init(&sha);
   choirSha256Update(&sha, zDb, strlen(zDb) + 1);
@@ -137,9 +137,10 @@ static void cacheName(ChoirConn *pConn, ChoirErr *pErr, ChoirCache *p,
   choirHex(a, 8, z);
   zState = choirStateDir(pErr);
   if (zState) {
-    p->zFile = choirMprintf(pErr, "%s/%s/pages-%s", zState, pPos->zLineage, z);
+    zFile = choirMprintf(pErr, "%s/%s/%s-%s", zState, pPos->zLineage, zWhat, z);
   }
   sqlite3_free(zState);
+  return zFile;
 }
 
 CHOIR_PRIVATE void choirCacheRead(ChoirConn *pConn, ChoirErr *pErr,
@@ -150,7 +151,7 @@ CHOIR_PRIVATE void choirCacheRead(ChoirConn *pConn, ChoirErr *pErr,
   struct stat st;
   int fd;
   memset(p, 0, sizeof(*p));
-  cacheName(pConn, &err, p, pPos, zUrl);
+  p->zFile = choirSyncStateFile(pConn, &err, pPos, "pages", zUrl);
   fd = p->zFile ? open(p->zFile, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
   if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size >= CACHE_HEADER) {
     u64 nPage;

@@ -158,6 +158,13 @@ static void pushSend(ChoirSyncRun *p, PushCopy *pCopy, int bReuse) {
   pushLearn(p);
 }
 
+static void pushEnd(ChoirSyncRun *p) {
+  if (p->pErr->rc == SQLITE_OK) {
+    choirDueDone(p->pConn);
+  }
+  choirSyncEnd(p);
+}
+
 /*
 ** SQL: sync_push([remote[, mode]]) -> TEXT
 **
@@ -200,7 +207,7 @@ static void pushFunc(ChoirCall *pCall) {
   if (run.there.bFolder) {
     u64 nByte = choirDeltaPush(&run);
     choirSyncResult(&run, pCall, "pushed", nByte > 0, nByte, NULL);
-    choirSyncEnd(&run);
+    pushEnd(&run);
     return;
   }
   choirSyncIdentify(&run, 0);
@@ -219,7 +226,7 @@ static void pushFunc(ChoirCall *pCall) {
   if (copy.fd >= 0) {
     close(copy.fd);
   }
-  choirSyncEnd(&run);
+  pushEnd(&run);
 }
 
 static const ChoirFunc aPushFunc[] = {

@@ -8,6 +8,8 @@ in every ordinary way, as the main database and attached to another workspace,
 with trusted_schema on and off, and afterwards everything must be as it was.
 Each call is first made by hand, to see that it would have shown.
 """
+import os
+import pathlib
 import shutil
 import socket
 import sqlite3
@@ -75,6 +77,8 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "choir_index": "",
     "choir_backup": "'{folder}/evil.db'",
     "sync_push": "'file://{folder}/evil.sqlite'",
+    "sync_schedule": "5000",
+    "sync_auto": "5000, 'file://{folder}/in/pages/'",
     "sync_restore": "1, '{folder}/evil-old.db', 'file://{folder}/in/pages/'",
     "sync_compact": "'file://{folder}/in/pages/', 'snapshot'",
     "sync_prune": "2, 'file://{folder}/in/pages/'",
@@ -213,6 +217,12 @@ def trace(d, world, schema="main"):
         seen["request"] = True
     except BlockingIOError:
         pass
+    seen["state"] = sorted(p.name for p in pathlib.Path(
+        os.environ["HOME"]).rglob("due-*"))
+    try:
+        seen["thread"] = d.one("SELECT json_extract(sync_auto(), '$.running')")
+    except d.failure as e:
+        seen["thread"] = str(e)
     seen["user"] = d.one("SELECT choir_config('user')")
     seen["locked"] = d.one("SELECT json_extract(choir_debug(), '$.locked')")
     seen["secrets"] = d.rows("SELECT * FROM choir_secrets")
@@ -339,6 +349,6 @@ def test_every_function_that_acts_is_tried(open_db):
     acting = {n for n, in open_db().rows(
         "SELECT name FROM choir_help() WHERE kind NOT IN ('table', 'module')"
         " AND risk IN ('write', 'effect')")}
-    quiet = {"embed", "embed_all", "sync_pull", "sync_verify",  # nothing to see
+    quiet = {"embed", "embed_all", "sync_pull", "sync_verify", "sync_due",
              "artifact_fetch", "s3_get", "s3_head", "s3_presign", "s3_credentials"}  # they read
     assert acting - quiet - set(CALLS) == set()
