@@ -114,7 +114,7 @@ CHOIR_PRIVATE void choirDueDone(ChoirConn *pConn) {
 ** Errors: no workspace; a database without a file; no place for state.
 **
 ** > SELECT sync_schedule(60000), sync_due(), sync_schedule(0), sync_due()
-** = 60000|1||
+** = 60000|1|NULL|NULL
 */
 static void autoSchedule(ChoirCall *p) {
   char *zFile;
@@ -161,7 +161,7 @@ static void autoSchedule(ChoirCall *p) {
 ** Errors: no workspace; a database without a file; no place for state.
 **
 ** > SELECT sync_due()
-** =
+** = NULL
 */
 static void autoDue(ChoirCall *p) {
   char *zFile;
