@@ -501,6 +501,7 @@ CHOIR_PRIVATE void choirHranaClose(ChoirHrana *p) {
     choirHranaPipeline(p, &request, &reply);
     choirBufFree(&request);
     choirBufFree(&reply);
+    p->pErr = NULL;
   }
   choirErrClear(&err);
   choirBufFree(&p->text);

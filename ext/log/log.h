@@ -209,9 +209,9 @@ typedef struct ChoirLogRows ChoirLogRows;
 CHOIR_PRIVATE ChoirLogRows *choirLogRowsOpen(ChoirConn *, ChoirErr *,
                                              const ChoirLogShape *,
                                              char *const *azPlace, int nPlace);
-/* Is the row of the key as it is in p (see below)? */
-CHOIR_PRIVATE int choirLogRowIs(ChoirErr *, ChoirLogRows *, sqlite3_stmt *p,
-                                int iFrom, int n);
+/* Is the row of the key as it is in pFrom (see below)? */
+CHOIR_PRIVATE int choirLogRowIs(ChoirErr *, ChoirLogRows *,
+                                sqlite3_stmt *pFrom, int iFrom, int n);
 CHOIR_PRIVATE void choirLogRowsClose(ChoirLogRows *);
 
 enum { CHOIR_ROW_SAME = 0, CHOIR_ROW_SET, CHOIR_ROW_PUT, CHOIR_ROW_REFUSED };

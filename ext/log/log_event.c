@@ -268,8 +268,8 @@ static void eventMaterializer(ChoirConn *pConn, ChoirErr *pErr,
 static void eventSave(ChoirConn *pConn, ChoirErr *pErr, const char *zName,
                       const char *zShape, const ChoirLogPlan *pPlan) {
   static const char *const azSql[] = {
-      "INSERT INTO ~._choir_event(name, shape) VALUES(?1, ?2) ON"
-      " CONFLICT(name) DO UPDATE SET shape=?2",
+      ("INSERT INTO ~._choir_event(name, shape) VALUES(?1, ?2) ON"
+       " CONFLICT(name) DO UPDATE SET shape=?2"),
       "DELETE FROM ~._choir_event_table WHERE name=?1 OR ?2 IS NULL",
       "INSERT INTO ~._choir_event_table(name, tbl) VALUES(?1, ?2)"};
   int i;

@@ -262,7 +262,7 @@ extern int LLVMFuzzerTestOneInput(const uint8_t *a, size_t n);
 
 /* Inputs that a fuzzer found, without one. */
 static void the_corpus_is_read_again(void **state) {
-  DIR *pDir = opendir("tests/fuzz/ltx");
+  DIR *pDir = opendir("tests/fuzz/corpus/ltx");
   struct dirent *p;
   int n = 0;
   (void)state;
@@ -274,7 +274,7 @@ static void the_corpus_is_read_again(void **state) {
     if (p->d_name[0] == '.') {
       continue;
     }
-    snprintf(z, sizeof(z), "tests/fuzz/ltx/%s", p->d_name);
+    snprintf(z, sizeof(z), "tests/fuzz/corpus/ltx/%s", p->d_name);
     f = fopen(z, "rb");
     assert_non_null(f);
     LLVMFuzzerTestOneInput(a, fread(a, 1, sizeof(a), f));
