@@ -301,6 +301,10 @@ static void sqlOptions(ChoirConn *pConn, ChoirErr *pErr, const char *zJson,
   while (choirStep(pErr, pStmt)) {
     const char *zKey = (const char *)sqlite3_column_text(pStmt, 0);
     const char *z = (const char *)sqlite3_column_text(pStmt, 1);
+    if (zKey == NULL ||
+        (z == NULL && sqlite3_column_type(pStmt, 1) != SQLITE_NULL)) {
+      choirErrNomem(pErr);
+    }
     zKey = zKey ? zKey : "";
     z = z ? z : "";
     if (strcmp(zKey, "mode") == 0) {
