@@ -130,17 +130,21 @@ build/unit/%_test: tests/unit/%_test.c core
 	  build/core/libchoir.a -lcmocka -lsqlite3 -lm -ldl
 
 # clang's libFuzzer, for SECONDS each: what does not hold is left as a file.
-build/fuzz/%: tests/fuzz/%.c $(SRC) $(GEN:%=$(BUILD)/%)
-	@mkdir -p $(@D)
+build/fuzz/%: tests/fuzz/%.c fuzzlib
 	@clang-14 -std=gnu11 -g -O1 -Iext -DSQLITE_CORE -fsanitize=fuzzer,address,undefined \
-	  -fno-sanitize-recover=undefined -w -o $@ $< $(SRC) \
-	  $(GEN:%=$(BUILD)/%) -lsqlite3 -lm -ldl
+	  -fno-sanitize-recover=undefined -w -o $@ $< build/fuzz/lib/libchoir.a \
+	  -lsqlite3 -lm -ldl
+fuzzlib:
+	@$(MAKE) --no-print-directory BUILD=build/fuzz/lib CC=clang-14 OPT=-O1 \
+	  EXTRA_CFLAGS="-DSQLITE_CORE $(SAN) -fsanitize=fuzzer-no-link,address,undefined \
+	  -U_FORTIFY_SOURCE" build/fuzz/lib/libchoir.a
 SECONDS ?= 20
 fuzz: $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c)) ## libFuzzer on what reads foreign bytes; SECONDS=20 each
 	@for f in $^; do n=$$(basename $$f); mkdir -p build/fuzz/corpus-$$n; \
-	  $$f -max_total_time=$(SECONDS) -max_len=4096 -verbosity=0 \
+	  $$f -max_total_time=$(SECONDS) -max_len=8192 -verbosity=0 \
 	    -print_final_stats=1 -artifact_prefix=build/fuzz/$$n- \
-	    build/fuzz/corpus-$$n tests/fuzz/corpus/$$n || exit 1; done
+	    build/fuzz/corpus-$$n $$(ls -d tests/fuzz/corpus/$$n 2>/dev/null) \
+	    || exit 1; done
 
 build/oom/oom: tests/oom/oom.c core
 	@mkdir -p $(@D)
@@ -165,4 +169,4 @@ clean: ## everything that make made
 	rm -rf build dist choir.so
 
 .PHONY: all help check lint test demo hosts docs amalgamation asan ubsan kern \
-  foreign fuzz bench install uninstall clean core
+  foreign fuzz bench install uninstall clean core fuzzlib

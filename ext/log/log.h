@@ -210,8 +210,8 @@ CHOIR_PRIVATE ChoirLogRows *choirLogRowsOpen(ChoirConn *, ChoirErr *,
                                              const ChoirLogShape *,
                                              char *const *azPlace, int nPlace);
 /* Is the row of the key as it is in pFrom (see below)? */
-CHOIR_PRIVATE int choirLogRowIs(ChoirErr *, ChoirLogRows *,
-                                sqlite3_stmt *pFrom, int iFrom, int n);
+CHOIR_PRIVATE int choirLogRowIs(ChoirErr *, ChoirLogRows *, sqlite3_stmt *pFrom,
+                                int iFrom, int n);
 CHOIR_PRIVATE void choirLogRowsClose(ChoirLogRows *);
 
 enum { CHOIR_ROW_SAME = 0, CHOIR_ROW_SET, CHOIR_ROW_PUT, CHOIR_ROW_REFUSED };
@@ -219,8 +219,9 @@ enum { CHOIR_ROW_SAME = 0, CHOIR_ROW_SET, CHOIR_ROW_PUT, CHOIR_ROW_REFUSED };
 /* The row of p's key (columns iFrom… of p: rowid, places 1 to n) is to be as it
 ** is there, or away where n is 0: SAME already, SET, PUT where there was none,
 ** or REFUSED by a constraint or a trigger, *pzWhy (sqlite3_free) says by which. */
-CHOIR_PRIVATE int choirLogRowSet(ChoirErr *, ChoirLogRows *, sqlite3_stmt *p,
-                                 int iFrom, int n, char **pzWhy);
+CHOIR_PRIVATE int choirLogRowSet(ChoirErr *, ChoirLogRows *,
+                                 sqlite3_stmt *pFrom, int iFrom, int n,
+                                 char **pzWhy);
 
 /* ------------------------------------------------------------ record ---- */
 /* Fails when records after iSince were pruned. */

@@ -8,10 +8,8 @@
 **   of rows; a list's centre, number of rows, id, partition; the registry's
 **   mean, dimensions, scale, table; pending rows
 **
-**   clang-14 -g -O1 -fsanitize=fuzzer,address,undefined -DSQLITE_CORE -Iext
-**     tests/fuzz/index_fuzz.c dist/choir.c -lsqlite3 -lm && ./a.out
-**
-** tests/unit/index_fuzz_test.c runs it over inputs from a seed.
+** `make fuzz` runs it with libFuzzer, tests/unit/index_fuzz_test.c over inputs
+** from a seed.
 */
 #include <stdint.h>
 #include <stdio.h>

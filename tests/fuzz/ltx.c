@@ -3,8 +3,7 @@
 ** The reader of LTX files on bytes of a stranger: fed whole and in pieces, its
 ** index and its frames. The same verdict both ways, and nothing else happens.
 **
-** Built by tests/fuzz/run.sh with libFuzzer; tests/unit/ltx_test.c runs the
-** corpus without one. The checksums are looked at last, so all of the parser is
+** `make fuzz` runs it with libFuzzer, tests/unit/ltx_test.c over the corpus. The checksums are looked at last, so all of the parser is
 ** within reach of a mutation.
 */
 #include <stdint.h>

@@ -4,7 +4,7 @@
 ** them, 300 by default, every kind of damage among them. After each the index
 ** answers again as before.
 */
-#include "../fuzz/index_fuzz.c"
+#include "../fuzz/index.c"
 
 #include <setjmp.h>
 #include <stdarg.h>
