@@ -285,7 +285,7 @@ static void the_corpus_is_read_again(void **state) {
   assert_true(n >= 4);
 }
 
-#include "../fuzz/ltx_fuzz.c"
+#include "../fuzz/ltx.c"
 
 int main(void) {
   const struct CMUnitTest aTest[] = {
