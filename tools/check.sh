@@ -85,6 +85,7 @@ rule layers $PYTHON tools/layers.py ext
 rule limits $PYTHON tools/lint.py .
 rule migrations migrations
 rule docs $PYTHON tools/docs.py check docs/reference
+rule requirements $PYTHON tools/requirements.py .
 if [ "${1:-}" != lint ]; then
   rule surface $PYTHON tools/surface.py choir.so
   rule hardening hardened

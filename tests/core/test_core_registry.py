@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import docs  # noqa: E402
 import layers  # noqa: E402
 import lint  # noqa: E402
+import requirements  # noqa: E402
 import surface  # noqa: E402
 
 
@@ -74,3 +75,23 @@ def test_a_planted_breach_of_the_house_rules_is_found(tmp_path, planted, found):
     (ext / "core/core_zz.c").write_text(
         "/* SPDX-License-Identifier: MIT */\n/*\n** Planted.\n*/\n" + planted)
     assert any(found in p and "core_zz" in p for p in lint.problems(tmp_path))
+
+
+@pytest.mark.inprocess
+@pytest.mark.parametrize("was, planted, found", [
+    ("| 76 |", "| 75 |", "the numbers are not 1 to 76"),
+    ("`cache_set`", "`cache_sett`", "no function, table or view cache_sett"),
+    ("::test_values_expire", "::test_values_stay", "is no test of that file"),
+    ("tests/test_readme.py", "tests/test_me.py", "is no file of tests/"),
+    ("| yes |", "| |", "status must be yes, part: … or no: …, got"),
+])
+def test_a_planted_error_in_the_requirements_is_found(tmp_path, was, planted, found):
+    (tmp_path / "docs").mkdir()
+    for name in ("docs/reference", "sql", "ext", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    text = (ROOT / "docs/requirements.md").read_text()
+    page = tmp_path / "docs/requirements.md"
+    page.write_text(text)
+    assert list(requirements.problems(tmp_path)) == []
+    page.write_text(text.replace(was, planted, 1))
+    assert any(found in p for p in requirements.problems(tmp_path))
