@@ -209,19 +209,6 @@ def test_settings_and_secrets_go_with_it(db, tmp_path):
 
 
 @pytest.mark.inprocess
-def test_a_fork_has_no_thread(db, remote):
-    db.one("SELECT sync_auto(100, ?)", remote)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            db.con.close()  # must neither hang nor crash
-        finally:
-            os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert until(lambda: status(db)["sent"] == 1)
-
-
-@pytest.mark.inprocess
 def test_the_thread_never_checkpoints_the_hosts_wal(db, remote):
     db.run("PRAGMA wal_autocheckpoint=0")
     db.one("SELECT artifact_put('/a.md', 'x')")
