@@ -41,7 +41,7 @@ FROM choir_search('invarient sectoins, cover textes', 2);
 --= /licences/GFDL-1
 -- The project's own pages are in there too.
 SELECT rank, path, preview
-FROM choir_search('what can a hostile file do by a check constraint', 2);
+FROM choir_search('may a CHECK constraint of a foreign file call a function', 2);
 --= /docs/architecture.md
 
 --? own
