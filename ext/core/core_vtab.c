@@ -239,6 +239,7 @@ static int vtabConnect(sqlite3 *db, void *pAux, int argc,
   } else {
     if (err.zMsg) {
       *pzErr = sqlite3_mprintf("%s: %s", pBind->pTvf->zName, err.zMsg);
+      rc = *pzErr ? rc : SQLITE_NOMEM;
     }
     if (p) {
       vtabFree(p);

@@ -176,10 +176,13 @@ static int batchStmts(ChoirCall *p, const char *zJson, ChoirBuf *pStmts) {
       zJson, -1);
   int n = 0;
   while (choirStep(pErr, pStmt)) {
+    int bNull = sqlite3_column_type(pStmt, 0) == SQLITE_NULL;
     const char *zSql = (const char *)sqlite3_column_text(pStmt, 0);
     const char *zParams = (const char *)sqlite3_column_text(pStmt, 1);
     n++;
-    if (zSql == NULL || !sqlite3_column_int(pStmt, 2)) {
+    if (zSql == NULL && !bNull) {
+      choirErrNomem(pErr);
+    } else if (zSql == NULL || !sqlite3_column_int(pStmt, 2)) {
       choirErrSet(pErr, SQLITE_ERROR,
                   "statements must be a JSON array of texts, [sql, params] or"
                   " {\"sql\":…,\"args\":…}; number %d is none of them",

@@ -259,6 +259,13 @@ static int dropsTables(const Case *p) {
          strstr(p->zSql, "ALTER TABLE"); /* triggers are made anew */
 }
 
+/* The statement at z begins with a call whose text result SQLite copies once
+** more after the call has committed: without memory for that the host gets
+** NOMEM, and the work is done. It is idempotent: done again it gives the same. */
+static int losesResult(const char *z) {
+  return strncmp(z, "SELECT event_define(", 20) == 0;
+}
+
 /* How many calls of choir are in the statement at z? */
 static int callsIn(const char *z) {
   const char *zEnd = strchr(z, ';');
@@ -286,7 +293,7 @@ static int runAgain(const Case *p, sqlite3 *db, const Baseline *b, long n,
   int bad = 0;
   sqlite3_free(pNow);
   bSame |= pFailed->nBefore == 0 && nNow <= 4096; /* still no table */
-  bSame |= p->bDrops;
+  bSame |= p->bDrops || losesResult(pFailed->zAt);
   if (!bSame && callsIn(pFailed->zAt) < 2) {
     bad = complain(p, n, bEver, "the failed call changed the database", NULL);
   }
