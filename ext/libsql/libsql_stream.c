@@ -336,6 +336,16 @@ static int streamStatus(ChoirHrana *p) {
   return 1;
 }
 
+/* JSON is UTF-8; SQLite's functions would pass anything on. */
+static void streamUtf8(ChoirErr *pErr, const char *z, i64 n) {
+  i64 i = choirUtf8Valid(z, n);
+  if (i < n) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "the server sent text that is not UTF-8, at byte %lld of %lld",
+                i, n);
+  }
+}
+
 /* The next line of the cursor; NULL at its end. It stays until the next call. */
 static const char *streamLine(ChoirHrana *p, i64 *pn) {
   u64 iFrom = p->iText;
@@ -347,7 +357,8 @@ static const char *streamLine(ChoirHrana *p, i64 *pn) {
       char *zLine = p->text.a + p->iText;
       *pn = (z ? z : p->text.a + p->text.n) - zLine;
       p->iText += (u64)*pn + (z != NULL);
-      return zLine;
+      streamUtf8(p->pErr, zLine, *pn);
+      return p->pErr->rc == SQLITE_OK ? zLine : NULL;
     }
     if (p->bOver) {
       return NULL;
@@ -381,6 +392,7 @@ static void streamWhole(ChoirHrana *p, const ChoirBuf *pStmt) {
   p->text.n = 0;
   p->iText = 0;
   choirHranaPipeline(p, &request, &p->text);
+  streamUtf8(p->pErr, p->text.a ? p->text.a : "", (i64)p->text.n);
   if (p->pErr->rc == SQLITE_OK &&
       !streamError(p, p->text.a, (i64)p->text.n, "$.results[0].error", 0)) {
     p->zCols = choirJsonText(p->pConn, p->pErr, p->text.a, (i64)p->text.n,

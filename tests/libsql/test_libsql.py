@@ -562,7 +562,7 @@ def test_mutated_replies_crash_nothing(db):
     with FaultServer() as s:
         for path in ("/v3/cursor", "/v3/pipeline"):
             s.on(path, spoilt)
-        for _ in range(5000 if FULL else 250):
+        for _ in range(5000):
             a = bytearray(good)
             for _ in range(dice.randint(1, 4)):
                 i = dice.randrange(len(a))
@@ -580,9 +580,6 @@ def test_mutated_replies_crash_nothing(db):
                 assert len(rows) <= 3
             except db.failure as e:
                 assert "libsql_query: " in str(e)
-
-
-FULL = os.environ.get("CHOIR_LIBSQL_FULL")
 
 
 def test_a_server_that_says_nothing_ends_in_time(db):
