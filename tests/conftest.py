@@ -116,6 +116,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "net: needs what CHOIR_OMIT_NET drops")
 
 
+def pytest_make_parametrize_id(config, val):
+    """A test's name is an environment variable of what it starts: short."""
+    if isinstance(val, (str, bytes)) and len(val) > 200:
+        return f"{len(val)}-long"
+
+
 def pytest_collection_modifyitems(config, items):
     """What has no meaning under this driver is not there to be skipped."""
     def out(item):

@@ -392,6 +392,12 @@ static void s3ListObject(S3List *p, const char *z, const char *zEnd) {
       }
     }
   }
+  if (choirUtf8Valid(p->key.a ? p->key.a : "", (i64)p->key.n) < (i64)p->key.n ||
+      choirUtf8Valid(meta.zEtag, (i64)strlen(meta.zEtag)) <
+          (i64)strlen(meta.zEtag)) {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "the store lists a key or an etag that is not UTF-8");
+  }
   if (p->nLeft > 0 && p->pErr->rc == SQLITE_OK && p->key.n > nRoot &&
       memcmp(p->key.a, p->pStore->zRoot, nRoot) == 0 &&
       (p->zFrom == NULL || strcmp(p->key.a + nRoot, p->zFrom) >= 0)) {

@@ -14,9 +14,9 @@ import sys
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "servers"))
-from conftest import SO, Db  # noqa: E402
+from conftest import Db  # noqa: E402
 from embed_server import EmbedServer  # noqa: E402
-from fault_server import FaultServer, reply, status  # noqa: E402
+from fault_server import FaultServer  # noqa: E402
 
 pytestmark = pytest.mark.net
 PROVIDERS = ("openai", "ollama", "tei")
@@ -24,17 +24,10 @@ PROVIDERS = ("openai", "ollama", "tei")
 
 def hash_model(texts):
     """hash-384, times three: a service need not normalise."""
-    con = sqlite3.connect(":memory:")
-    con.enable_load_extension(True)
-    con.execute("SELECT load_extension(?)", (hash_model.so,))
-    rows = [con.execute("SELECT embed(?)", (t,)).fetchone()[0] for t in texts]
-    con.close()
+    d = Db()
+    rows = [d.one("SELECT embed(?)", t) for t in texts]
+    d.close()
     return [[3 * x for x in struct.unpack("<384f", v)] for v in rows]
-
-
-# The servers run in this process, whatever drives choir: they use the plain
-# build, which needs no sanitizer beside it.
-hash_model.so = str(pathlib.Path(__file__).parents[2] / "choir.so")
 
 
 @pytest.fixture

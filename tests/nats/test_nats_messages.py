@@ -162,7 +162,8 @@ def test_options_make_the_consumer_and_the_stream(at, stream):
     create = "SELECT nats_stream_create(?, json_array(?), ?)"
     assert json.loads(at.one(create, stream, stream + ".>", None))[
         "messages"] == 3  # the same again is no error
-    assert "10058" in at.error(create, stream, stream + ".x", None)
+    assert "already in use with a different configuration" in at.error(
+        create, stream, stream + ".x", None)
     at.one(create, stream + "m", stream + "m.>", '{"storage":"memory"}')
     assert at.one("SELECT storage FROM nats_streams WHERE stream=?",
                   stream + "m") == "memory"
