@@ -30,7 +30,8 @@ SELECT CASE WHEN s.t IS NULL THEN 'never' WHEN a.t > s.t THEN 'changed'
   ~iso(s.t), ~iso(a.t), v.n, r.n
 FROM (SELECT (SELECT CAST(value AS INTEGER) FROM sync_state
     WHERE key = 'lastSyncTimestamp') AS t) AS s,
-  (SELECT (SELECT timestamp FROM action_log ORDER BY seq DESC LIMIT 1) AS t)
+  (SELECT (SELECT timestamp FROM action_log
+    WHERE action_type <> 'SYNC_COMPLETE' ORDER BY seq DESC LIMIT 1) AS t)
     AS a,
   (SELECT (SELECT value FROM sync_state WHERE key = 'lastLocalVersion') AS n)
     AS v,
