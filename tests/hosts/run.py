@@ -85,10 +85,8 @@ def npm():
          "--no-package-lock", "--loglevel=error"], cwd=folder)
 
 
-def apsw():
-    apt("python3-pip")
-    run(["/usr/bin/python3", "-m", "pip", "install", "-q", "--upgrade",
-         "--target", BUILD / "python", "apsw"])
+def venv():
+    run([ROOT / "tools" / "setup.sh"])
 
 
 def maven():
@@ -118,12 +116,11 @@ def shell(path, script, so):
                   stdin=open(script)))
 
 
-def simple(*command, env=None):
+def simple(*command):
     """A host whose program takes: database, script, extension or ''."""
     def start(path, script, so):
         words = [c() if callable(c) else c for c in command]
-        return run([*words, path, script, so],
-                   env={**os.environ, **(env or {})})
+        return run([*words, path, script, so])
     return start
 
 
@@ -149,9 +146,8 @@ HOSTS = [
     ("sqlite3 shell", True, lambda: apt("sqlite3"), shell),
     ("Python sqlite3", True, lambda: apt("python3"),
      simple("/usr/bin/python3", HERE / "smoke_python.py")),
-    ("Python apsw", True, apsw,
-     simple("/usr/bin/python3", HERE / "smoke_apsw.py",
-            env={"PYTHONPATH": str(BUILD / "python")})),
+    ("Python apsw", True, venv,
+     simple(ROOT / "build/venv/bin/python", HERE / "smoke_apsw.py")),
     ("node:sqlite", True, npm,
      simple(node, "--no-warnings", BUILD / "npm" / "smoke_node.mjs")),
     ("better-sqlite3", True, npm,

@@ -130,12 +130,14 @@ class FaultProxy:
             return True
         left = [what if kind == "sent" else None]
         pass_on(server, head, left)
-        copy(up, server, length, left)
+        copy(up, server, length, left, refusable=True)
         left = [what if kind == "heard" else None]
         if left[0] == 0:
             down.peek(1)  # the deed is done
             return False
         head, first, length, _, chunked = read_head(down)
+        if not head:
+            return False
         pass_on(client, head, left)
         status = int(first.split(" ")[1])
         if method == "HEAD" or status in (204, 304) or status < 200:
@@ -188,13 +190,20 @@ def pass_on(to, data, left):
         raise Broken
 
 
-def copy(stream, to, n, left):
+def copy(stream, to, n, left, refusable=False):
+    """Passes on n bytes; one who may refuse a body has answered already when
+    it stops listening, and gets no more."""
     while n > 0:
         data = stream.read1(min(n, 1 << 18))
         if not data:
             raise Broken
         n -= len(data)
-        pass_on(to, data, left)
+        try:
+            pass_on(to, data, left)
+        except OSError:
+            if not refusable:
+                raise
+            return discard(stream, n)
 
 
 def discard(stream, n):
