@@ -135,8 +135,8 @@ CHOIR_PRIVATE void choirBufFree(ChoirBuf *p);
 /* The buffer as a text result; the buffer is emptied. */
 CHOIR_PRIVATE void choirBufResult(ChoirBuf *p, sqlite3_context *pCtx);
 
-/* Appends a[0..n) in base64 with padding. */
-CHOIR_PRIVATE void choirBufBase64(ChoirBuf *p, const void *a, u64 n);
+/* Appends a[0..n) in base64 with padding, or in base64url without. */
+CHOIR_PRIVATE void choirBufBase64(ChoirBuf *p, const void *a, u64 n, int bUrl);
 /* Appends the bytes that base64 text stands for, padded or not; 0: it is not
 ** base64. */
 CHOIR_PRIVATE int choirBufUnbase64(ChoirBuf *p, const char *z, u64 n);

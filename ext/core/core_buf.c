@@ -91,15 +91,16 @@ static int bufUtf8Char(const u8 *z, i64 n) {
   return nByte;
 }
 
-CHOIR_PRIVATE void choirBufBase64(ChoirBuf *p, const void *a, u64 n) {
-  static const char aTo[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx"
-                            "yz0123456789+/";
+CHOIR_PRIVATE void choirBufBase64(ChoirBuf *p, const void *a, u64 n, int bUrl) {
+  const char *zTo =
+      bUrl ? "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+           : "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   const u8 *z = a;
   for (; n > 0; z += 3, n -= n < 3 ? n : 3) {
     u32 v = (u32)z[0] << 16 | (n > 1 ? (u32)z[1] << 8 : 0) | (n > 2 ? z[2] : 0);
-    char aOut[4] = {aTo[v >> 18], aTo[v >> 12 & 63],
-                    n > 1 ? aTo[v >> 6 & 63] : '=', n > 2 ? aTo[v & 63] : '='};
-    choirBufAppend(p, aOut, 4);
+    char aOut[4] = {zTo[v >> 18], zTo[v >> 12 & 63],
+                    n > 1 ? zTo[v >> 6 & 63] : '=', n > 2 ? zTo[v & 63] : '='};
+    choirBufAppend(p, aOut, bUrl && n < 3 ? n + 1 : 4);
   }
 }
 

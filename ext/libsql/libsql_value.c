@@ -304,7 +304,7 @@ CHOIR_PRIVATE void choirHranaValue(ChoirBuf *p, sqlite3_value *v) {
   }
   case SQLITE_BLOB:
     choirBufText(p, "{\"type\":\"blob\",\"base64\":\"");
-    choirBufBase64(p, sqlite3_value_blob(v), (u64)sqlite3_value_bytes(v));
+    choirBufBase64(p, sqlite3_value_blob(v), (u64)sqlite3_value_bytes(v), 0);
     choirBufText(p, "\"}");
     break;
   default:

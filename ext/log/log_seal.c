@@ -431,20 +431,6 @@ static void verifyCall(ChoirCall *p) {
 
 /* -------------------------------------------------------------- log_prove */
 
-static void sealBase64(ChoirBuf *b, const u8 *a, int n) {
-  static const char z[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  int i;
-  for (i = 0; i < n; i += 3) {
-    u32 v = (u32)a[i] << 16 | (i + 1 < n ? (u32)a[i + 1] << 8 : 0) |
-            (i + 2 < n ? a[i + 2] : 0);
-    char aOut[4] = {z[v >> 18], z[v >> 12 & 63],
-                    i + 1 < n ? z[v >> 6 & 63] : '=',
-                    i + 2 < n ? z[v & 63] : '='};
-    choirBufAppend(b, aOut, 4);
-  }
-}
-
 /*
 ** SQL: log_prove(seq) -> TEXT
 **
@@ -510,9 +496,9 @@ static void proveCall(ChoirCall *p) {
   choirBufInit(&b, pErr, CHOIR_BUF_SQL);
   choirBufPrintf(&b, "{\"batch\":%lld,\"index\":%lld,\"size\":%lld,\"root\":\"",
                  seal.iBatch, iIndex, (i64)tree.n);
-  sealBase64(&b, aRoot, 32);
+  choirBufBase64(&b, aRoot, 32, 0);
   choirBufText(&b, "\",\"path\":\"");
-  sealBase64(&b, tree.aPath[0], tree.nPath * 32);
+  choirBufBase64(&b, tree.aPath[0], (u64)tree.nPath * 32, 0);
   choirBufText(&b, "\"}");
   choirBufResult(&b, p->pCtx);
 }

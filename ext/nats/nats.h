@@ -4,7 +4,7 @@
 ** moves between calls.
 **
 **   line     what a server may send, taken apart        nats_line.c
-**   key      nkeys, .creds, base32 and base64           nats_key.c
+**   key      nkeys, .creds and base32                   nats_key.c
 **   tls      OpenSSL, opened when a server asks for it  nats_tls.c
 **   server   the list of servers and who may log in     nats_server.c
 **   wire     one connection: connect, send, receive     nats_wire.c
@@ -85,8 +85,6 @@ CHOIR_PRIVATE void choirNatsSign(ChoirErr *, const char *zCreds,
                                  const char *zNonce, ChoirNatsLogin *);
 /* A small file with a secret in it; caller wipes and frees. */
 CHOIR_PRIVATE char *choirNatsFile(ChoirErr *, const char *zPath);
-/* Appends a[0..n) in base64, or in base64url without padding. */
-CHOIR_PRIVATE void choirBase64(ChoirBuf *, const void *a, u64 n, int bUrl);
 
 /* ---------------------------------------------------------------- tls ----
 ** A filter between bytes of the wire and bytes of the protocol; it never

@@ -378,7 +378,7 @@ static char *flushHeader64(Flush *p, i64 iSeq) {
   if (choirStep(p->pErr, pRow)) {
     choirNatsIdHeader(&p->head, NULL,
                       (const char *)sqlite3_column_text(pRow, 0));
-    choirBase64(&b, p->head.a, p->head.n / 3 * 3 - 3, 0);
+    choirBufBase64(&b, p->head.a, p->head.n / 3 * 3 - 3, 0);
     z = choirBufTake(&b);
   }
   choirStmtDone(p->pConn, pRow);

@@ -43,26 +43,6 @@ static void keyCryptoOpen(ChoirErr *pErr, KeyCrypto *p) {
 
 /* --------------------------------------------------------------- encoding */
 
-CHOIR_PRIVATE void choirBase64(ChoirBuf *p, const void *pIn, u64 n, int bUrl) {
-  static const char a64[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  const u8 *a = pIn;
-  u64 i;
-  for (i = 0; i < n && p->pErr->rc == SQLITE_OK; i += 3) {
-    u32 v = (u32)a[i] << 16 | (i + 1 < n ? (u32)a[i + 1] << 8 : 0) |
-            (i + 2 < n ? a[i + 2] : 0);
-    char z[4];
-    int j, nOut = i + 2 < n ? 4 : i + 1 < n ? 3 : 2;
-    for (j = 0; j < 4; j++) {
-      z[j] = j < nOut ? a64[v >> (18 - 6 * j) & 63] : '=';
-      if (bUrl && (z[j] == '+' || z[j] == '/')) {
-        z[j] = z[j] == '+' ? '-' : '_';
-      }
-    }
-    choirBufAppend(p, z, bUrl ? (u64)nOut : 4);
-  }
-}
-
 static u16 keyCrc16(const u8 *a, int n) {
   u16 crc = 0;
   int i, j;
@@ -207,7 +187,7 @@ static void keySign(ChoirErr *pErr, const u8 aSeed[32], u8 kind,
     aPublic[34] = (u8)(crc >> 8);
     keyTo32(aPublic, 35, p->zPublic);
     choirBufInit(&b, pErr, sizeof(p->zSignature) - 1);
-    choirBase64(&b, aSign, 64, 1);
+    choirBufBase64(&b, aSign, 64, 1);
     if (pErr->rc == SQLITE_OK) {
       memcpy(p->zSignature, b.a, (size_t)b.n + 1);
     }

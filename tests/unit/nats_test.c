@@ -57,9 +57,9 @@ static u32 next(u32 *p) {
 }
 
 static void mutations(void **pp) {
-  static const char *const azWord[] = {"MSG ",  "HMSG ", "\r\n", " ",    "0",
-                                       "-1",    "9999",  "\0",   "INFO ", "+OK",
-                                       "-ERR ", "\t",    ":",    "NATS/1.0"};
+  static const char *const azWord[] = {
+      "MSG ", "HMSG ", "\r\n", " ",     "0",  "-1", "9999",
+      "\0",   "INFO ", "+OK",  "-ERR ", "\t", ":",  "NATS/1.0"};
   u32 x = 1;
   int i, j;
   (void)pp;
@@ -124,12 +124,12 @@ static void base64AsInRfc4648(void **pp) {
     ChoirBuf b;
     char *z;
     choirBufInit(&b, &err, 100);
-    choirBase64(&b, a[i].z, strlen(a[i].z), 0);
+    choirBufBase64(&b, a[i].z, strlen(a[i].z), 0);
     z = choirBufTake(&b);
     assert_string_equal(z, a[i].zOut);
     sqlite3_free(z);
     choirBufInit(&b, &err, 100);
-    choirBase64(&b, a[i].z, strlen(a[i].z), 1);
+    choirBufBase64(&b, a[i].z, strlen(a[i].z), 1);
     z = choirBufTake(&b);
     assert_string_equal(z, a[i].zUrl);
     sqlite3_free(z);
