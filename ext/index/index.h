@@ -264,6 +264,8 @@ CHOIR_PRIVATE ChoirIndex *choirIndexOpen(ChoirConn *, ChoirErr *,
 CHOIR_PRIVATE ChoirIndex *choirIndexFind(ChoirConn *, ChoirErr *,
                                          const char *zName);
 CHOIR_PRIVATE sqlite3_stmt *choirIndexStmt(ChoirIndex *, ChoirErr *, int iSql);
+/* The place of list iId in aList, -1: there is none. */
+CHOIR_PRIVATE i64 choirIndexListAt(const ChoirIndex *, i64 iId);
 /* The pending rows of this snapshot into p->pend. */
 CHOIR_PRIVATE void choirIndexPending(ChoirIndex *, ChoirErr *);
 CHOIR_PRIVATE void choirIndexForget(ChoirIndex *);

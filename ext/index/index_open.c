@@ -643,6 +643,19 @@ static void openPend(ChoirIndex *p, ChoirErr *pErr, i64 iRowid,
   }
 }
 
+CHOIR_PRIVATE i64 choirIndexListAt(const ChoirIndex *p, i64 iId) {
+  i64 lo = 0, hi = p->nList;
+  while (lo < hi) {
+    i64 mid = (lo + hi) / 2;
+    if (p->aList[mid].iId < iId) {
+      lo = mid + 1;
+    } else {
+      hi = mid;
+    }
+  }
+  return lo < p->nList && p->aList[lo].iId == iId ? lo : -1;
+}
+
 CHOIR_PRIVATE void choirIndexPending(ChoirIndex *p, ChoirErr *pErr) {
   ChoirPend *e = &p->pend;
   sqlite3_stmt *pStmt = choirIndexStmt(p, pErr, INDEX_SQL_TAIL);

@@ -194,19 +194,6 @@ static void searchRank(SearchRun *r, i64 m) {
   }
 }
 
-static i64 searchListAt(const ChoirIndex *p, i64 iId) {
-  i64 lo = 0, hi = p->nList;
-  while (lo < hi) {
-    i64 mid = (lo + hi) / 2;
-    if (p->aList[mid].iId < iId) {
-      lo = mid + 1;
-    } else {
-      hi = mid;
-    }
-  }
-  return lo < p->nList && p->aList[lo].iId == iId ? lo : -1;
-}
-
 /* Which lists there are to look at. */
 static void searchLists(SearchRun *r) {
   ChoirIndex *p = r->p;
@@ -221,7 +208,7 @@ static void searchLists(SearchRun *r) {
     sqlite3_stmt *pStmt = choirIndexStmt(p, r->pErr, INDEX_SQL_PART);
     choirBindValue(r->pErr, pStmt, 1, r->s->pPart);
     while (choirStep(r->pErr, pStmt)) {
-      iList = searchListAt(p, sqlite3_column_int64(pStmt, 0));
+      iList = choirIndexListAt(p, sqlite3_column_int64(pStmt, 0));
       if (iList >= 0) {
         r->aiPart[r->nPart++] = (i32)iList;
       }

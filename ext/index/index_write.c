@@ -330,19 +330,6 @@ static void writeTarget(ChoirWrite *w, const i32 *ai, i64 n) {
   w->nTo = nCentre;
 }
 
-static i32 writeFindList(const ChoirIndex *p, i64 iId) {
-  i64 lo = 0, hi = p->nList;
-  while (lo < hi) {
-    i64 mid = (lo + hi) / 2;
-    if (p->aList[mid].iId < iId) {
-      lo = mid + 1;
-    } else {
-      hi = mid;
-    }
-  }
-  return lo < p->nList && p->aList[lo].iId == iId ? (i32)lo : -1;
-}
-
 /* The lists of a partition but iBut; one is made when there is none. */
 static void writeTargetPart(ChoirWrite *w, sqlite3_value *pPart, i64 iBut) {
   i32 *ai = choirMalloc(w->pErr, (u64)(w->p->nList + 1) * sizeof(i32));
@@ -354,7 +341,7 @@ static void writeTargetPart(ChoirWrite *w, sqlite3_value *pPart, i64 iBut) {
       choirBindValue(w->pErr, pStmt, 1, pPart);
     }
     while (ai && choirStep(w->pErr, pStmt)) {
-      i32 iList = writeFindList(w->p, sqlite3_column_int64(pStmt, 0));
+      i32 iList = (i32)choirIndexListAt(w->p, sqlite3_column_int64(pStmt, 0));
       if (iList >= 0 && iList != iBut && w->p->aList[iList].n >= 0) {
         ai[n++] = iList;
       }
@@ -466,7 +453,7 @@ CHOIR_PRIVATE void choirWriteNew(ChoirWrite *w, const i64 *aRowid, i64 n,
 /* -------------------------------------------------------------- removal */
 
 static i32 writeListOf(const ChoirIndex *p, i64 iSeg) {
-  return writeFindList(p, iSeg >> INDEX_SEG_BITS);
+  return (i32)choirIndexListAt(p, iSeg >> INDEX_SEG_BITS);
 }
 
 static int writeHas(const ChoirIndex *p, const u8 *aSeg, i64 n,
