@@ -183,14 +183,21 @@ CHOIR_PRIVATE int choirS3Mine(ChoirObject *pObj, ChoirErr *pErr,
   return bMine;
 }
 
-/* The ETag as this store compares it. */
-CHOIR_PRIVATE void choirS3EtagFor(const ChoirS3Store *p, const char *zEtag,
-                                  char zOut[100]) {
-  size_t n = strlen(zEtag);
-  if (p->pKnown->bUnquoted && n > 2 && zEtag[0] == '"' && zEtag[n - 1] == '"') {
-    sqlite3_snprintf(100, zOut, "%.*s", (int)n - 2, zEtag + 1);
-  } else {
-    sqlite3_snprintf(100, zOut, "%s", zEtag);
+CHOIR_PRIVATE void choirS3Condition(ChoirS3Call *p, int eIf,
+                                    const char *zEtag) {
+  size_t n;
+  if (eIf == CHOIR_IF_ABSENT) {
+    choirS3Header(p, "If-None-Match", "*");
+  } else if (eIf == CHOIR_IF_MATCH) {
+    n = strlen(zEtag);
+    if (p->pStore->pKnown->bUnquoted && n > 2 && zEtag[0] == '"' &&
+        zEtag[n - 1] == '"') {
+      sqlite3_snprintf(sizeof(p->zMatch), p->zMatch, "%.*s", (int)n - 2,
+                       zEtag + 1);
+    } else {
+      sqlite3_snprintf(sizeof(p->zMatch), p->zMatch, "%s", zEtag);
+    }
+    choirS3Header(p, "If-Match", p->zMatch);
   }
 }
 
@@ -234,7 +241,7 @@ static int s3PutOnce(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                      const ChoirObjectSource *pSource, int eIf,
                      const char *zEtag, ChoirObjectMeta *pNew) {
   ChoirS3Call call;
-  char zWrite[37], zMatch[100];
+  char zWrite[37];
   int e;
   choirS3Begin(&call, pObj, pErr, "PUT", zKey);
   choirUuid4(zWrite);
@@ -243,12 +250,7 @@ static int s3PutOnce(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   if (!call.pStore->bMinted) { /* it would have to be signed */
     choirS3Header(&call, "x-amz-meta-choir-write", zWrite);
   }
-  if (eIf == CHOIR_IF_ABSENT) {
-    choirS3Header(&call, "If-None-Match", "*");
-  } else if (eIf == CHOIR_IF_MATCH) {
-    choirS3EtagFor(call.pStore, zEtag, zMatch);
-    choirS3Header(&call, "If-Match", zMatch);
-  }
+  choirS3Condition(&call, eIf, zEtag);
   choirS3Send(&call);
   e = choirS3Outcome(&call, eIf, zWrite, pNew);
   pNew->nByte = pSource->nByte;
@@ -305,7 +307,6 @@ static int s3Delete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                     const char *zEtag) {
   ChoirS3Call call;
   ChoirObjectMeta now;
-  char zMatch[100];
   int e;
   if (s3NeedsKeys(pObj, pErr, "delete")) {
     return CHOIR_OBJECT_FAILED;
@@ -319,10 +320,7 @@ static int s3Delete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
     return e;
   }
   choirS3Begin(&call, pObj, pErr, "DELETE", zKey);
-  if (zEtag) {
-    choirS3EtagFor(call.pStore, zEtag, zMatch);
-    choirS3Header(&call, "If-Match", zMatch);
-  }
+  choirS3Condition(&call, zEtag ? CHOIR_IF_MATCH : CHOIR_IF_ANY, zEtag);
   choirS3Send(&call);
   if (pErr->rc == SQLITE_OK && call.http.iStatus == 412) {
     e = CHOIR_OBJECT_CHANGED;

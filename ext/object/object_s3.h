@@ -49,6 +49,7 @@ struct ChoirS3Call {
   const char *zQuery; /* encoded, or NULL */
   ChoirSigv4Header aHeader[CHOIR_S3_HEADERS];
   int nHeader;
+  char zMatch[100]; /* what If-Match says */
   const ChoirObjectSource *pSource; /* sends [iFrom, iFrom+nWant) of it */
   const ChoirBuf *pText;            /* or this text */
   ChoirObjectWrite xWrite; /* gets [iFrom, iFrom+nWant); nWant < 0: the rest */
@@ -99,9 +100,8 @@ CHOIR_PRIVATE int choirS3Outcome(ChoirS3Call *, int eIf, const char *zWrite,
 /* Is the object as this very write made it? If so, *pNew describes it. */
 CHOIR_PRIVATE int choirS3Mine(ChoirObject *, ChoirErr *, const char *zKey,
                               const char *zWrite, ChoirObjectMeta *pNew);
-/* The ETag as this store compares it. */
-CHOIR_PRIVATE void choirS3EtagFor(const ChoirS3Store *, const char *zEtag,
-                                  char zOut[100]);
+/* The headers of condition eIf, the ETag as this store compares it. */
+CHOIR_PRIVATE void choirS3Condition(ChoirS3Call *, int eIf, const char *zEtag);
 
 /* --------------------------------------------------------------- parts ---- */
 /* xPut for what does not go in one request. */

@@ -224,7 +224,6 @@ static int partsComplete(S3Parts *p, int eIf, const char *zEtag,
   ChoirS3Call call;
   ChoirBuf xml;
   char *zQuery = partsQuery(p, "");
-  char zMatch[100];
   int e = CHOIR_OBJECT_FAILED, nTry = 1, bAgain, bLost = 0;
   memset(&said, 0, sizeof(said));
   choirBufInit(&xml, p->pErr, CHOIR_BUF_JSON);
@@ -234,12 +233,7 @@ static int partsComplete(S3Parts *p, int eIf, const char *zEtag,
     call.zQuery = zQuery;
     call.pText = &xml;
     call.bLost = (u8)bLost;
-    if (eIf == CHOIR_IF_ABSENT) {
-      choirS3Header(&call, "If-None-Match", "*");
-    } else if (eIf == CHOIR_IF_MATCH) {
-      choirS3EtagFor(call.pStore, zEtag, zMatch);
-      choirS3Header(&call, "If-Match", zMatch);
-    }
+    choirS3Condition(&call, eIf, zEtag);
     choirS3Send(&call);
     bAgain = partsRefused(p, &call, nTry++, &said);
     bLost |= bAgain;
