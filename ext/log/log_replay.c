@@ -254,6 +254,23 @@ static void replayKey(ChoirBuf *b, const ReplayTable *t) {
   choirBufText(b, n ? "" : "c0");
 }
 
+/* Every row of pFrom, rowid and columns, into pTo; both are finalized. */
+static void replayMove(Replay *p, const ReplayTable *t, sqlite3_stmt *pFrom,
+                       sqlite3_stmt *pTo) {
+  int j;
+  while (choirStep(p->pErr, pFrom)) {
+    for (j = 0; j <= t->nPlace; j++) {
+      choirErrDb(
+          p->pErr, p->pCopy->db,
+          sqlite3_bind_value(pTo, j + 1, sqlite3_column_value(pFrom, j)));
+    }
+    choirStep(p->pErr, pTo);
+    sqlite3_reset(pTo);
+  }
+  sqlite3_finalize(pFrom);
+  sqlite3_finalize(pTo);
+}
+
 /* Copies the rebuilt rows to t<i> of the private database. */
 static void replayCopy(Replay *p, int i) {
   ReplayTable *t = &p->a[i];
@@ -276,19 +293,9 @@ static void replayCopy(Replay *p, int i) {
     pTo = choirLogPrepare(p->pCopy, p->pErr, "INSERT INTO t%d VALUES(%s)", i,
                           values.a);
   }
-  while (choirStep(p->pErr, pFrom)) {
-    for (j = 0; j <= t->nPlace; j++) {
-      choirErrDb(
-          p->pErr, p->pCopy->db,
-          sqlite3_bind_value(pTo, j + 1, sqlite3_column_value(pFrom, j)));
-    }
-    choirStep(p->pErr, pTo);
-    sqlite3_reset(pTo);
-  }
+  replayMove(p, t, pFrom, pTo);
   choirBufFree(&b);
   choirBufFree(&values);
-  sqlite3_finalize(pFrom);
-  sqlite3_finalize(pTo);
 }
 
 static void replayRebuild(Replay *p) {
@@ -355,17 +362,7 @@ static void replayFindGone(Replay *p, int i) {
     pTo = choirLogPrepare(p->pCopy, p->pErr, "%s", b.a);
   }
   choirBufFree(&b);
-  while (choirStep(p->pErr, pFrom)) {
-    for (j = 0; j <= t->nPlace; j++) {
-      choirErrDb(
-          p->pErr, p->pCopy->db,
-          sqlite3_bind_value(pTo, j + 1, sqlite3_column_value(pFrom, j)));
-    }
-    choirStep(p->pErr, pTo);
-    sqlite3_reset(pTo);
-  }
-  sqlite3_finalize(pFrom);
-  sqlite3_finalize(pTo);
+  replayMove(p, t, pFrom, pTo);
 }
 
 /* One table, once; returns how many rows were not as they should be. */
