@@ -49,7 +49,7 @@ struct ChoirS3Call {
   const char *zQuery; /* encoded, or NULL */
   ChoirSigv4Header aHeader[CHOIR_S3_HEADERS];
   int nHeader;
-  char zMatch[100]; /* what If-Match says */
+  char zMatch[100];                 /* what If-Match says */
   const ChoirObjectSource *pSource; /* sends [iFrom, iFrom+nWant) of it */
   const ChoirBuf *pText;            /* or this text */
   ChoirObjectWrite xWrite; /* gets [iFrom, iFrom+nWant); nWant < 0: the rest */
