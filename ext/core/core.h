@@ -104,6 +104,7 @@ CHOIR_PRIVATE int choirErrVtab(ChoirErr *pErr, sqlite3_vtab *pVtab,
 CHOIR_PRIVATE void *choirMalloc(ChoirErr *pErr, u64 n);
 CHOIR_PRIVATE void *choirRealloc(ChoirErr *pErr, void *p, u64 n);
 CHOIR_PRIVATE char *choirMprintf(ChoirErr *pErr, const char *zFmt, ...);
+CHOIR_PRIVATE char *choirVmprintf(ChoirErr *pErr, const char *zFmt, va_list);
 
 /* ---------------------------------------------------------------- buf ----
 ** A growing byte buffer. Its cap is declared when it is made; going over it

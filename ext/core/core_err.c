@@ -107,17 +107,24 @@ CHOIR_PRIVATE void *choirRealloc(ChoirErr *pErr, void *p, u64 n) {
   return pNew;
 }
 
-CHOIR_PRIVATE char *choirMprintf(ChoirErr *pErr, const char *zFmt, ...) {
-  va_list ap;
+CHOIR_PRIVATE char *choirVmprintf(ChoirErr *pErr, const char *zFmt,
+                                  va_list ap) {
   char *z;
   if (pErr->rc != SQLITE_OK) {
     return NULL;
   }
-  va_start(ap, zFmt);
   z = sqlite3_vmprintf(zFmt, ap);
-  va_end(ap);
   if (z == NULL) {
     choirErrNomem(pErr);
   }
+  return z;
+}
+
+CHOIR_PRIVATE char *choirMprintf(ChoirErr *pErr, const char *zFmt, ...) {
+  va_list ap;
+  char *z;
+  va_start(ap, zFmt);
+  z = choirVmprintf(pErr, zFmt, ap);
+  va_end(ap);
   return z;
 }

@@ -278,15 +278,10 @@ CHOIR_PRIVATE void choirExec(ChoirConn *pConn, ChoirErr *pErr, const char *zFmt,
                              ...) {
   va_list ap;
   char *z;
-  if (pErr->rc != SQLITE_OK) {
-    return;
-  }
   va_start(ap, zFmt);
-  z = sqlite3_vmprintf(zFmt, ap);
+  z = choirVmprintf(pErr, zFmt, ap);
   va_end(ap);
-  if (z == NULL) {
-    choirErrNomem(pErr);
-  } else {
+  if (z) {
     choirExecText(pConn, pErr, z);
   }
   sqlite3_free(z);

@@ -352,15 +352,10 @@ CHOIR_PRIVATE sqlite3_stmt *choirLogPrepare(ChoirConn *pConn, ChoirErr *pErr,
   sqlite3_stmt *p = NULL;
   va_list ap;
   char *z;
-  if (pErr->rc != SQLITE_OK) {
-    return NULL;
-  }
   va_start(ap, zFmt);
-  z = sqlite3_vmprintf(zFmt, ap);
+  z = choirVmprintf(pErr, zFmt, ap);
   va_end(ap);
-  if (z == NULL) {
-    choirErrNomem(pErr);
-  } else {
+  if (z) {
     choirErrDb(pErr, pConn->db, sqlite3_prepare_v2(pConn->db, z, -1, &p, NULL));
   }
   sqlite3_free(z);

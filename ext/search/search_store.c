@@ -336,13 +336,9 @@ typedef struct StoreHave {
   int bPath, bHash;
 } StoreHave;
 
-static StoreHave storeFind(SearchStore *p, ChoirErr *pErr,
-                           const SearchDoc *pDoc, const u8 *aHash) {
-  StoreHave have = {0, 0, 0};
-  sqlite3_stmt *pStmt =
-      choirStmt(p->pConn, pErr,
-                "SELECT id, path IS ?3, hash IS ?4 FROM ~._choir_doc"
-                " WHERE kind=?1 AND doc=?2");
+/* ?1 kind, ?2 document, ?3 path, ?4 hash */
+static void storeBindDoc(ChoirErr *pErr, sqlite3_stmt *pStmt,
+                         const SearchDoc *pDoc, const u8 *aHash) {
   choirBindText(pErr, pStmt, 1, choirSearchKind(pDoc->eKind), -1);
   choirBindText(pErr, pStmt, 2, pDoc->zId, pDoc->nId);
   if (pDoc->zPath) {
@@ -351,6 +347,16 @@ static StoreHave storeFind(SearchStore *p, ChoirErr *pErr,
   if (aHash) {
     choirBindBlob(pErr, pStmt, 4, aHash, SEARCH_HASH);
   }
+}
+
+static StoreHave storeFind(SearchStore *p, ChoirErr *pErr,
+                           const SearchDoc *pDoc, const u8 *aHash) {
+  StoreHave have = {0, 0, 0};
+  sqlite3_stmt *pStmt =
+      choirStmt(p->pConn, pErr,
+                "SELECT id, path IS ?3, hash IS ?4 FROM ~._choir_doc"
+                " WHERE kind=?1 AND doc=?2");
+  storeBindDoc(pErr, pStmt, pDoc, aHash);
   if (choirStep(pErr, pStmt)) {
     have.iDoc = sqlite3_column_int64(pStmt, 0);
     have.bPath = sqlite3_column_int(pStmt, 1);
@@ -368,14 +374,7 @@ static i64 storeWriteDoc(SearchStore *p, ChoirErr *pErr, const SearchDoc *pDoc,
                 " VALUES(?1, ?2, ?3, ?4) ON CONFLICT(kind, doc)"
                 " DO UPDATE SET path=?3, hash=?4 RETURNING id");
   i64 iDoc = 0;
-  choirBindText(pErr, pStmt, 1, choirSearchKind(pDoc->eKind), -1);
-  choirBindText(pErr, pStmt, 2, pDoc->zId, pDoc->nId);
-  if (pDoc->zPath) {
-    choirBindText(pErr, pStmt, 3, pDoc->zPath, pDoc->nPath);
-  }
-  if (aHash) {
-    choirBindBlob(pErr, pStmt, 4, aHash, SEARCH_HASH);
-  }
+  storeBindDoc(pErr, pStmt, pDoc, aHash);
   if (choirStep(pErr, pStmt)) {
     iDoc = sqlite3_column_int64(pStmt, 0);
     choirStep(pErr, pStmt);

@@ -77,6 +77,9 @@ CHOIR_PRIVATE void choirVecAllows(ChoirErr *, int eMetric, int eType);
 */
 CHOIR_PRIVATE void choirVecJson(ChoirErr *, ChoirVec *, const char *z, i64 n,
                                 int eType, const char *zArg);
+/* The number at z, and the first byte after it; NULL when there is none or it
+** is out of a double's range. The host's locale does not matter. */
+CHOIR_PRIVATE const char *choirVecNumber(const char *z, double *pr);
 
 /* ----------------------------------------------------------- distance ----
 ** a and b: nDim elements of eType. Cosine is 1 - cos, in 0 to 2, NaN when a

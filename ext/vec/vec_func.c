@@ -397,6 +397,51 @@ static void funcSubvector(ChoirCall *p) {
   choirVecFree(&v);
 }
 
+/* What one element is in JSON, into z. */
+typedef void (*FuncNumber)(const ChoirVec *, i64 i, char z[64]);
+
+static void funcPrint(ChoirCall *p, FuncNumber xNumber) {
+  ChoirVec v;
+  ChoirBuf b;
+  i64 i;
+  choirVecArg(&p->err, &v, p->apArg[0], "vector");
+  choirBufInit(&b, &p->err, CHOIR_BUF_JSON);
+  choirBufText(&b, "[");
+  for (i = 0; i < v.nDim && p->err.rc == SQLITE_OK; i++) {
+    char z[64];
+    xNumber(&v, i, z);
+    choirBufText(&b, i ? "," : "");
+    choirBufText(&b, z);
+  }
+  choirBufText(&b, "]");
+  choirBufResult(&b, p->pCtx);
+  sqlite3_result_subtype(p->pCtx, 'J');
+  choirVecFree(&v);
+}
+
+static void funcSixDecimals(const ChoirVec *p, i64 i, char z[64]) {
+  float f = choirVecAt(p, i);
+  if (p->eType >= VEC_I8) {
+    sqlite3_snprintf(64, z, "%d", (int)f);
+  } else if (isnan(f)) {
+    sqlite3_snprintf(64, z, "null");
+  } else {
+    sqlite3_snprintf(64, z, "%f", (double)f);
+  }
+}
+
+/* The shortest of 6 to 9 digits that reads back as the same float. */
+static void funcAllDigits(const ChoirVec *p, i64 i, char z[64]) {
+  float f = choirVecAt(p, i);
+  double r = NAN;
+  int nDigit;
+  sqlite3_snprintf(64, z, "null");
+  for (nDigit = 6; isfinite(f) && (float)r != f; nDigit++) {
+    sqlite3_snprintf(64, z, "%.*g", nDigit, (double)f);
+    choirVecNumber(z, &r);
+  }
+}
+
 /*
 ** SQL: vec_to_json(vector) -> TEXT
 **
@@ -413,30 +458,7 @@ static void funcSubvector(ChoirCall *p) {
 ** > SELECT vec_to_json(x'cdcccc3d'), vec_to_json(vec_int8(x'01ff'))
 ** = [0.100000]|[1,-1]
 */
-static void funcToJson(ChoirCall *p) {
-  ChoirVec v;
-  ChoirBuf b;
-  i64 i;
-  choirVecArg(&p->err, &v, p->apArg[0], "vector");
-  choirBufInit(&b, &p->err, CHOIR_BUF_JSON);
-  choirBufText(&b, "[");
-  for (i = 0; i < v.nDim && p->err.rc == SQLITE_OK; i++) {
-    float f = choirVecAt(&v, i);
-    char z[64];
-    if (v.eType >= VEC_I8) {
-      sqlite3_snprintf(sizeof(z), z, "%s%d", i ? "," : "", (int)f);
-    } else if (isnan(f)) {
-      sqlite3_snprintf(sizeof(z), z, "%snull", i ? "," : "");
-    } else {
-      sqlite3_snprintf(sizeof(z), z, "%s%f", i ? "," : "", (double)f);
-    }
-    choirBufText(&b, z);
-  }
-  choirBufText(&b, "]");
-  choirBufResult(&b, p->pCtx);
-  sqlite3_result_subtype(p->pCtx, 'J');
-  choirVecFree(&v);
-}
+static void funcToJson(ChoirCall *p) { funcPrint(p, funcSixDecimals); }
 
 /*
 ** SQL: vector_extract(vector) -> TEXT
@@ -454,37 +476,7 @@ static void funcToJson(ChoirCall *p) {
 ** > SELECT vector_extract(vector32('[0.1, 2, -1e-7]'))
 ** = [0.1,2,-1e-07]
 */
-static void funcExtract(ChoirCall *p) {
-  ChoirVec v;
-  ChoirBuf b;
-  i64 i;
-  choirVecArg(&p->err, &v, p->apArg[0], "vector");
-  choirBufInit(&b, &p->err, CHOIR_BUF_JSON);
-  choirBufText(&b, "[");
-  for (i = 0; i < v.nDim && p->err.rc == SQLITE_OK; i++) {
-    double r = (double)choirVecAt(&v, i);
-    char z[64] = "null";
-    int nDigit;
-    /* The shortest of 6 to 9 digits that reads back as the same float. */
-    for (nDigit = 6; nDigit <= 9 && isfinite(r); nDigit++) {
-      ChoirErr err = {SQLITE_OK, NULL};
-      ChoirVec back;
-      char zOne[72];
-      sqlite3_snprintf(sizeof(z), z, "%.*g", nDigit, r);
-      sqlite3_snprintf(sizeof(zOne), zOne, "[%s]", z);
-      choirVecJson(&err, &back, zOne, (i64)strlen(zOne), VEC_F32, "");
-      nDigit += back.nDim && choirVecAt(&back, 0) == (float)r ? 9 : 0;
-      choirVecFree(&back);
-      choirErrClear(&err);
-    }
-    choirBufText(&b, i ? "," : "");
-    choirBufText(&b, z);
-  }
-  choirBufText(&b, "]");
-  choirBufResult(&b, p->pCtx);
-  sqlite3_result_subtype(p->pCtx, 'J');
-  choirVecFree(&v);
-}
+static void funcExtract(ChoirCall *p) { funcPrint(p, funcAllDigits); }
 
 /*
 ** SQL: vec_quantize_binary(vector) -> BLOB

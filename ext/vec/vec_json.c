@@ -100,9 +100,7 @@ static const char *jsonUnusual(const char *z, const char *zStart, double *pr) {
   return NULL;
 }
 
-/* The number at z, and the first byte after it; NULL when there is none or it
-** is out of a double's range. */
-static const char *jsonNumber(const char *z, double *pr) {
+CHOIR_PRIVATE const char *choirVecNumber(const char *z, double *pr) {
   static const double aTen[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                 1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
@@ -204,7 +202,7 @@ CHOIR_PRIVATE void choirVecJson(ChoirErr *pErr, ChoirVec *p, const char *z,
     double r = 0;
     int i = 0, bRange = 0;
     const char *zItem = z;
-    z = eType == VEC_I8 ? jsonInt8(z, &i, &bRange) : jsonNumber(z, &r);
+    z = eType == VEC_I8 ? jsonInt8(z, &i, &bRange) : choirVecNumber(z, &r);
     if (z == NULL) {
       choirErrSet(pErr, SQLITE_ERROR,
                   "%s has no usable number at byte %lld: %.20s", zArg,
