@@ -210,10 +210,21 @@ CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *pErr,
                                   const char *zFrom, ChoirObject *pTo,
                                   const char *zTo, int eIf,
                                   ChoirObjectMeta *pNew) {
-  ChoirObjectFd file = {choirTempAnonymous(pErr), 0};
+  ChoirObjectFd file = {-1, 0};
   ChoirObjectSource source = {0, choirObjectFromFd, &file};
-  int e =
-      choirObjectGet(pFrom, pErr, zFrom, 0, -1, pNew, choirObjectToFd, &file);
+  int e;
+  choirObjectKeyCheck(pErr, zTo);
+  if (pErr->rc == SQLITE_OK && eIf == CHOIR_IF_ANY && pFrom && pTo &&
+      pFrom->pMethods == pTo->pMethods && pFrom->pMethods->xCopy) {
+    memset(pNew, 0, sizeof(*pNew));
+    choirObjectKeyCheck(pErr, zFrom);
+    if (pErr->rc == SQLITE_OK &&
+        pFrom->pMethods->xCopy(pFrom, pErr, zFrom, pTo, zTo, pNew)) {
+      return objectOutcome(pErr, CHOIR_OBJECT_OK);
+    }
+  }
+  file.fd = choirTempAnonymous(pErr);
+  e = choirObjectGet(pFrom, pErr, zFrom, 0, -1, pNew, choirObjectToFd, &file);
   if (e == CHOIR_OBJECT_OK) {
     source.nByte = file.n;
     e = choirObjectPut(pTo, pErr, zTo, &source, eIf, NULL, pNew);

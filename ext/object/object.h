@@ -85,14 +85,19 @@ typedef struct ChoirObjectMethods {
   /* Removes what puts of keys that begin with zPrefix left behind and that is
   ** older than iBefore (Unix milliseconds); how many. */
   i64 (*xSweep)(ChoirObject *, ChoirErr *, const char *zPrefix, i64 iBefore);
+  /* Has the store copy by itself, whatever is at zTo, between two stores of this
+  ** backend: 0 when it does not, for whatever reason. */
+  int (*xCopy)(ChoirObject *pFrom, ChoirErr *, const char *zFrom,
+               ChoirObject *pTo, const char *zTo, ChoirObjectMeta *pNew);
   void (*xClose)(ChoirObject *);
 } ChoirObjectMethods;
 
 struct ChoirObject {
   const ChoirObjectMethods *pMethods;
   ChoirConn *pConn;
-  char *zUrl; /* as given, for messages */
-  char *zKey; /* the URL's last part, decoded; "" when it ends in '/' */
+  char *zUrl;        /* as given, for messages */
+  char *zKey;        /* the URL's last part, decoded; "" when it ends in '/' */
+  const char *zType; /* what is put is of this media type; NULL: not said */
   u8 bHidden; /* the last ABSENT may as well be an object that must not be
               ** read: the store does not tell those apart */
 };
@@ -124,8 +129,9 @@ CHOIR_PRIVATE void choirObjectToBuf(void *pArg, ChoirErr *, const void *a,
 CHOIR_PRIVATE int choirObjectListRange(ChoirObject *, ChoirErr *,
                                        const ChoirObjectRange *,
                                        ChoirObjectEach, void *pArg);
-/* The bytes pass through this process, by way of a file without a name. OK,
-** ABSENT, or CHANGED when eIf is CHOIR_IF_ABSENT and there is one already. */
+/* By the store itself where it can, without a condition; otherwise the bytes
+** pass through this process, by way of a file without a name. OK, ABSENT, or
+** CHANGED when eIf is CHOIR_IF_ABSENT and there is one already. */
 CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *,
                                   const char *zFrom, ChoirObject *pTo,
                                   const char *zTo, int eIf,

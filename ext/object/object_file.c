@@ -685,8 +685,8 @@ static void folderClose(ChoirObject *pObj) {
 }
 
 static const ChoirObjectMethods folderMethods = {
-    folderHead, folderGet,      folderPut,   folderDelete,
-    folderList, folderSweepAll, folderClose,
+    folderHead, folderGet,      folderPut, folderDelete,
+    folderList, folderSweepAll, NULL,      folderClose,
 };
 
 static int folderHexDigit(char c) {

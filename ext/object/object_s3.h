@@ -4,6 +4,7 @@
 **
 **   methods   head, get, put, delete, list        object_s3.c
 **   parts     uploads in parts, their leftovers   object_s3_parts.c
+**   resume    what an upload has done so far      object_s3_resume.c
 **   request   one signed request, put right       object_s3_request.c
 **   presign   URLs instead of credentials         object_presign.c
 **   xml       elements and their text             object_xml.c
@@ -55,6 +56,9 @@ struct ChoirS3Call {
   ChoirObjectWrite xWrite; /* gets [iFrom, iFrom+nWant); nWant < 0: the rest */
   void *pWriteArg;
   i64 iFrom, nWant;
+  u64 crc;  /* of the first nCrc bytes that were sent of pSource */
+  i64 nCrc; /* when bCrc */
+  u8 bCrc;
   u8 bCleanup; /* goes on after an interrupt, once, for some seconds */
   /* The course. */
   ChoirAws aws;
@@ -111,6 +115,32 @@ CHOIR_PRIVATE int choirS3PutParts(ChoirObject *, ChoirErr *, const char *zKey,
 /* xSweep. */
 CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *, ChoirErr *, const char *zPrefix,
                                i64 iBefore);
+
+/* -------------------------------------------------------------- resume ---- */
+/* A part that the store has: its ETag, "" while it has not. */
+typedef struct ChoirS3Done {
+  u64 crc;
+  char zEtag[96];
+} ChoirS3Done;
+typedef struct ChoirS3Resume {
+  ChoirS3Done *aPart; /* nPart of them, the caller's */
+  int nPart;
+  char *zId; /* of the upload that was under way, or NULL; the caller's */
+  char zWrite[37];
+  char *zFile;
+  int fd; /* -1: nothing is kept */
+} ChoirS3Resume;
+/* Reads what is known of zWhat into zId, zWrite and aPart, and locks it. What
+** does not work here keeps nobody from uploading. */
+CHOIR_PRIVATE void choirS3ResumeOpen(ChoirS3Resume *, ChoirErr *,
+                                     const char *zWhat);
+/* An upload has begun: nothing of another is left. */
+CHOIR_PRIVATE void choirS3ResumeBegin(ChoirS3Resume *, const char *zId,
+                                      const char *zWrite);
+/* aPart[iPart-1] has arrived. */
+CHOIR_PRIVATE void choirS3ResumePart(ChoirS3Resume *, int iPart);
+/* The upload has ended. */
+CHOIR_PRIVATE void choirS3ResumeEnd(ChoirS3Resume *);
 
 /* ------------------------------------------------------------- presign ---- */
 /* A URL for zMethod (GET or PUT) and zKey from the endpoint of the secret that

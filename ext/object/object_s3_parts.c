@@ -10,7 +10,9 @@
 ** as makes them 10,000.
 **
 ** Whatever ends it early (an error, an interrupt) ends the upload at the store
-** too, for up to five seconds. What a crash leaves behind, or a creation whose
+** too, for up to five seconds. After a crash the next put of the same bytes goes
+** on with the parts that arrived (object_s3_resume.c); one that the store refuses
+** to go on with begins anew. What nobody takes up again, or a creation whose
 ** reply was lost, is found by choirS3Sweep.
 **
 ** A condition hangs on the completion, and is looked at before, because not
@@ -23,6 +25,7 @@ enum {
   PARTS_MAX = 10000,
   PARTS_AT_ONCE = 16,
   PARTS_ID_MAX = 2048,
+  PARTS_READ = 1 << 16,
   PARTS_ABORTS = 4
 };
 #define PARTS_MIN ((i64)5 << 20)
@@ -42,7 +45,10 @@ typedef struct S3Parts {
   i64 nPartByte;
   int nPart, nSent; /* nSent: parts that were begun */
   char *zId; /* the upload's name, percent-encoded; NULL: there is none */
-  char (*azEtag)[96];
+  ChoirS3Done *aDone; /* nPart of them */
+  ChoirS3Resume resume;
+  int bResumed;
+  int iRefused;  /* the status by which the store refused, or 0 */
   S3Part *aPart; /* nAtOnce of them */
   int nAtOnce;
   char zWrite[37];
@@ -73,8 +79,61 @@ static void partsPlan(S3Parts *p) {
   p->nAtOnce = nAtOnce < 1               ? 1
                : nAtOnce > PARTS_AT_ONCE ? PARTS_AT_ONCE
                                          : (int)nAtOnce;
-  p->azEtag = choirMalloc(p->pErr, (u64)p->nPart * sizeof(*p->azEtag));
+  p->aDone = choirMalloc(p->pErr, (u64)p->nPart * sizeof(*p->aDone));
   p->aPart = choirMalloc(p->pErr, (u64)p->nAtOnce * sizeof(*p->aPart));
+}
+
+/* Is part iPart still what the source has there? */
+static int partsSame(S3Parts *p, int iPart, char *a) {
+  u64 iAt = (u64)(iPart - 1) * (u64)p->nPartByte, crc = 0;
+  u64 iEnd = iAt + (u64)p->nPartByte;
+  iEnd = iEnd < p->pSource->nByte ? iEnd : p->pSource->nByte;
+  while (iAt < iEnd && p->pErr->rc == SQLITE_OK) {
+    u64 n = iEnd - iAt < PARTS_READ ? iEnd - iAt : PARTS_READ;
+    p->pSource->xRead(p->pSource->pArg, p->pErr, iAt, a, n);
+    crc = choirCrc64(crc, a, n);
+    iAt += n;
+  }
+  return p->pErr->rc == SQLITE_OK && crc == p->aDone[iPart - 1].crc;
+}
+
+/* Takes up what a process that died left, if there is something. The URL stands
+** for the place; it is learnt without asking the store. 1: all of it is there,
+** the object too. */
+static int partsResume(S3Parts *p, ChoirObjectMeta *pNew) {
+  ChoirS3Call call;
+  char *zUrl, *zWhat = NULL, *a = NULL;
+  int i, nSame = 0;
+  choirS3Begin(&call, p->pObj, p->pErr, "PUT", p->zKey);
+  choirAws(p->pObj->pConn, p->pErr, p->pObj->zUrl, 0, &call.aws);
+  zUrl = p->pErr->rc == SQLITE_OK ? choirS3Url(&call) : NULL;
+  if (zUrl) {
+    zWhat = choirMprintf(p->pErr, "%s %llu %lld", zUrl, p->pSource->nByte,
+                         p->nPartByte);
+  }
+  p->resume.aPart = p->aDone;
+  p->resume.nPart = p->nPart;
+  if (zWhat) {
+    choirS3ResumeOpen(&p->resume, p->pErr, zWhat);
+  }
+  if (p->resume.zId) {
+    p->zId = p->resume.zId;
+    memcpy(p->zWrite, p->resume.zWrite, sizeof(p->zWrite));
+    p->bResumed = 1;
+    a = choirMalloc(p->pErr, PARTS_READ);
+  }
+  for (i = 1; a && i <= p->nPart; i++) {
+    if (p->aDone[i - 1].zEtag[0] && partsSame(p, i, a)) {
+      nSame++;
+    } else {
+      p->aDone[i - 1].zEtag[0] = 0;
+    }
+  }
+  sqlite3_free(a);
+  sqlite3_free(zUrl);
+  sqlite3_free(zWhat);
+  return nSame == p->nPart && p->pErr->rc == SQLITE_OK &&
+         choirS3Mine(p->pObj, p->pErr, p->zKey, p->zWrite, pNew);
 }
 
 static void partsCreate(S3Parts *p) {
@@ -82,6 +141,9 @@ static void partsCreate(S3Parts *p) {
   choirS3Begin(&call, p->pObj, p->pErr, "POST", p->zKey);
   call.zQuery = "uploads=";
   choirS3Header(&call, "x-amz-meta-choir-write", p->zWrite);
+  if (p->pObj->zType) {
+    choirS3Header(&call, "Content-Type", p->pObj->zType);
+  }
   choirS3Send(&call);
   if (p->pErr->rc == SQLITE_OK && call.http.iStatus == 200) {
     char *z = choirXmlFirst(p->pErr, call.http.body.a, "UploadId");
@@ -93,6 +155,9 @@ static void partsCreate(S3Parts *p) {
       choirBufInit(&b, p->pErr, CHOIR_BUF_SQL);
       choirUrlEncode(&b, z, (i64)n, 0);
       p->zId = choirBufTake(&b);
+      if (p->zId) {
+        choirS3ResumeBegin(&p->resume, p->zId, p->zWrite);
+      }
     }
     sqlite3_free(z);
   } else {
@@ -103,12 +168,16 @@ static void partsCreate(S3Parts *p) {
 
 /* Begins the next part, if there is one, in a free place. */
 static void partsNext(S3Parts *p, S3Part *pPart) {
-  u64 iFrom = (u64)p->nSent * (u64)p->nPartByte;
-  u64 nLeft = p->pSource->nByte - iFrom;
+  u64 iFrom, nLeft;
   char zBefore[32];
+  while (p->nSent < p->nPart && p->aDone[p->nSent].zEtag[0]) {
+    p->nSent++; /* before this process began */
+  }
   if (p->nSent == p->nPart || p->pErr->rc != SQLITE_OK) {
     return;
   }
+  iFrom = (u64)p->nSent * (u64)p->nPartByte;
+  nLeft = p->pSource->nByte - iFrom;
   pPart->iPart = ++p->nSent;
   sqlite3_snprintf(sizeof(zBefore), zBefore, "partNumber=%d&", pPart->iPart);
   sqlite3_free(pPart->zQuery);
@@ -117,6 +186,7 @@ static void partsNext(S3Parts *p, S3Part *pPart) {
   pPart->call.zQuery = pPart->zQuery;
   pPart->call.pSource = p->pSource;
   pPart->call.iFrom = (i64)iFrom;
+  pPart->call.bCrc = 1;
   pPart->call.nWant = nLeft < (u64)p->nPartByte ? (i64)nLeft : p->nPartByte;
   choirS3Start(&pPart->call);
 }
@@ -131,8 +201,13 @@ static void partsArrived(S3Parts *p, S3Part *pPart) {
       choirErrSet(p->pErr, SQLITE_ERROR, "the store gave part %d no etag",
                   pPart->iPart);
     }
-    memcpy(p->azEtag[pPart->iPart - 1], meta.zEtag, sizeof(meta.zEtag));
+    memcpy(p->aDone[pPart->iPart - 1].zEtag, meta.zEtag, sizeof(meta.zEtag));
+    p->aDone[pPart->iPart - 1].crc = pCall->crc;
+    if (p->pErr->rc == SQLITE_OK && pCall->nCrc == pCall->nWant) {
+      choirS3ResumePart(&p->resume, pPart->iPart);
+    }
   } else {
+    p->iRefused = pCall->bHttp ? pCall->http.iStatus : 0;
     choirS3Fail(pCall);
   }
   choirS3Free(pCall);
@@ -163,7 +238,7 @@ static void partsXml(S3Parts *p, ChoirBuf *pXml) {
   choirBufText(pXml, "<CompleteMultipartUpload xmlns="
                      "\"http://s3.amazonaws.com/doc/2006-03-01/\">");
   for (i = 0; i < p->nPart; i++) {
-    const char *z = p->azEtag[i];
+    const char *z = p->aDone[i].zEtag;
     choirBufPrintf(pXml, "<Part><PartNumber>%d</PartNumber><ETag>", i + 1);
     for (; *z; z++) {
       if (*z == '&' || *z == '<') {
@@ -224,7 +299,7 @@ static int partsComplete(S3Parts *p, int eIf, const char *zEtag,
   ChoirS3Call call;
   ChoirBuf xml;
   char *zQuery = partsQuery(p, "");
-  int e = CHOIR_OBJECT_FAILED, nTry = 1, bAgain, bLost = 0;
+  int e = CHOIR_OBJECT_FAILED, nTry = 1, bAgain, bLost = p->bResumed;
   memset(&said, 0, sizeof(said));
   choirBufInit(&xml, p->pErr, CHOIR_BUF_JSON);
   partsXml(p, &xml);
@@ -238,6 +313,7 @@ static int partsComplete(S3Parts *p, int eIf, const char *zEtag,
     bAgain = partsRefused(p, &call, nTry++, &said);
     bLost |= bAgain;
     e = bAgain ? e : choirS3Outcome(&call, eIf, p->zWrite, pNew);
+    p->iRefused = call.bHttp ? call.http.iStatus : 0;
     choirS3Free(&call);
   } while (bAgain && p->pErr->rc == SQLITE_OK);
   if (e == CHOIR_OBJECT_OK && said.zEtag[0]) {
@@ -284,6 +360,48 @@ static void partsGiveUp(S3Parts *p) {
   choirErrClear(&err);
 }
 
+/* From the creation, or where another process stopped, to the completion. */
+static int partsRun(S3Parts *p, int eIf, const char *zEtag,
+                    ChoirObjectMeta *pNew) {
+  int e = CHOIR_OBJECT_FAILED;
+  if (!partsHolds(p, eIf, zEtag)) {
+    e = CHOIR_OBJECT_CHANGED;
+  } else if (p->pErr->rc == SQLITE_OK) {
+    if (p->zId == NULL) {
+      partsCreate(p);
+    }
+    if (p->zId) {
+      partsSend(p);
+    }
+    if (p->pErr->rc == SQLITE_OK) {
+      e = partsHolds(p, eIf, zEtag) ? partsComplete(p, eIf, zEtag, pNew)
+                                    : CHOIR_OBJECT_CHANGED;
+    }
+  }
+  if (p->zId && (p->pErr->rc != SQLITE_OK || e != CHOIR_OBJECT_OK)) {
+    partsGiveUp(p);
+  }
+  return e;
+}
+
+/* The store does not go on with an upload that was taken up: it has forgotten
+** it, or parts of it, or it is another's. Forget it here too. */
+static int partsAnew(S3Parts *p, int e) {
+  int bAnew = p->bResumed && e != CHOIR_OBJECT_OK &&
+              p->pErr->rc != SQLITE_INTERRUPT && p->pErr->rc != SQLITE_NOMEM &&
+              (p->iRefused == 400 || p->iRefused == 403 || p->iRefused == 404);
+  if (bAnew) {
+    choirErrClear(p->pErr);
+    sqlite3_free(p->zId);
+    p->zId = NULL;
+    p->bResumed = p->nSent = p->iRefused = 0;
+    memset(p->aDone, 0, (size_t)p->nPart * sizeof(*p->aDone));
+    memset(p->aPart, 0, (size_t)p->nAtOnce * sizeof(*p->aPart));
+    choirUuid4(p->zWrite);
+  }
+  return bAnew;
+}
+
 CHOIR_PRIVATE int choirS3PutParts(ChoirObject *pObj, ChoirErr *pErr,
                                   const char *zKey,
                                   const ChoirObjectSource *pSource, int eIf,
@@ -295,27 +413,21 @@ CHOIR_PRIVATE int choirS3PutParts(ChoirObject *pObj, ChoirErr *pErr,
   parts.pErr = pErr;
   parts.zKey = zKey;
   parts.pSource = pSource;
+  parts.resume.fd = -1;
   choirUuid4(parts.zWrite);
   partsPlan(&parts);
-  if (pErr->rc == SQLITE_OK && !partsHolds(&parts, eIf, zEtag)) {
-    e = CHOIR_OBJECT_CHANGED;
+  if (pErr->rc == SQLITE_OK && partsResume(&parts, pNew)) {
+    e = CHOIR_OBJECT_OK;
   } else if (pErr->rc == SQLITE_OK) {
-    partsCreate(&parts);
-    if (parts.zId) {
-      partsSend(&parts);
-    }
-    if (pErr->rc == SQLITE_OK) {
-      e = partsHolds(&parts, eIf, zEtag)
-              ? partsComplete(&parts, eIf, zEtag, pNew)
-              : CHOIR_OBJECT_CHANGED;
-    }
-    if (parts.zId && (pErr->rc != SQLITE_OK || e != CHOIR_OBJECT_OK)) {
-      partsGiveUp(&parts);
+    e = partsRun(&parts, eIf, zEtag, pNew);
+    if (partsAnew(&parts, e)) {
+      e = partsRun(&parts, eIf, zEtag, pNew);
     }
   }
+  choirS3ResumeEnd(&parts.resume);
   pNew->nByte = pSource->nByte;
   sqlite3_free(parts.zId);
-  sqlite3_free(parts.azEtag);
+  sqlite3_free(parts.aDone);
   sqlite3_free(parts.aPart);
   return e;
 }

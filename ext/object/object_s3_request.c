@@ -100,6 +100,10 @@ static i64 s3Read(void *pArg, i64 iOffset, void *aTo, i64 n) {
   ChoirS3Call *p = pArg;
   p->pSource->xRead(p->pSource->pArg, p->pErr, (u64)(p->iFrom + iOffset), aTo,
                     (u64)n);
+  if (p->bCrc && p->pErr->rc == SQLITE_OK) {
+    p->crc = choirCrc64(iOffset ? p->crc : 0, aTo, (u64)n);
+    p->nCrc = iOffset + n;
+  }
   return p->pErr->rc == SQLITE_OK ? n : -1;
 }
 

@@ -277,7 +277,8 @@ static void objSqlDelete(ChoirCall *p) {
 ** SQL: s3_copy(from, to) -> TEXT
 **
 ** Copies an object, also from one kind of store to another, and returns
-** {size, etag, modified} of the copy. The bytes pass through this process, by
+** {size, etag, modified} of the copy. Up to 5 GiB within one endpoint the store
+** copies by itself, if it can; otherwise the bytes pass through this process, by
 ** way of a file without a name.
 **
 ** NULL: a NULL url is an error.

@@ -147,6 +147,7 @@ static void pushSend(ChoirSyncRun *p, PushCopy *pCopy, int bReuse) {
   source.xRead = pushRead;
   source.pArg = pCopy;
   memcpy(zEtag, p->there.meta.zEtag, sizeof(zEtag));
+  p->there.pStore->zType = "application/x-sqlite3";
   e = choirObjectPut(p->there.pStore, p->pErr, p->there.pStore->zKey, &source,
                      p->bThere ? CHOIR_IF_MATCH : CHOIR_IF_ABSENT, zEtag,
                      &meta);

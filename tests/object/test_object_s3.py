@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from fault_proxy import heard
+from fault_proxy import error, heard
 from s3_server import arm
 
 
@@ -132,6 +132,56 @@ def test_a_copy(store):
     assert meta(db.one("SELECT s3_copy(?, ?)", root + "from", root + "to")
                 )["size"] == 7
     assert db.one("SELECT s3_get(?)", root + "to") == b"content"
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("key", ["from", "a b/ü+%&'*=?"])
+def test_a_copy_within_one_endpoint_is_made_by_the_store(proxy, key):
+    db, root, p = proxy
+    put = meta(db.one("SELECT s3_put(?, ?)", root + key, b"x" * 100_000))
+    p.seen.clear(), p.heads.clear()
+    copy = meta(db.one("SELECT s3_copy(?, ?)", root + key, root + "to/" + key))
+    assert [m for m, _ in p.seen] == ["HEAD", "PUT"]
+    assert b"content-length: 0" in p.heads[1].lower()
+    assert copy["size"] == 100_000 and copy["etag"] == put["etag"]
+    assert db.one("SELECT s3_get(?)", root + "to/" + key) == b"x" * 100_000
+
+
+@pytest.mark.net
+def test_a_copy_that_the_store_refuses_goes_by_this_process(proxy):
+    """Also one that it refuses after it has said 200, one of an object that is
+    replaced after the first look, and one onto itself."""
+    db, root, p = proxy
+    db.one("SELECT s3_put(?, 'old')", root + "from")
+    for reply in (error("NotImplemented", 501), error("SlowDown", 200),
+                  error("AccessDenied", 403), error("PreconditionFailed", 412)):
+        p.plan = lambda n, m, t: reply \
+            if b"x-amz-copy-source:" in p.heads[-1].lower() else None
+        db.one("SELECT s3_put(?, 'before')", root + "to")
+        assert meta(db.one("SELECT s3_copy(?, ?)", root + "from", root + "to")
+                    )["size"] == 3
+        assert db.one("SELECT s3_get(?)", root + "to") == b"old"
+    p.plan = lambda *_: None
+    db.one("SELECT s3_copy(?, ?)", root + "from", root + "from")
+    assert db.one("SELECT s3_get(?)", root + "from") == b"old"
+    assert "no object" in db.error("SELECT s3_copy(?, ?)", root + "none",
+                                   root + "to")
+    assert db.one("SELECT s3_get(?)", root + "to") == b"old"
+
+
+@pytest.mark.net
+def test_a_copy_to_another_endpoint_passes_through_this_process(proxy, gateway):
+    db, root, p = proxy
+    db.one("SELECT s3_put(?, 'x')", root + "from")
+    there = root.replace("s3://bucket", "s3://other.bucket")
+    db.one("SELECT choir_secret('there', ?)", json.dumps({
+        "type": "s3", "scope": "s3://other.bucket/", "region": gateway.region,
+        "access_key": gateway.access, "secret_key": gateway.secret,
+        "endpoint": gateway.endpoint}))
+    p.seen.clear()
+    db.one("SELECT s3_copy(?, ?)", root + "from", there + "to")
+    assert [m for m, _ in p.seen] == ["GET"]
+    assert db.one("SELECT s3_get(?)", there + "to") == b"x"
 
 
 BAD = [

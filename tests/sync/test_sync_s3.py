@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import urllib.request
 
 import pytest
 
@@ -67,6 +68,18 @@ def test_an_unchanged_push_is_one_request_and_a_changed_one_two(proxy):
     del p.seen[:]
     assert pull(db, url)["pulled"] == 0
     assert [m for m, _ in p.seen] == ["GET", "GET"]
+
+
+def test_a_plain_snapshot_says_that_it_is_a_database(s3):
+    db, root = s3
+    for bytes_ in (1 << 30, 0):  # in one request, and in parts
+        db.one("SELECT choir_config('s3.conditional_bytes', ?)", bytes_)
+        put(db, f"/{bytes_}")
+        assert push(db, root + "ws.sqlite")["pushed"] == 1
+        url = db.one("SELECT s3_presign('HEAD', ?, 60)", root + "ws.sqlite")
+        with urllib.request.urlopen(urllib.request.Request(
+                url, method="HEAD")) as reply:
+            assert reply.headers["Content-Type"] == "application/x-sqlite3"
 
 
 def names(gateway, url):
