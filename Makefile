@@ -129,22 +129,27 @@ build/unit/%_test: tests/unit/%_test.c core
 	@$(CC) $(filter-out -Wconversion,$(ALL_CFLAGS)) -DSQLITE_CORE -o $@ $< \
 	  build/core/libchoir.a -lcmocka -lsqlite3 -lm -ldl
 
+# Every fuzz target is in one program; the name it is called by chooses. With
 # clang's libFuzzer, for SECONDS each: what does not hold is left as a file.
-build/fuzz/%: tests/fuzz/%.c fuzzlib
-	@clang-14 -std=gnu11 -g -O1 -Iext -DSQLITE_CORE -fsanitize=fuzzer,address,undefined \
-	  -fno-sanitize-recover=undefined -w -o $@ $< build/fuzz/lib/libchoir.a \
-	  -lsqlite3 -lm -ldl
+FUZZ_SRC := $(wildcard tests/fuzz/*.c)
+FUZZ := $(patsubst tests/fuzz/%.c,%,$(filter-out tests/fuzz/fuzz_%,$(FUZZ_SRC)))
+FUZZ_FLAGS := -std=gnu11 -g -O1 -Iext -DSQLITE_CORE -Wall -Wextra -Werror
+build/unit/fuzz_test: tests/unit/fuzz_test.c $(FUZZ_SRC) tests/fuzz/fuzz.h core
+	@mkdir -p $(@D)
+	@$(CC) $(FUZZ_FLAGS) -o $@ $(filter %.c,$(filter-out %/fuzz_main.c,$^)) \
+	  build/core/libchoir.a -lsqlite3 -lm -ldl -lpthread
+build/fuzz/fuzz: $(FUZZ_SRC) tests/fuzz/fuzz.h fuzzlib
+	@clang-14 $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined \
+	  -fno-sanitize-recover=undefined -o $@ $(FUZZ_SRC) \
+	  build/fuzz/lib/libchoir.a -lsqlite3 -lm -ldl -lpthread
+	@for t in $(FUZZ); do ln -sf fuzz build/fuzz/$$t; done
 fuzzlib:
 	@$(MAKE) --no-print-directory BUILD=build/fuzz/lib CC=clang-14 OPT=-O1 \
 	  EXTRA_CFLAGS="-DSQLITE_CORE $(SAN) -fsanitize=fuzzer-no-link,address,undefined \
 	  -U_FORTIFY_SOURCE" build/fuzz/lib/libchoir.a
 SECONDS ?= 20
-fuzz: $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c)) ## libFuzzer on what reads foreign bytes; SECONDS=20 each
-	@for f in $^; do n=$$(basename $$f); mkdir -p build/fuzz/corpus-$$n; \
-	  $$f -max_total_time=$(SECONDS) -max_len=8192 -verbosity=0 \
-	    -print_final_stats=1 -artifact_prefix=build/fuzz/$$n- \
-	    build/fuzz/corpus-$$n $$(ls -d tests/fuzz/corpus/$$n 2>/dev/null) \
-	    || exit 1; done
+fuzz: build/fuzz/fuzz ## libFuzzer on what reads foreign bytes; SECONDS=20 each, T=target
+	@SECONDS_EACH=$(SECONDS) tools/fuzz.sh $(if $(T),$(T),$(FUZZ))
 
 build/oom/oom: tests/oom/oom.c core
 	@mkdir -p $(@D)

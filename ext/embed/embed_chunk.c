@@ -147,14 +147,20 @@ static void chunkAdvance(ChoirChunker *p, int bHeading) {
 
 CHOIR_PRIVATE int choirChunkNext(ChoirChunker *p) {
   i64 iStart = chunkSkip(p, p->iNext);
-  i64 iHard, iEnd, iQuarter, iHalf;
+  i64 iHard, iEnd, iQuarter, iHalf, i;
   ChunkSeam seam;
   if (p->iFresh >= p->n) {
     return 0;
   }
+  if (p->iFresh - iStart > p->nMax - 4) { /* nothing new within nMax */
+    iStart = p->iFresh;
+  }
   iHard = p->n - iStart > p->nMax ? iStart + p->nMax : p->n;
-  while (iHard < p->n && ((u8)p->z[iHard] & 0xc0) == 0x80) {
-    iHard--;
+  for (i = 0; i < 4 && iHard < p->n; i++) { /* not inside a character */
+    if (((u8)p->z[iHard - i] & 0xc0) != 0x80) {
+      iHard -= i;
+      break;
+    }
   }
   chunkSeams(p, iStart, iHard, &seam);
   iQuarter = iStart + p->nMax / 4;

@@ -62,7 +62,7 @@ static size_t xmlEntity(ChoirBuf *pOut, const char *z) {
     return 0;
   }
   c = z[2] == 'x' ? strtol(z + 3, &zEnd, 16) : strtol(z + 2, &zEnd, 10);
-  if (*zEnd != ';' || c <= 0 || c > 0x10ffff) {
+  if (*zEnd != ';' || c <= 0 || c > 0x10ffff || (c >> 11) == 0x1b) {
     return 0;
   }
   if (c < 0x80) {

@@ -424,9 +424,12 @@ static void foreignContent(ForeignRun *p, ChoirBuf *pBuf, i64 iNode, i64 nSize,
       p, "SELECT chunk_index, data FROM fs_data WHERE ino=?1 ORDER BY 1");
   choirBindInt(p->pErr, pStmt, 1, iNode);
   while (choirStep(p->pErr, pStmt)) {
-    i64 i = sqlite3_column_int64(pStmt, 0) * nChunk;
+    i64 iChunk = sqlite3_column_int64(pStmt, 0);
     i64 n = sqlite3_column_bytes(pStmt, 1);
-    if (i < (i64)pBuf->n || i > (i64)FOREIGN_FILE_MAX) {
+    i64 i = iChunk < 0 || iChunk > (i64)FOREIGN_FILE_MAX / nChunk
+                ? -1
+                : iChunk * nChunk;
+    if (i < (i64)pBuf->n) {
       choirErrSet(p->pErr, SQLITE_CORRUPT_VTAB,
                   "the chunks of inode %lld do not follow each other", iNode);
       break;

@@ -28,12 +28,19 @@ CHOIR_PRIVATE char *choirStorePath(ChoirErr *pErr, const char *zPath,
                                    const char *zArg, int eKind) {
   size_t n = zPath ? strlen(zPath) : 0;
   const char *z = zPath;
+  i64 nValid;
   ChoirBuf b;
   if (pErr->rc != SQLITE_OK || zPath == NULL) {
     return NULL;
   }
   if (n == 0) {
     choirErrSet(pErr, SQLITE_ERROR, "%s is empty", zArg);
+    return NULL;
+  }
+  nValid = choirUtf8Valid(zPath, (i64)n);
+  if (nValid < (i64)n) { /* an argument is checked; this comes from a file */
+    choirErrSet(pErr, SQLITE_ERROR, "%s is not valid UTF-8 at byte %lld", zArg,
+                nValid);
     return NULL;
   }
   if (n > CHOIR_STORE_PATH_MAX) {

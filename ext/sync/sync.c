@@ -230,7 +230,7 @@ static void syncStatusRow(ChoirCursor *pCur, ChoirSyncRun *p,
   char zId[2 * CHOIR_SYNC_ID + 1];
   int bSame = p->bThere && memcmp(p->aThere, p->here.aHead, 16) == 0;
   u64 iHere = 0;
-  if (p->there.bFolder) {
+  if (p->there.bFolder && p->there.zUrl) { /* NULL: it is no URL */
     choirSealFolder(p->here.aSeal, p->there.zUrl, &iHere);
   }
   choirRowText(pCur, p->there.zUrl);

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** A row of a Hrana reply on any bytes (make fuzz): it is read or refused, and
+** A row of a Hrana reply on any bytes: it is read or refused, and
 ** what was read can be bound, asked for and written as JSON that is valid.
 ** tests/libsql/test_libsql.py sends 5,000 spoilt replies through the whole of
 ** the client.
 */
+#include "fuzz.h"
 #include "../../ext/libsql/libsql.h"
-#include <stdio.h>
-#include <stdlib.h>
 
-#define MUST(x) ((x) ? (void)0 : (fprintf(stderr, "not: %s\n", #x), abort()))
-
-static void useRow(ChoirHranaRow *pRow, ChoirConn *pConn) {
+static void hranaUse(ChoirHranaRow *pRow, ChoirConn *pConn) {
   ChoirErr err = {SQLITE_OK, NULL};
   sqlite3_stmt *pStmt = choirPrepare(pConn, &err, "SELECT ?1");
   ChoirBuf b;
@@ -36,21 +33,19 @@ static void useRow(ChoirHranaRow *pRow, ChoirConn *pConn) {
   choirErrClear(&err);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *a, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *a, size_t n) {
+FUZZ(hrana) {
   static ChoirConn *pConn;
   ChoirErr err = {SQLITE_OK, NULL};
   ChoirHranaRow row;
   pConn = pConn ? pConn : choirConnPrivate(&err, 0);
   if (choirUtf8Valid((const char *)a, (i64)n) < (i64)n) {
-    return 0; /* refused before it gets here */
+    return; /* refused before it gets here */
   }
   choirHranaRowInit(&row, pConn);
   choirHranaRowRead(&row, &err, (const char *)a, (i64)n, "$.row");
   if (err.rc == SQLITE_OK) {
-    useRow(&row, pConn);
+    hranaUse(&row, pConn);
   }
   choirHranaRowFree(&row);
   choirErrClear(&err);
-  return 0;
 }

@@ -3,31 +3,29 @@
 ** The reader of LTX files on bytes of a stranger: fed whole and in pieces, its
 ** index and its frames. The same verdict both ways, and nothing else happens.
 **
-** `make fuzz` runs it with libFuzzer, tests/unit/ltx_test.c over the corpus. The checksums are looked at last, so all of the parser is
-** within reach of a mutation.
+** The checksums are looked at last, so all of the parser is within reach of a
+** mutation.
 */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "fuzz.h"
 #include "../../ext/sync/sync.h"
 
-static void fuzzPage(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *a,
-                     u32 szPage) {
+static void ltxPage(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *a,
+                    u32 szPage) {
   u64 *pSum = pArg;
   (void)pErr;
   *pSum = choirCrc64(*pSum ^ iPage, a, szPage);
 }
 
-static void fuzzEntry(void *pArg, ChoirErr *pErr, u32 iPage, u64 iOff,
-                      u32 nByte) {
+static void ltxEntry(void *pArg, ChoirErr *pErr, u32 iPage, u64 iOff,
+                     u32 nByte) {
   u64 *pSum = pArg;
   (void)pErr;
   *pSum += iPage + iOff + nByte;
 }
 
-static int fuzzRead(const u8 *a, u64 n, u64 nPiece, u64 *pSum) {
+static int ltxRead(const u8 *a, u64 n, u64 nPiece, u64 *pSum) {
   ChoirErr err = {0, NULL};
-  ChoirLtxReader *p = choirLtxReadNew(&err, fuzzPage, pSum);
+  ChoirLtxReader *p = choirLtxReadNew(&err, ltxPage, pSum);
   u64 i;
   int rc;
   for (i = 0; i < n; i += nPiece) {
@@ -40,30 +38,25 @@ static int fuzzRead(const u8 *a, u64 n, u64 nPiece, u64 *pSum) {
   return rc;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *a, size_t n);
-
-int LLVMFuzzerTestOneInput(const uint8_t *a, size_t n) {
+FUZZ(ltx) {
   ChoirErr err = {0, NULL};
   ChoirLtxHead head;
   u64 aSum[3] = {0, 0, 0}, nIndex;
   static u8 aOut[CHOIR_LTX_PAGE_MAX];
-  if (fuzzRead(a, n, n ? n : 1, &aSum[0]) != fuzzRead(a, n, 13, &aSum[1]) ||
-      aSum[0] != aSum[1]) {
-    abort();
-  }
+  MUST(ltxRead(a, n, n ? n : 1, &aSum[0]) == ltxRead(a, n, 13, &aSum[1]));
+  MUST(aSum[0] == aSum[1]);
   choirLtxHeadRead(&err, a, n, &head);
   nIndex = n > 124 ? choirLtxIndexSize(&err, a + n - 24, 24, n) : 0;
   if (nIndex && nIndex <= n - 24) {
-    choirLtxIndexRead(&err, a + n - 24 - nIndex, nIndex, &head, fuzzEntry,
+    choirLtxIndexRead(&err, a + n - 24 - nIndex, nIndex, &head, ltxEntry,
                       &aSum[2]);
   }
   choirErrClear(&err);
   if (n > 104) {
     choirLtxFrameRead(&err, a + 100, n - 100,
-                      (u32)a[100] << 24 | (u32)a[101] << 16 |
-                          (u32)a[102] << 8 | a[103],
+                      (u32)a[100] << 24 | (u32)a[101] << 16 | (u32)a[102] << 8 |
+                          a[103],
                       4096, aOut);
     choirErrClear(&err);
   }
-  return 0;
 }

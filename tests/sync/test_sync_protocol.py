@@ -385,3 +385,10 @@ def test_the_seal_row_is_repaired_by_choir_init(db, url):
     assert '"ok":0' in db.one("SELECT choir_check()")
     db.one("SELECT choir_init()")
     assert push(db, url)["pushed"] == 1
+
+
+@pytest.mark.parametrize("word", ["nowhere/", "nowhere.db", "h:1/../", "/"])
+def test_a_remote_that_is_no_url_is_an_unreachable_one(db, word):
+    rows = db.rows("SELECT remote, state, detail FROM sync_status(?)", word)
+    assert [r[:2] for r in rows] == [(None, "unreachable")]
+    assert "URL" in rows[0][2]

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
 ** LTX files: what the writer writes the reader reads, in pieces of any size;
-** the lock page, files beyond 4 GiB, damage of every kind; and the fuzz corpus
-** again.
+** the lock page, files beyond 4 GiB, damage of every kind.
 */
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -258,35 +256,6 @@ static void the_checksum_of_two_parts_is_that_of_the_whole(void **state) {
   }
 }
 
-extern int LLVMFuzzerTestOneInput(const uint8_t *a, size_t n);
-
-/* Inputs that a fuzzer found, without one. */
-static void the_corpus_is_read_again(void **state) {
-  DIR *pDir = opendir("tests/fuzz/corpus/ltx");
-  struct dirent *p;
-  int n = 0;
-  (void)state;
-  assert_non_null(pDir);
-  while ((p = readdir(pDir)) != NULL) {
-    char z[512];
-    FILE *f;
-    static u8 a[1 << 20];
-    if (p->d_name[0] == '.') {
-      continue;
-    }
-    snprintf(z, sizeof(z), "tests/fuzz/corpus/ltx/%s", p->d_name);
-    f = fopen(z, "rb");
-    assert_non_null(f);
-    LLVMFuzzerTestOneInput(a, fread(a, 1, sizeof(a), f));
-    fclose(f);
-    n++;
-  }
-  closedir(pDir);
-  assert_true(n >= 4);
-}
-
-#include "../fuzz/ltx.c"
-
 int main(void) {
   const struct CMUnitTest aTest[] = {
       cmocka_unit_test(what_is_written_is_read_in_pieces_of_any_size),
@@ -297,7 +266,6 @@ int main(void) {
       cmocka_unit_test(single_pages_are_found_by_the_index),
       cmocka_unit_test(offsets_beyond_four_gib_are_read),
       cmocka_unit_test(the_checksum_of_two_parts_is_that_of_the_whole),
-      cmocka_unit_test(the_corpus_is_read_again),
   };
   return cmocka_run_group_tests(aTest, NULL, NULL);
 }
