@@ -129,6 +129,16 @@ build/unit/%_test: tests/unit/%_test.c core
 	@$(CC) $(filter-out -Wconversion,$(ALL_CFLAGS)) -DSQLITE_CORE -o $@ $< \
 	  build/core/libchoir.a -lcmocka -lsqlite3 -lm -ldl
 
+tsan: ## threads of one process under ThreadSanitizer
+	@$(MAKE) --no-print-directory BUILD=build/tsan CC=clang-14 OPT=-O1 \
+	  EXTRA_CFLAGS="-DSQLITE_CORE -fno-omit-frame-pointer -fsanitize=thread \
+	  -U_FORTIFY_SOURCE" build/tsan/libchoir.a
+	@clang-14 -std=gnu11 -g -O1 -DSQLITE_CORE -fsanitize=thread -o \
+	  build/tsan/threads_test tests/unit/threads_test.c build/tsan/libchoir.a \
+	  -lsqlite3 -lm -ldl -lpthread
+	@TSAN_OPTIONS="suppressions=tests/tsan.supp halt_on_error=0 exitcode=66" \
+	  build/tsan/threads_test
+
 # Every fuzz target is in one program; the name it is called by chooses. With
 # clang's libFuzzer, for SECONDS each: what does not hold is left as a file.
 FUZZ_SRC := $(wildcard tests/fuzz/*.c)

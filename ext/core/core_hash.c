@@ -120,18 +120,19 @@ static int hashHasShaNi(void) {
 
 typedef void (*HashBlocks)(u32 h[8], const u8 *a, u64 nBlock);
 
-/* Chosen at the first use; a race writes the same pointer twice. */
+/* Chosen at the first use; two threads that meet here choose the same. */
 static HashBlocks hashBlocks;
 
 CHOIR_PRIVATE void choirSha256Force(int bPortable) {
-  hashBlocks = hashSha256Portable;
+  HashBlocks x = hashSha256Portable;
 #ifdef HASH_SHANI
   if (!bPortable && hashHasShaNi()) {
-    hashBlocks = hashSha256Ni;
+    x = hashSha256Ni;
   }
 #else
   (void)bPortable;
 #endif
+  __atomic_store_n(&hashBlocks, x, __ATOMIC_RELAXED);
 }
 
 CHOIR_PRIVATE void choirSha256Init(ChoirSha256 *p) {
@@ -139,12 +140,13 @@ CHOIR_PRIVATE void choirSha256Init(ChoirSha256 *p) {
                            0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   memset(p, 0, sizeof(*p));
   memcpy(p->h, h, sizeof(h));
-  if (hashBlocks == NULL) {
+  if (__atomic_load_n(&hashBlocks, __ATOMIC_RELAXED) == NULL) {
     choirSha256Force(0);
   }
 }
 
 CHOIR_PRIVATE void choirSha256Update(ChoirSha256 *p, const void *pData, u64 n) {
+  HashBlocks xBlocks = __atomic_load_n(&hashBlocks, __ATOMIC_RELAXED);
   const u8 *a = pData;
   u64 nHave = p->n % 64;
   p->n += n;
@@ -156,9 +158,9 @@ CHOIR_PRIVATE void choirSha256Update(ChoirSha256 *p, const void *pData, u64 n) {
     if (nHave + nTake < 64) {
       return;
     }
-    hashBlocks(p->h, p->a, 1);
+    xBlocks(p->h, p->a, 1);
   }
-  hashBlocks(p->h, a, n / 64);
+  xBlocks(p->h, a, n / 64);
   if (n % 64) {
     memcpy(p->a, a + n / 64 * 64, (size_t)(n % 64));
   }
@@ -185,13 +187,12 @@ CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]) {
   choirSha256Final(&s, aOut);
 }
 
-/* Slicing by eight: the tables are built by the first caller of a process; a
-** race builds the same ones twice. */
+/* Slicing by eight: the tables are built by the first caller of a process. */
 #define CRC64_POLY 0xd800000000000000ULL
 static u64 aCrc64[8][256];
-static volatile int bCrc64;
+static int bCrc64;
 
-static void crc64Init(void) {
+static void crc64Fill(void) {
   int j, k;
   for (j = 0; j < 256; j++) {
     u64 v = (u64)j;
@@ -206,12 +207,21 @@ static void crc64Init(void) {
       aCrc64[k][j] = aCrc64[0][(u8)v] ^ (v >> 8);
     }
   }
-  bCrc64 = 1;
+}
+
+static void crc64Init(void) {
+  sqlite3_mutex *pMutex = sqlite3_mutex_alloc(SQLITE_MUTEX_STATIC_APP1);
+  sqlite3_mutex_enter(pMutex);
+  if (!__atomic_load_n(&bCrc64, __ATOMIC_RELAXED)) {
+    crc64Fill();
+    __atomic_store_n(&bCrc64, 1, __ATOMIC_RELEASE);
+  }
+  sqlite3_mutex_leave(pMutex);
 }
 
 CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *pData, u64 n) {
   const u8 *a = pData;
-  if (!bCrc64) {
+  if (!__atomic_load_n(&bCrc64, __ATOMIC_ACQUIRE)) {
     crc64Init();
   }
   crc = ~crc;
