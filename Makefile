@@ -136,7 +136,7 @@ tsan: ## threads of one process under ThreadSanitizer
 	@clang-14 -std=gnu11 -g -O1 -DSQLITE_CORE -fsanitize=thread -o \
 	  build/tsan/threads_test tests/unit/threads_test.c build/tsan/libchoir.a \
 	  -lsqlite3 -lm -ldl -lpthread
-	@TSAN_OPTIONS="suppressions=tests/tsan.supp halt_on_error=0 exitcode=66" \
+	@TSAN_OPTIONS=exitcode=66 \
 	  build/tsan/threads_test
 
 # Every fuzz target is in one program; the name it is called by chooses. With

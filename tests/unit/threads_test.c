@@ -4,12 +4,15 @@
 ** is shared inside the library is used by all of them at once, first use
 ** included. `make tsan` runs it under ThreadSanitizer.
 **
+**   first use  tables and choices that are made once in a process
 **   one file   four writers and readers of one workspace; nothing is lost
 **   own files  everything from vectors to pushes, four workspaces
 **   auto       sync_auto()'s thread beside its host, stopped by close
 **   interrupt  from another thread, in the middle of anything
 */
 #include "../../ext/choir.h"
+#include "../../ext/embed/embed.h"
+#include "../../ext/kern/kern.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,7 +66,7 @@ static int number(sqlite3 *db, const char *zSql) {
 static void equal(const char *zWhat, int n, int nWant) {
   if (n != nWant) {
     fprintf(stderr, "%s: %d instead of %d\n", zWhat, n, nWant);
-    nFailed++;
+    __atomic_add_fetch(&nFailed, 1, __ATOMIC_RELAXED);
   }
 }
 
@@ -76,6 +79,20 @@ static void together(void *(*x)(void *), int n) {
   for (i = 0; i < n; i++) {
     pthread_join(a[i], NULL);
   }
+}
+
+static pthread_barrier_t start;
+
+static void *firstUse(void *pArg) {
+  u8 a[32];
+  (void)pArg;
+  pthread_barrier_wait(&start);
+  choirSha256("abc", 3, a);
+  equal("sha256", a[0], 0xba);
+  equal("crc64", choirCrc64(0, "123456789", 9) == 0xb90956c775a41001u, 1);
+  equal("kernel", choirKernAuto() != NULL, 1);
+  equal("model", choirHashModel()->nDim, 384);
+  return NULL;
 }
 
 static void *oneFile(void *pArg) {
@@ -199,7 +216,9 @@ int main(void) {
   if (mkdtemp(zDir) == NULL || setenv("HOME", zDir, 1) != 0) {
     return 1;
   }
-  together(ownFile, THREADS); /* first, so that first uses meet */
+  pthread_barrier_init(&start, NULL, THREADS);
+  together(firstUse, THREADS);
+  together(ownFile, THREADS);
   sqlite3_snprintf(sizeof(z), z, "%s/one.db", zDir);
   db = openDb(z);
   run(db, 1, "PRAGMA journal_mode=WAL; SELECT choir_init()");
