@@ -137,10 +137,7 @@ static void remoteKey(const RemoteState *p, ChoirHttp *pHttp) {
     return;
   }
   choirHttpUrl(&pHttp->err, p->zUrl, &url);
-  if (pHttp->err.rc == SQLITE_OK &&
-      (url.bTls ||
-       (url.nHost == 9 && strncmp(url.zHost, "127.0.0.1", 9) == 0) ||
-       (url.nHost == 9 && strncmp(url.zHost, "localhost", 9) == 0))) {
+  if (pHttp->err.rc == SQLITE_OK && (url.bTls || choirHttpLoopback(&url))) {
     char *z = choirMprintf(&pHttp->err, "Bearer %s", zKey);
     if (z) {
       choirHttpHeader(pHttp, "Authorization", z);

@@ -165,6 +165,9 @@ struct ChoirHttpUrl {
 };
 /* Takes an http or https URL apart. Refuses credentials in it. */
 CHOIR_PRIVATE void choirHttpUrl(ChoirErr *, const char *zUrl, ChoirHttpUrl *);
+/* Is the host this very machine, whatever a resolver says: localhost, [::1] or
+** four numbers of 127.0.0.0/8? Keys may go there without TLS. */
+CHOIR_PRIVATE int choirHttpLoopback(const ChoirHttpUrl *);
 /* The URL for people: without query and fragment. */
 CHOIR_PRIVATE char *choirHttpUrlShow(ChoirErr *, const char *zUrl);
 /* Appends z[0..n) percent-encoded; letters, digits and -._~ stay, and '/'

@@ -286,19 +286,18 @@ static int awsGet(AwsChain *p, int nAttempt, const char *zMethod,
 
 /* Plain http only to this machine and the link. */
 static void awsContainerHost(AwsChain *p, const char *zUrl) {
-  static const char *const az[] = {"127.0.0.1",      "localhost",
-                                   "[::1]",          "169.254.170.2",
-                                   "169.254.170.23", "[fd00:ec2::23]"};
+  static const char *const az[] = {"169.254.170.2", "169.254.170.23",
+                                   "[fd00:ec2::23]"};
   ChoirHttpUrl url;
   int i;
   choirHttpUrl(p->pErr, zUrl, &url);
-  for (i = 0; i < 6; i++) {
+  for (i = 0; i < 3 && p->pErr->rc == SQLITE_OK; i++) {
     if (url.nHost == (int)strlen(az[i]) &&
         sqlite3_strnicmp(url.zHost, az[i], url.nHost) == 0) {
       return;
     }
   }
-  if (!url.bTls) {
+  if (p->pErr->rc == SQLITE_OK && !url.bTls && !choirHttpLoopback(&url)) {
     choirErrSet(p->pErr, SQLITE_AUTH,
                 "AWS_CONTAINER_CREDENTIALS_FULL_URI must be https or this"
                 " machine");

@@ -103,6 +103,35 @@ CHOIR_PRIVATE void choirHttpUrl(ChoirErr *pErr, const char *zUrl,
   }
 }
 
+/* Other spellings of such an address (127.1, 0x7f.0.0.1, localhost.) are a
+** resolver's to read, so they do not count. */
+CHOIR_PRIVATE int choirHttpLoopback(const ChoirHttpUrl *p) {
+  const char *z = p->zHost;
+  int i, nPart = 0, iPart = 0, nDigit = 0;
+  if ((p->nHost == 9 && sqlite3_strnicmp(z, "localhost", 9) == 0) ||
+      (p->nHost == 5 && memcmp(z, "[::1]", 5) == 0)) {
+    return 1;
+  }
+  if (p->nHost < 9 || memcmp(z, "127.", 4) != 0) {
+    return 0;
+  }
+  for (i = 0; i <= p->nHost; i++) {
+    if (i == p->nHost || z[i] == '.') {
+      if (nDigit == 0) {
+        return 0;
+      }
+      nPart++;
+      iPart = nDigit = 0;
+    } else if (z[i] < '0' || z[i] > '9' || (nDigit > 0 && iPart == 0) ||
+               (iPart = iPart * 10 + (z[i] - '0')) > 255) {
+      return 0;
+    } else {
+      nDigit++;
+    }
+  }
+  return nPart == 4;
+}
+
 CHOIR_PRIVATE char *choirHttpUrlShow(ChoirErr *pErr, const char *zUrl) {
   const char *zHost = strstr(zUrl, "://");
   int n = (int)strcspn(zUrl, "?#");

@@ -137,19 +137,6 @@ CHOIR_PRIVATE void choirQdrantClose(Qdrant *p) {
 
 /* -------------------------------------------------------------------- key */
 
-static int wireLoopback(const ChoirHttpUrl *pUrl) {
-  static const char *const az[] = {"localhost", "[::1]", "::1"};
-  int i;
-  for (i = 0; i < 3; i++) {
-    if (pUrl->nHost == (int)strlen(az[i]) &&
-        sqlite3_strnicmp(pUrl->zHost, az[i], pUrl->nHost) == 0) {
-      return 1;
-    }
-  }
-  return pUrl->nHost >= 4 && memcmp(pUrl->zHost, "127.", 4) == 0 &&
-         (int)strspn(pUrl->zHost, "0123456789.") >= pUrl->nHost;
-}
-
 /* The key that belongs to this URL, NULL: none. */
 static const char *wireKey(const Qdrant *p, ChoirErr *pErr) {
   char *zScope = choirMprintf(pErr, "%s/", p->zUrl);
@@ -167,7 +154,7 @@ static const char *wireKey(const Qdrant *p, ChoirErr *pErr) {
     return NULL;
   }
   choirHttpUrl(pErr, p->zUrl, &url);
-  if (pErr->rc == SQLITE_OK && !url.bTls && !wireLoopback(&url)) {
+  if (pErr->rc == SQLITE_OK && !url.bTls && !choirHttpLoopback(&url)) {
     choirErrSet(pErr, SQLITE_AUTH,
                 "a key is not sent to %s without TLS; use https", p->zUrl);
   }

@@ -225,10 +225,12 @@ def test_keys_and_places_of_the_services_own_clients_are_used(
     use(db, server, "openai", "test-model")
     db.one("SELECT embed('y')")
     assert "Authorization" not in server.requests[-1].headers
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://api.test/v1")
     db.one("SELECT choir_config('embed.url', NULL)")
-    assert db.error("SELECT embed('z')") == (
-        "embed: OPENAI_API_KEY is not sent to api.test without TLS; use https")
+    for host in ("api.test", "127.0.0.1.evil.test"):
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://{host}/v1")
+        assert db.error("SELECT embed('z')") == (
+            f"embed: OPENAI_API_KEY is not sent to {host} without TLS;"
+            " use https")
 
 
 @pytest.mark.parametrize("change, message", [

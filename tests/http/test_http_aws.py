@@ -236,8 +236,9 @@ def test_ecs(aws, tmp_path):
         assert s.seen[0].get("Authorization") == "Bearer ecs-canary"
 
 
-def test_ecs_by_http_is_for_this_machine_only(aws):
-    db = aws(AWS_CONTAINER_CREDENTIALS_FULL_URI="http://192.0.2.1/x",
+@pytest.mark.parametrize("host", ["192.0.2.1", "127.0.0.1.evil.test"])
+def test_ecs_by_http_is_for_this_machine_only(aws, host):
+    db = aws(AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://{host}/x",
              AWS_CONTAINER_AUTHORIZATION_TOKEN="canary")
     message = db.error(WHO)
     assert "must be https or this machine" in message

@@ -219,7 +219,7 @@ def test_a_key_does_not_leave_the_machine_without_tls(db):
     db.one("SELECT choir_secret('q', '{\"type\":\"qdrant\",\"api_key\":\"canary\","
            "\"scope\":\"http://\"}')")
     for host in ("qdrant.test", "10.0.0.1", "localhost.evil.test",
-                 "127.evil.test"):
+                 "127.evil.test", "127.1", "127.0.0.256"):
         db.one("SELECT choir_config('qdrant.url', ?)", f"http://{host}:6333")
         message = db.error(COUNT)
         assert f"a key is not sent to http://{host}:6333 without TLS" in message

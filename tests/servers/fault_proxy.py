@@ -19,9 +19,9 @@ p.seen holds (method, target) of every request, p.heads its header; when the
 plan is asked, the header of this request is there already.
 """
 import socket
-import struct
-import threading
 import time
+
+from loopback import Loopback, resets
 
 
 def sent(k):
@@ -53,60 +53,33 @@ class Broken(Exception):
     pass
 
 
-class FaultProxy:
+class FaultProxy(Loopback):
     def __init__(self, port):
+        super().__init__()
         self.to, self.plan = port, lambda n, m, t: None
-        self.seen, self.heads, self.open = [], [], set()
-        self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self.listener.getsockname()[1]
+        self.seen, self.heads = [], []
         self.endpoint = f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self):
-        threading.Thread(target=self.accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        with self.lock:  # wakes those that wait for a next request
-            for sock in self.open:
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-    def accept(self):
-        while True:
-            try:
-                client = self.listener.accept()[0]
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(client,),
-                             daemon=True).start()
-
     def serve(self, client):
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server = socket.create_connection(("127.0.0.1", self.to))
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         up, down = client.makefile("rb"), server.makefile("rb")
         with self.lock:
-            self.open |= {client, server}
+            self.open.add(server)
         try:
             while self.one(client, server, up, down):
                 pass
-        except (OSError, Broken, ValueError):
+        except Broken:
             pass
         finally:
             with self.lock:
-                self.open -= {client, server}
-            for s in (client, server):  # RST: nobody waits for the rest
+                self.open.discard(server)
+            for s in (client, server):
                 try:
-                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                 struct.pack("ii", 1, 0))
+                    resets(s)
                 except OSError:
                     pass
-            for s in (up, down, client, server):
+            for s in (up, down, server):
                 s.close()
 
     def one(self, client, server, up, down):

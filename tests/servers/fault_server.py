@@ -12,10 +12,9 @@ are made by the functions below; a list of them is a programme, its last one
 stays. FaultServer(tls=context) speaks TLS.
 """
 import gzip
-import socket
-import struct
-import threading
 import time
+
+from loopback import Loopback, resets
 
 
 class Request:
@@ -88,8 +87,7 @@ def cut(action, k):
 
 def reset(sock, request):
     """RST instead of a reply."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                    struct.pack("ii", 1, 0))
+    resets(sock)
     return False
 
 
@@ -164,13 +162,10 @@ def endless(sock, request):
         sock.sendall(block)
 
 
-class FaultServer:
+class FaultServer(Loopback):
     def __init__(self, tls=None):
+        super().__init__()
         self.rules, self.seen, self.tls = {}, [], tls
-        self.connections = 0
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self.listener.getsockname()[1]
-        self.open, self.lock, self.stopped = set(), threading.Lock(), False
 
     def on(self, path, *actions):
         self.rules[path] = list(actions)
@@ -179,52 +174,19 @@ class FaultServer:
     def url(self, path="/"):
         return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}{path}"
 
-    def __enter__(self):
-        threading.Thread(target=self.accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopped = True
-        self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self.listener.close()
-        with self.lock:
-            for sock in self.open:
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-    def accept(self):
-        while not self.stopped:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self.serve, args=(sock,),
-                             daemon=True).start()
-
     def serve(self, sock):
-        with self.lock:
-            self.open.add(sock)
-        plain = sock
+        if self.tls:
+            sock = self.tls.wrap_socket(sock, server_side=True)
+        stream = sock.makefile("rb")
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.tls:
-                sock = self.tls.wrap_socket(sock, server_side=True)
-            stream = sock.makefile("rb")
             while self.one(sock, stream):
                 pass
-        except (OSError, ValueError):
-            pass
         finally:
-            with self.lock:
-                self.open.discard(plain)
             # makefile holds the socket open: end it by hand, unless a reset
             # was asked for, which close() sends
             try:
                 stream.close()
-            except (OSError, UnboundLocalError):
+            except OSError:
                 pass
             sock.close()
 

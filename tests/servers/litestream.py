@@ -4,37 +4,19 @@
   restore(url, file)      litestream restore -o file url
   replicate(db, url)      until everything is there, then stopped by its pid
 """
-import fcntl
 import os
 import pathlib
-import shutil
 import subprocess
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from go_program import go_program
+
 MODULE = "github.com/benbjohnson/litestream/cmd/litestream@v0.5.18"
 
 
 def program():
     """The program's path, or None when it cannot be had here."""
-    given = os.environ.get("CHOIR_TEST_LITESTREAM")
-    if given:
-        return given
-    folder = ROOT / "build/servers"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "litestream"
-    with open(folder / "litestream.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            go = shutil.which("go") or "/usr/local/go/bin/go"
-            if not os.path.exists(go):
-                return None
-            env = dict(os.environ, GOBIN=str(folder))
-            env.setdefault("HOME", str(folder))
-            if subprocess.run([go, "install", MODULE], env=env,
-                              capture_output=True).returncode:
-                return None
-    return str(path)
+    return go_program("litestream", MODULE)
 
 
 def restore(url, file, *args, env=None):

@@ -15,33 +15,19 @@ import socket
 import subprocess
 import time
 
+from go_program import go_program
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODULE = "github.com/nats-io/nats-server/v2@latest"
-
-
 FULL = os.environ.get("CHOIR_NATS_FULL") == "1"
 GIVEN = os.environ.get("CHOIR_TEST_NATS_SERVER")
 
 
 def program():
     """The server's path, or None when it cannot be had here."""
-    return (GIVEN or FULL and newest() or shutil.which("nats-server")
+    return (GIVEN or FULL and go_program("nats-server", MODULE)
+            or shutil.which("nats-server")
             or shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin"))
-
-
-def newest():
-    folder = ROOT / "build/servers"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "nats-server"
-    with open(folder / "nats.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            go = shutil.which("go") or "/usr/local/go/bin/go"
-            env = dict(os.environ, GOBIN=str(folder))
-            env.setdefault("HOME", str(folder))
-            subprocess.run([go, "install", MODULE], env=env, check=True,
-                           capture_output=True)
-    return str(path)
 
 
 class Nats:

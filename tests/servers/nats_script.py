@@ -9,8 +9,8 @@ the next PUB or HPUB as (subject, reply, header, body), peer.send(bytes).
 """
 import json
 import socket
-import struct
-import threading
+
+from loopback import Loopback, resets
 
 INFO = {"server_id": "SCRIPT", "version": "2.9.10", "max_payload": 1048576,
         "headers": True, "jetstream": True, "proto": 1}
@@ -59,8 +59,7 @@ class Peer:
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self):
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                             struct.pack("ii", 1, 0))
+        resets(self.sock)
 
     def wait(self):
         """Until the client goes."""
@@ -68,44 +67,15 @@ class Peer:
             pass
 
 
-class ScriptedNats:
+class ScriptedNats(Loopback):
     def __init__(self, talk):
-        self.talk, self.connections = talk, 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "nats://127.0.0.1:%d" % self.listener.getsockname()[1]
-        self.open = set()
-
-    def __enter__(self):
-        threading.Thread(target=self.accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for sock in list(self.open):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self.serve, args=(sock,),
-                             daemon=True).start()
+        super().__init__()
+        self.talk = talk
+        self.url = f"nats://127.0.0.1:{self.port}"
 
     def serve(self, sock):
-        self.open.add(sock)
         peer = Peer(sock)
         try:
             self.talk(peer)
-        except (OSError, ValueError, ConnectionError):
-            pass
         finally:
-            self.open.discard(sock)
             peer.stream.close()
-            sock.close()

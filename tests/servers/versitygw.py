@@ -4,39 +4,20 @@
 Installed once into build/servers; started on 127.0.0.1 and ended by its
 process id. strict about signatures, clocks and presigned URLs.
 """
-import fcntl
-import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from go_program import go_program
+
 MODULE = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 ACCESS, SECRET, REGION = "AKIAVERSITY00001", "versity-secret/+=", "eu-test-1"
 
 
 def program():
     """The server's path, or None when it cannot be had here."""
-    given = os.environ.get("CHOIR_TEST_VERSITYGW")
-    if given:
-        return given
-    folder = ROOT / "build/servers"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "versitygw"
-    with open(folder / "versitygw.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            go = shutil.which("go") or "/usr/local/go/bin/go"
-            if not os.path.exists(go):
-                return None
-            env = dict(os.environ, GOBIN=str(folder))
-            env.setdefault("HOME", str(folder))
-            if subprocess.run([go, "install", MODULE], env=env,
-                              capture_output=True).returncode:
-                return None
-    return str(path)
+    return go_program("versitygw", MODULE)
 
 
 class Versitygw:
