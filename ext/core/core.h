@@ -407,14 +407,16 @@ struct ChoirRows {
   int nCell, nAlloc;
 };
 
+#define CHOIR_ARGS 12 /* arguments of a table-valued function */
+
 struct ChoirCursor {
   sqlite3_vtab_cursor base;
   ChoirConn *pConn;
   const ChoirTvf *pTvf;
   ChoirErr err;
-  sqlite3_value *apArg[8]; /* copies of the arguments; NULL where absent */
-  sqlite3_stmt *pStmt;     /* rows from SQL, or NULL */
-  u8 bOwnStmt;             /* pStmt came from choirPrepare: finalize it */
+  sqlite3_value *apArg[CHOIR_ARGS]; /* copies; NULL where absent */
+  sqlite3_stmt *pStmt;              /* rows from SQL, or NULL */
+  u8 bOwnStmt; /* pStmt came from choirPrepare: finalize it */
   u8 bEof;
   ChoirRows rows; /* rows from memory */
   i64 iRow;       /* 0-based */
@@ -428,7 +430,7 @@ struct ChoirTvf {
   const char *zName;
   const char *zColumns; /* "path, name, dir HIDDEN, recursive HIDDEN" */
   int nCol;             /* visible columns; arguments follow them */
-  int nMin, nMax;       /* arguments required, accepted (at most 8) */
+  int nMin, nMax;       /* arguments required, accepted; <= CHOIR_ARGS */
   int eClass;           /* READ or EFFECT or PURE */
   int mFlags;
   int nCursor; /* sizeof the cursor, ChoirCursor first; 0: just that */

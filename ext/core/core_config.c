@@ -106,6 +106,9 @@ static const struct {
      "artifacts", 0, "collection that the qdrant_ functions use"},
     {"qdrant.url", "CHOIR_QDRANT_URL,QDRANT_URL", "http://127.0.0.1:6333", 0,
      "where the Qdrant server is"},
+    {"qdrant.vector", "CHOIR_QDRANT_VECTOR", NULL, 0,
+     "name of the vector that the qdrant_ functions search and write, where"
+     " points have several; unset: the one without a name"},
     {"remote", "CHOIR_REMOTE", NULL, 0,
      "where sync_push() and sync_pull() go, e.g. file:///srv/ws.sqlite"},
     {"remote.artifacts", "CHOIR_REMOTE_ARTIFACTS", NULL, 0,

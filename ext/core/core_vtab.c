@@ -4,7 +4,7 @@
 ** describes a table-valued function in a ChoirTvf and a table whose rows live
 ** elsewhere in a ChoirModule (core.h), and fills rows in xFilter.
 **
-** The low 8 bits of idxNum are a mask: bit i set means argument i is given, in
+** The low CHOIR_ARGS bits of idxNum are a mask: bit i set means argument i is given, in
 ** order, to xFilter; the bits above are the module's own plan. An argument
 ** that is an unusable constraint makes the plan impossible
 ** (SQLITE_CONSTRAINT), so a function is never run without an argument that the
@@ -261,10 +261,13 @@ static int vtabBestIndex(sqlite3_vtab *pVtab, sqlite3_index_info *pInfo) {
   ChoirTable *p = (ChoirTable *)pVtab;
   const ChoirTvf *pTvf = p->pTvf;
   ChoirErr err = {SQLITE_OK, NULL};
-  int aCons[8] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  int aCons[CHOIR_ARGS];
   int i, nArg = 0, iPlan = 0;
   int nMax = p->bCreated ? 0 : pTvf->nMax;
   u32 mUsable = 0, mUnusable = 0;
+  for (i = 0; i < CHOIR_ARGS; i++) {
+    aCons[i] = -1;
+  }
   for (i = 0; i < pInfo->nConstraint; i++) {
     int iArg = pInfo->aConstraint[i].iColumn - pTvf->nCol;
     if (iArg < 0 || iArg >= nMax ||
@@ -292,7 +295,7 @@ static int vtabBestIndex(sqlite3_vtab *pVtab, sqlite3_index_info *pInfo) {
   if (p->pModule && p->pModule->xPlan) {
     p->pModule->xPlan(p, &err, pInfo, &nArg, &iPlan);
   }
-  pInfo->idxNum = (int)mUsable | iPlan << 8;
+  pInfo->idxNum = (int)mUsable | iPlan << CHOIR_ARGS;
   return choirErrVtab(&err, pVtab, pTvf->zName);
 }
 
@@ -331,7 +334,7 @@ static void vtabReset(ChoirCursor *p) {
   p->pStmt = NULL;
   p->bOwnStmt = 0;
   choirRowsFree(p);
-  for (i = 0; i < 8; i++) {
+  for (i = 0; i < CHOIR_ARGS; i++) {
     sqlite3_value_free(p->apArg[i]);
     p->apArg[i] = NULL;
   }
@@ -369,7 +372,7 @@ static void vtabValues(ChoirCursor *p, int idxNum, int argc,
                   pTvf->nMin, pTvf->nMin == 1 ? "" : "s", pTvf->zColumns);
     }
   }
-  p->iPlan = idxNum >> 8;
+  p->iPlan = idxNum >> CHOIR_ARGS;
   p->nValue = argc - iArg;
   p->apValue = argv + iArg;
 }
@@ -431,7 +434,7 @@ static int vtabColumn(sqlite3_vtab_cursor *pCur, sqlite3_context *pCtx, int i) {
   const ChoirTvf *pTvf = p->pTvf;
   int nCol = ((ChoirTable *)pCur->pVtab)->nCol;
   if (i >= nCol) { /* an argument */
-    if (i - nCol < 8 && p->apArg[i - nCol]) {
+    if (i - nCol < CHOIR_ARGS && p->apArg[i - nCol]) {
       sqlite3_result_value(pCtx, p->apArg[i - nCol]);
     }
   } else if (pTvf->xColumn) {

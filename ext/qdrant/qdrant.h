@@ -8,6 +8,7 @@
 **   scan    a query or a scroll, page by page                  qdrant_scan.c
 **   table   functions and TEMP tables over scans               qdrant_table.c
 **   sql     groups, facets, collections, count, ping, init     qdrant_sql.c
+**   each    many queries in one request                        qdrant_each.c
 **   write   points in batches, their ids                       qdrant_write.c
 **   flush   the workspace's documents as points                qdrant_flush.c
 **
@@ -29,6 +30,8 @@ typedef struct QdrantPoints QdrantPoints;
 typedef struct QdrantReply QdrantReply;
 typedef struct QdrantScan QdrantScan;
 typedef struct QdrantSpan QdrantSpan;
+
+enum { QDRANT_RRF = 1, QDRANT_DBSF };
 
 #define QDRANT_K_MAX 1000         /* hits of one query */
 #define QDRANT_REQUEST (40 << 20) /* cap of a request's body */
@@ -74,10 +77,11 @@ struct Qdrant {
   char *zUrl; /* without '/' at the end */
   char *zCollection;
   char *zUser;
+  char *zVector; /* which vector of a point, NULL: the one without a name */
 };
 
 struct QdrantInfo { /* of a collection */
-  int nDim;         /* of the default vector, 0: it has none */
+  int nDim;         /* of the vector in question, 0: there is none */
   int bSmaller;     /* smaller scores are better: Euclid, Manhattan */
   char *zModel;     /* that made its vectors, or NULL: not told */
 };
@@ -90,6 +94,8 @@ struct QdrantReply {
 /* Fixes the user. zCollection NULL: the configured one. */
 CHOIR_PRIVATE void choirQdrantOpen(ChoirConn *, ChoirErr *, Qdrant *,
                                    const char *zCollection);
+/* Another vector than the configured one; zVector NULL: no change. */
+CHOIR_PRIVATE void choirQdrantVector(Qdrant *, ChoirErr *, const char *zVector);
 CHOIR_PRIVATE void choirQdrantClose(Qdrant *);
 /* One request: zTail follows /collections/NAME, or the URL when it starts with
 ** '/'. A status that is not 2xx is an error; bRetry: it may be sent twice. pBody
@@ -101,7 +107,7 @@ CHOIR_PRIVATE void choirQdrantReplyFree(QdrantReply *);
 /* The server's version as major * 1000 + minor; asked for once. */
 CHOIR_PRIVATE int choirQdrantVersion(Qdrant *, ChoirErr *);
 /* The collection's facts; asked for once. They stay until choirQdrantForget or
-** the next question about another collection. */
+** the next question about another collection or vector. */
 CHOIR_PRIVATE const QdrantInfo *choirQdrantInfo(Qdrant *, ChoirErr *);
 CHOIR_PRIVATE void choirQdrantForget(ChoirConn *);
 /* The model whose vectors the collection takes. An error when it was made for
@@ -109,6 +115,17 @@ CHOIR_PRIVATE void choirQdrantForget(ChoirConn *);
 CHOIR_PRIVATE const ChoirEmbedModel *choirQdrantModel(Qdrant *, ChoirErr *);
 
 /* ------------------------------------------------------------- filter ---- */
+/* An argument's JSON object, written anew (caller frees), or NULL when it is
+** not given. zRemedy ends the message when it is something else. */
+CHOIR_PRIVATE char *choirQdrantObject(ChoirConn *, ChoirErr *, sqlite3_value *,
+                                      const char *zArg, const char *zRemedy);
+/* Is it an array of numbers, at least one? */
+CHOIR_PRIVATE int choirQdrantIsDense(QdrantSpan);
+/* Appends a dense or sparse vector, [1,2] or {"indices":[…],"values":[…]}, and
+** nothing else: what Qdrant takes in such a place could be another point's id.
+*/
+CHOIR_PRIVATE void choirQdrantPutVector(ChoirBuf *, QdrantSpan name,
+                                        QdrantSpan);
 /* `"zName":{"must":[` the tenant's condition. Follow it by conditions, each
 ** with a comma in front, and close it by `]}`. */
 CHOIR_PRIVATE void choirQdrantFilterOpen(const Qdrant *, ChoirBuf *,
@@ -160,7 +177,7 @@ CHOIR_PRIVATE void choirQdrantFilterRegister(ChoirConn *, ChoirErr *);
 ** are fetched as they are needed.
 */
 struct QdrantHit {
-  QdrantSpan id, score, payload, vector; /* until the next hit */
+  QdrantSpan id, score, payload, vector, order; /* until the next hit */
 };
 
 struct QdrantScan {
@@ -169,7 +186,10 @@ struct QdrantScan {
   float *aQuery;     /* its vector; owned */
   int nQuery;        /* its length */
   ChoirBuf filter;   /* conditions beside the tenant's, each after a comma */
-  char *zVector;     /* name of the vector, or NULL; owned */
+  int eFusion;       /* of several lists, 0: there is one */
+  char *zWords;      /* points with these words are another list; owned */
+  char *zVectors;    /* JSON object of vectors, each one more list; owned */
+  char *zOrder;      /* member that a scroll goes by, or NULL; owned */
   i64 nK;            /* hits at most, 0: not told */
   i64 nHint;         /* rows that the host wants, 0: not known */
   i64 nEf;           /* 0: the server's */
@@ -179,6 +199,7 @@ struct QdrantScan {
   u8 bEmpty;          /* no point can pass */
   u8 bByArtifact;     /* one hit of each artifact */
   u8 bScoreFalls;     /* the host counts on scores that fall */
+  u8 bOrderFalls;     /* the scroll goes by zOrder downwards */
   ChoirBuf payload;   /* JSON array of the members wanted, or empty: all */
   const char *zModel; /* model of the query, or NULL */
 
@@ -189,6 +210,9 @@ struct QdrantScan {
   i64 nPage, nGiven, nAsked, iOffset;
   int nSeen; /* of a query: ids given so far */
   u8 (*aSeen)[16];
+  ChoirBuf orderAt; /* of a scroll by zOrder: the last value, as JSON, */
+  ChoirBuf tied;    /* and the ids given that have it, with commas */
+  int nTied;
   u8 bLast; /* no page follows */
 };
 
@@ -200,6 +224,17 @@ CHOIR_PRIVATE void choirQdrantScanFree(QdrantScan *);
 ** in messages. */
 CHOIR_PRIVATE void choirQdrantScanQuery(QdrantScan *, ChoirErr *,
                                         sqlite3_value *, const char *zArg);
+/* From several lists, fused: fusion (rrf, dbsf) and vectors as SQL gives them,
+** either or both; the query is one list. */
+CHOIR_PRIVATE void choirQdrantScanFuse(QdrantScan *, ChoirErr *,
+                                       sqlite3_value *pFusion,
+                                       sqlite3_value *pVectors,
+                                       sqlite3_value *pQuery);
+/* A scroll by `member` or `member desc`. */
+CHOIR_PRIVATE void choirQdrantScanOrder(QdrantScan *, ChoirErr *,
+                                        sqlite3_value *);
+/* Appends what makes a request a query: each member after a comma. */
+CHOIR_PRIVATE void choirQdrantScanBody(QdrantScan *, ChoirBuf *);
 /* From the mean of an artifact's vectors; that artifact is not found. */
 CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *, ChoirErr *,
                                           sqlite3_value *);
@@ -222,6 +257,7 @@ typedef struct QdrantPoint {
   i64 nText;
   float *aVector; /* or NULL; owned */
   char *zPayload; /* members after those that choir writes, or ""; owned */
+  char *zVectors; /* members beside the vector, each after a comma; owned */
 } QdrantPoint;
 
 struct QdrantPoints {
@@ -254,7 +290,14 @@ CHOIR_PRIVATE void choirQdrantWriteRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirQdrantFlush(ChoirConn *, ChoirErr *, i64 nMax,
                                     ChoirBuf *pResult);
 CHOIR_PRIVATE void choirQdrantFlushRegister(ChoirConn *, ChoirErr *);
+/* rank, score, id, artifact_id, path, preview and payload of a hit as cells,
+** once it is found to be the user's own. */
+CHOIR_PRIVATE void choirQdrantHitRow(ChoirCursor *, const QdrantScan *,
+                                     QdrantSpan hit, i64 iRank);
+/* How many points of the user a filter (an SQL value, or NULL) finds. */
+CHOIR_PRIVATE i64 choirQdrantCount(Qdrant *, ChoirErr *, sqlite3_value *);
 CHOIR_PRIVATE void choirQdrantSqlRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE void choirQdrantEachRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirQdrantRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_QDRANT_H */

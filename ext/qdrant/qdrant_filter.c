@@ -26,17 +26,18 @@ CHOIR_PRIVATE void choirQdrantFilterOpen(const Qdrant *p, ChoirBuf *pBuf,
   choirBufText(pBuf, "}}");
 }
 
-CHOIR_PRIVATE void choirQdrantFilterUser(ChoirConn *pConn, ChoirBuf *pBuf,
-                                         sqlite3_value *v) {
-  ChoirErr *pErr = pBuf->pErr;
+CHOIR_PRIVATE char *choirQdrantObject(ChoirConn *pConn, ChoirErr *pErr,
+                                      sqlite3_value *v, const char *zArg,
+                                      const char *zRemedy) {
   const char *z;
+  char *zObject = NULL;
   sqlite3_stmt *pStmt;
   if (v == NULL || sqlite3_value_type(v) == SQLITE_NULL) {
-    return;
+    return NULL;
   }
-  z = choirArgText(pErr, v, "filter");
+  z = choirArgText(pErr, v, zArg);
   if (pErr->rc == SQLITE_OK && !choirJsonValid(pConn, pErr, z, -1)) {
-    choirErrSet(pErr, SQLITE_ERROR, "filter is not valid JSON: %.60s", z);
+    choirErrSet(pErr, SQLITE_ERROR, "%s is not valid JSON: %.60s", zArg, z);
   }
   /* Written anew by SQLite, on the private connection. */
   pStmt = choirJsonStmt(pConn, pErr, "SELECT json_type(?1), json(?1)", z, -1);
@@ -46,16 +47,63 @@ CHOIR_PRIVATE void choirQdrantFilterUser(ChoirConn *pConn, ChoirBuf *pBuf,
     if (zType == NULL || zJson == NULL) {
       choirErrNomem(pErr);
     } else if (strcmp(zType, "object") != 0) {
-      choirErrSet(pErr, SQLITE_ERROR,
-                  "filter must be a JSON object, got an %s; qdrant_filter()"
-                  " makes one",
-                  zType);
-    } else if (strcmp(zJson, "{}") != 0) {
-      choirBufText(pBuf, ",");
-      choirBufText(pBuf, zJson);
+      choirErrSet(pErr, SQLITE_ERROR, "%s must be a JSON object, got %s%s%s",
+                  zArg, zType, zRemedy[0] ? "; " : "", zRemedy);
+    } else {
+      zObject = choirMprintf(pErr, "%s", zJson);
     }
   }
   sqlite3_finalize(pStmt);
+  return zObject;
+}
+
+CHOIR_PRIVATE void choirQdrantFilterUser(ChoirConn *pConn, ChoirBuf *pBuf,
+                                         sqlite3_value *v) {
+  char *z = choirQdrantObject(pConn, pBuf->pErr, v, "filter",
+                              "qdrant_filter() makes one");
+  if (z && strcmp(z, "{}") != 0) {
+    choirBufText(pBuf, ",");
+    choirBufText(pBuf, z);
+  }
+  sqlite3_free(z);
+}
+
+/* ---------------------------------------------------------------- vectors */
+
+CHOIR_PRIVATE int choirQdrantIsDense(QdrantSpan v) {
+  QdrantSpan inside = choirQdrantInside(v), item;
+  double r;
+  int n = 0;
+  if (v.z == NULL || v.z[0] != '[') {
+    return 0;
+  }
+  for (; choirQdrantNext(&inside, NULL, &item); n++) {
+    if (!choirQdrantReal(item, &r)) {
+      return 0;
+    }
+  }
+  return n > 0;
+}
+
+CHOIR_PRIVATE void choirQdrantPutVector(ChoirBuf *p, QdrantSpan name,
+                                        QdrantSpan v) {
+  QdrantSpan indices = choirQdrantGet(v, "indices");
+  QdrantSpan values = choirQdrantGet(v, "values");
+  if (choirQdrantIsDense(v)) {
+    choirBufAppend(p, v.z, (u64)v.n);
+  } else if (choirQdrantIsDense(indices) && choirQdrantIsDense(values)) {
+    choirBufText(p, "{\"indices\":");
+    choirBufAppend(p, indices.z, (u64)indices.n);
+    choirBufText(p, ",\"values\":");
+    choirBufAppend(p, values.z, (u64)values.n);
+    choirBufText(p, "}");
+  } else {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "vector %.*s must be an array of numbers or an object of"
+                " indices and values, got %.*s",
+                (int)(name.n < 40 ? name.n : 40), name.z ? name.z : "",
+                (int)(v.n < 60 ? v.n : 60), v.z ? v.z : "nothing");
+  }
 }
 
 CHOIR_PRIVATE void choirQdrantKey(ChoirBuf *pBuf, const char *zKey) {

@@ -3,8 +3,8 @@
 ** qdrant_flush: the workspace's artifacts, messages and memories as points.
 **
 ** Its place in the log is the consumer 'qdrant' of _choir_cursor. Two values of
-** _choir_meta go with it: qdrant.target (the URL, collection, user and model
-** that the place is of; another one begins anew) and qdrant.full (where a pass
+** _choir_meta go with it: qdrant.target (the URL, collection, user, model and
+** named vector that the place is of; another one begins anew) and qdrant.full (where a pass
 ** over everything has got to). A group of documents is read,
 ** sent, and only then is the place moved on, in a transaction of its own: what
 ** was sent and not noted is sent again, which changes nothing.
@@ -101,9 +101,10 @@ static void flushNote(FlushRun *p, i64 iSeq, const char *zFull) {
 /* Begins anew when the place is of another target, or is no place. */
 static void flushBegin(FlushRun *p) {
   char *zHave = choirMetaGet(p->pConn, p->pErr, "qdrant.target");
-  char *zWant = choirMprintf(p->pErr, "%s %s %s %s", p->to.zUrl,
-                             p->to.zCollection, p->to.zUser,
-                             p->points.pModel ? p->points.pModel->zName : "");
+  char *zWant = choirMprintf(
+      p->pErr, "%s %s %s %s%s%s", p->to.zUrl, p->to.zCollection, p->to.zUser,
+      p->points.pModel ? p->points.pModel->zName : "", p->to.zVector ? " " : "",
+      p->to.zVector ? p->to.zVector : "");
   i64 iTail = choirQueryInt(
       p->pConn, p->pErr, "SELECT coalesce(max(seq), 0) FROM ~.action_log", 0);
   i64 iSeq = flushCursor(p->pConn, p->pErr);
@@ -508,10 +509,26 @@ static void flushFunc(ChoirCall *p) {
   choirBufFree(&b);
 }
 
+/* How long the oldest change that the log names and no flush has sent waits. */
+static i64 flushLag(ChoirConn *pConn, ChoirErr *pErr) {
+  i64 iSeq = flushCursor(pConn, pErr), iOld = 0;
+  sqlite3_stmt *p =
+      choirStmt(pConn, pErr,
+                "SELECT min(timestamp) FROM ~.action_log WHERE seq > ?1 AND"
+                " tbl IN ('artifacts', 'messages', 'memories')");
+  choirBindInt(pErr, p, 1, iSeq);
+  iOld = choirStep(pErr, p) ? sqlite3_column_int64(p, 0) : 0;
+  choirStmtDone(pConn, p);
+  return iOld > 0 && choirNow() > iOld ? choirNow() - iOld : 0;
+}
+
 static void flushMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   choirRowText(pCur, "qdrant.pending");
   choirRowInt(pCur, flushPending(pConn, pErr));
   choirRowText(pCur, "documents");
+  choirRowText(pCur, "qdrant.lag");
+  choirRowInt(pCur, flushLag(pConn, pErr));
+  choirRowText(pCur, "ms");
 }
 
 static const ChoirPart flushPart = {.zName = "qdrant",

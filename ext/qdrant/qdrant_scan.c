@@ -7,15 +7,23 @@
 ** is an error, not a short answer. Pages of an approximate search may overlap,
 ** so the ids that were given are remembered.
 **
+** A scroll that goes by a member has no cursor at the server: the next page
+** starts from the last value and leaves out the ids that were given with it.
+**
 ** Every point is looked at for whose it is before anything of it is shown.
 */
 #include "qdrant.h"
 #include <math.h>
 
+#define SCAN_LIST 100   /* of each list that is fused, at least */
+#define SCAN_TIES 10000 /* points with one value, in a scroll by it */
+
 CHOIR_PRIVATE void choirQdrantScanInit(QdrantScan *p, ChoirErr *pErr) {
   memset(p, 0, sizeof(*p));
   choirBufInit(&p->filter, pErr, CHOIR_BUF_SQL);
   choirBufInit(&p->payload, pErr, CHOIR_BUF_SQL);
+  choirBufInit(&p->orderAt, pErr, CHOIR_BUF_SQL);
+  choirBufInit(&p->tied, pErr, CHOIR_BUF_SQL);
   p->rMmr = -1.0;
 }
 
@@ -24,8 +32,12 @@ CHOIR_PRIVATE void choirQdrantScanFree(QdrantScan *p) {
   choirQdrantClose(&p->to);
   choirBufFree(&p->filter);
   choirBufFree(&p->payload);
+  choirBufFree(&p->orderAt);
+  choirBufFree(&p->tied);
   sqlite3_free(p->aQuery);
-  sqlite3_free(p->zVector);
+  sqlite3_free(p->zWords);
+  sqlite3_free(p->zVectors);
+  sqlite3_free(p->zOrder);
   sqlite3_free(p->aSeen);
   memset(p, 0, sizeof(*p));
 }
@@ -104,17 +116,9 @@ CHOIR_PRIVATE void choirQdrantScanQuery(QdrantScan *p, ChoirErr *pErr,
   p->bEmpty |= (u8)bZero; /* a text without words is near to nothing */
 }
 
-/* A point's vector: by name where there are several. */
+/* A point's vector: by name where there are several, "" the one without. */
 static QdrantSpan scanVector(QdrantSpan v, const char *zName) {
-  QdrantSpan inside, key, value;
-  if (v.z && v.z[0] == '{') {
-    if (zName) {
-      return choirQdrantGet(v, zName);
-    }
-    inside = choirQdrantInside(v);
-    return choirQdrantNext(&inside, &key, &value) ? value : inside;
-  }
-  return v;
+  return v.z && v.z[0] == '{' ? choirQdrantGet(v, zName ? zName : "") : v;
 }
 
 /* Adds the vectors of a page of points up; how many there were. */
@@ -126,7 +130,7 @@ static int scanSum(QdrantScan *p, ChoirErr *pErr, QdrantSpan points) {
     choirQdrantOwn(&p->to, pErr, choirQdrantGet(point, "id"),
                    choirQdrantGet(point, "payload"), NULL);
     a = choirQdrantFloats(
-        pErr, scanVector(choirQdrantGet(point, "vector"), p->zVector), &n);
+        pErr, scanVector(choirQdrantGet(point, "vector"), p->to.zVector), &n);
     if (a && p->aQuery == NULL) {
       p->aQuery = a;
       p->nQuery = n;
@@ -142,6 +146,16 @@ static int scanSum(QdrantScan *p, ChoirErr *pErr, QdrantSpan points) {
   return nPoint;
 }
 
+static void scanWithVector(const QdrantScan *p, ChoirBuf *b) {
+  if (p->to.zVector) {
+    choirBufText(b, "[");
+    choirBufJson(b, p->to.zVector, -1);
+    choirBufText(b, "]");
+  } else {
+    choirBufText(b, "true");
+  }
+}
+
 CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *p, ChoirErr *pErr,
                                           sqlite3_value *v) {
   const char *z = choirArgText(pErr, v, "artifact");
@@ -154,8 +168,9 @@ CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *p, ChoirErr *pErr,
   choirQdrantFilterOpen(&p->to, &b, "filter");
   choirBufText(&b, ",{\"key\":\"artifact_id\",\"match\":{\"value\":");
   choirBufJson(&b, z ? z : "", -1);
-  choirBufText(&b, "}}]},\"limit\":64,\"with_vector\":true,"
-                   "\"with_payload\":[\"user_id\"]}");
+  choirBufText(&b, "}}]},\"limit\":64,\"with_vector\":");
+  scanWithVector(p, &b);
+  choirBufText(&b, ",\"with_payload\":[\"user_id\"]}");
   choirQdrantSend(&p->to, pErr, &reply, "POST", "points/scroll", &b, 1);
   choirBufFree(&b);
   n = scanSum(p, pErr, choirQdrantGet(reply.result, "points"));
@@ -178,6 +193,154 @@ CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *p, ChoirErr *pErr,
   choirBufText(&p->filter, "}}]}");
   p->bQuery = 1;
   p->bByArtifact = 1;
+}
+
+/* ----------------------------------------------------------------- fusion */
+
+CHOIR_PRIVATE void choirQdrantScanFuse(QdrantScan *p, ChoirErr *pErr,
+                                       sqlite3_value *pFusion,
+                                       sqlite3_value *pVectors,
+                                       sqlite3_value *pQuery) {
+  const char *z = choirArgTextOrNull(pErr, pFusion, "fusion");
+  p->zVectors =
+      choirQdrantObject(p->to.pConn, pErr, pVectors, "vectors",
+                        "it is name: vector, dense or with indices and values");
+  if ((z == NULL && p->zVectors == NULL) || pErr->rc != SQLITE_OK) {
+    return;
+  }
+  p->eFusion = z && strcmp(z, "dbsf") == 0 ? QDRANT_DBSF : QDRANT_RRF;
+  if (z && strcmp(z, "dbsf") != 0 && strcmp(z, "rrf") != 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "fusion must be rrf or dbsf, got '%.20s'",
+                z);
+  } else if (p->rMmr >= 0.0) {
+    choirErrSet(pErr, SQLITE_ERROR, "fusion and mmr exclude each other");
+  } else if (p->zVectors == NULL &&
+             (pQuery == NULL || sqlite3_value_type(pQuery) != SQLITE_TEXT)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "fusion needs a second list: a query that is text, whose words"
+                " are looked for, or vectors");
+  } else if (p->zVectors == NULL) {
+    const char *zWords = choirArgText(pErr, pQuery, "query");
+    p->zWords = choirMprintf(pErr, "%s", zWords ? zWords : "");
+  }
+}
+
+static void scanParams(const QdrantScan *p, ChoirBuf *b) {
+  if (p->nEf || p->bExact) {
+    choirBufText(b, ",\"params\":{");
+    if (p->nEf) {
+      choirBufPrintf(b, "\"hnsw_ef\":%lld%s", p->nEf, p->bExact ? "," : "");
+    }
+    choirBufText(b, p->bExact ? "\"exact\":true}" : "}");
+  }
+}
+
+/* The start of a list that is fused, and its tenant. */
+static void scanList(const QdrantScan *p, ChoirBuf *b, const char *zWords) {
+  i64 n = p->nK * 2 < SCAN_LIST ? SCAN_LIST : p->nK * 2;
+  choirBufText(b, "{");
+  choirQdrantFilterOpen(&p->to, b, "filter");
+  choirBufAppend(b, p->filter.a ? p->filter.a : "", p->filter.n);
+  if (zWords) {
+    choirBufText(b, ",{\"key\":\"content_preview\",\"match\":{\"text\":");
+    choirBufJson(b, zWords, -1);
+    choirBufText(b, "}}");
+  }
+  choirBufPrintf(b, "]},\"limit\":%lld", n < QDRANT_K_MAX ? n : QDRANT_K_MAX);
+  scanParams(p, b);
+  choirBufText(b, ",\"query\":");
+}
+
+/* A list by the query's own vector. */
+static void scanListQuery(const QdrantScan *p, ChoirBuf *b,
+                          const char *zWords) {
+  scanList(p, b, zWords);
+  choirQdrantPutFloats(b, p->aQuery, p->nQuery);
+  if (p->to.zVector) {
+    choirBufText(b, ",\"using\":");
+    choirBufJson(b, p->to.zVector, -1);
+  }
+  choirBufText(b, "}");
+}
+
+/* choir's reciprocal rank fusion is 1/(60 + rank), ranks from 1; Qdrant's
+** counts positions from 0. */
+static void scanFused(const QdrantScan *p, ChoirBuf *b) {
+  const char *z = p->zVectors ? p->zVectors : "{}";
+  QdrantSpan all = {z, (i64)strlen(z)};
+  QdrantSpan inside = choirQdrantInside(all), name, v;
+  choirBufText(b, ",\"prefetch\":[");
+  scanListQuery(p, b, NULL);
+  if (p->zWords) {
+    choirBufText(b, ",");
+    scanListQuery(p, b, p->zWords);
+  }
+  while (choirQdrantNext(&inside, &name, &v) && b->pErr->rc == SQLITE_OK) {
+    choirBufText(b, ",");
+    scanList(p, b, NULL);
+    choirQdrantPutVector(b, name, v);
+    choirBufText(b, ",\"using\":");
+    choirBufAppend(b, name.z, (u64)name.n);
+    choirBufText(b, "}");
+  }
+  choirBufText(b, p->eFusion == QDRANT_DBSF
+                      ? "],\"query\":{\"fusion\":\"dbsf\"}"
+                      : "],\"query\":{\"rrf\":{\"k\":61}}");
+}
+
+/* ------------------------------------------------------------------ order */
+
+CHOIR_PRIVATE void choirQdrantScanOrder(QdrantScan *p, ChoirErr *pErr,
+                                        sqlite3_value *v) {
+  const char *z = choirArgTextOrNull(pErr, v, "order_by");
+  const char *zEnd = z ? strrchr(z, ' ') : NULL;
+  if (zEnd && (sqlite3_stricmp(zEnd, " desc") == 0 ||
+               sqlite3_stricmp(zEnd, " asc") == 0)) {
+    p->bOrderFalls = zEnd[1] == 'd' || zEnd[1] == 'D';
+  } else {
+    zEnd = z ? z + strlen(z) : NULL;
+  }
+  if (z && zEnd == z) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "order_by must be a member of the payload, got '%.20s'", z);
+  } else if (z) {
+    p->zOrder = choirMprintf(pErr, "%.*s", (int)(zEnd - z), z);
+  }
+}
+
+static void scanOrderBody(const QdrantScan *p, ChoirBuf *b) {
+  choirBufText(b, ",\"order_by\":{\"key\":");
+  choirBufJson(b, p->zOrder, -1);
+  choirBufPrintf(b, ",\"direction\":\"%s\"", p->bOrderFalls ? "desc" : "asc");
+  if (p->nTied) {
+    choirBufText(b, ",\"start_from\":");
+    choirBufAppend(b, p->orderAt.a, p->orderAt.n);
+  }
+  choirBufText(b, "}");
+}
+
+/* Remembers where a scroll by a member has got to. */
+static void scanOrderAt(QdrantScan *p, ChoirErr *pErr, const QdrantHit *pHit) {
+  double r;
+  if (pErr->rc == SQLITE_OK && !choirQdrantReal(pHit->order, &r)) {
+    choirErrSet(pErr, SQLITE_ERROR, "the reply of %s has no order_value",
+                p->to.zUrl);
+  } else if (pErr->rc == SQLITE_OK) {
+    if (p->nTied == 0 || p->orderAt.n != (u64)pHit->order.n ||
+        memcmp(p->orderAt.a, pHit->order.z, p->orderAt.n) != 0) {
+      p->nTied = 0;
+      p->tied.n = p->orderAt.n = 0;
+      choirBufAppend(&p->orderAt, pHit->order.z, (u64)pHit->order.n);
+    }
+    choirBufText(&p->tied, p->nTied++ ? "," : "");
+    choirBufAppend(&p->tied, pHit->id.z, (u64)pHit->id.n);
+    if (p->nTied > SCAN_TIES) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "more than %d points have the same '%.60s'; scroll without"
+                  " order_by and say ORDER BY",
+                  SCAN_TIES, p->zOrder);
+    }
+  }
 }
 
 /* ------------------------------------------------------------------ pages */
@@ -209,23 +372,21 @@ static i64 scanPage(QdrantScan *p, ChoirErr *pErr) {
   return n;
 }
 
-static void scanBodyQuery(QdrantScan *p, ChoirBuf *b) {
-  choirBufText(b, ",\"query\":");
-  choirBufText(b, p->rMmr >= 0.0 ? "{\"nearest\":" : "");
-  choirQdrantPutFloats(b, p->aQuery, p->nQuery);
-  if (p->rMmr >= 0.0) {
-    choirBufPrintf(b, ",\"mmr\":{\"diversity\":%!.9g}}", p->rMmr);
-  }
-  if (p->zVector) {
-    choirBufText(b, ",\"using\":");
-    choirBufJson(b, p->zVector, -1);
-  }
-  if (p->nEf || p->bExact) {
-    choirBufText(b, ",\"params\":{");
-    if (p->nEf) {
-      choirBufPrintf(b, "\"hnsw_ef\":%lld%s", p->nEf, p->bExact ? "," : "");
+CHOIR_PRIVATE void choirQdrantScanBody(QdrantScan *p, ChoirBuf *b) {
+  if (p->eFusion) {
+    scanFused(p, b);
+  } else {
+    choirBufText(b, ",\"query\":");
+    choirBufText(b, p->rMmr >= 0.0 ? "{\"nearest\":" : "");
+    choirQdrantPutFloats(b, p->aQuery, p->nQuery);
+    if (p->rMmr >= 0.0) {
+      choirBufPrintf(b, ",\"mmr\":{\"diversity\":%!.9g}}", p->rMmr);
     }
-    choirBufText(b, p->bExact ? "\"exact\":true}" : "}");
+    if (p->to.zVector) {
+      choirBufText(b, ",\"using\":");
+      choirBufJson(b, p->to.zVector, -1);
+    }
+    scanParams(p, b);
   }
   if (p->bThreshold) {
     choirBufPrintf(b, ",\"score_threshold\":%!.17g", p->rThreshold);
@@ -247,12 +408,23 @@ static void scanFetch(QdrantScan *p, ChoirErr *pErr) {
   choirBufText(&b, "{");
   choirQdrantFilterOpen(&p->to, &b, "filter");
   choirBufAppend(&b, p->filter.a ? p->filter.a : "", p->filter.n);
-  choirBufPrintf(&b,
-                 "]},\"limit\":%lld,\"with_vector\":%s,\"with_payload\":", n,
-                 p->bVector ? "true" : "false");
+  if (p->nTied) {
+    choirBufText(&b, ",{\"must_not\":[{\"has_id\":[");
+    choirBufAppend(&b, p->tied.a, p->tied.n);
+    choirBufText(&b, "]}]}");
+  }
+  choirBufPrintf(&b, "]},\"limit\":%lld,\"with_vector\":", n);
+  if (p->bVector) {
+    scanWithVector(p, &b);
+  } else {
+    choirBufText(&b, "false");
+  }
+  choirBufText(&b, ",\"with_payload\":");
   choirBufText(&b, p->payload.n ? p->payload.a : "true");
   if (p->bQuery) {
-    scanBodyQuery(p, &b);
+    choirQdrantScanBody(p, &b);
+  } else if (p->zOrder) {
+    scanOrderBody(p, &b);
   } else if (p->after.z) {
     choirBufText(&b, ",\"offset\":");
     choirBufAppend(&b, p->after.z, (u64)p->after.n);
@@ -268,7 +440,7 @@ static void scanFetch(QdrantScan *p, ChoirErr *pErr) {
     choirErrSet(pErr, SQLITE_ERROR, "the reply of %s has no points",
                 p->to.zUrl);
   }
-  if (!p->bQuery) {
+  if (!p->bQuery && !p->zOrder) {
     p->after = choirQdrantGet(p->reply.result, "next_page_offset");
     p->bLast = p->after.z == NULL || p->after.z[0] == 'n';
     /* The request ends in the place asked for and a brace. */
@@ -312,12 +484,14 @@ static void scanHit(QdrantSpan point, QdrantHit *pHit) {
       pHit->payload = value;
     } else if (choirQdrantIs(key, "vector")) {
       pHit->vector = value;
+    } else if (choirQdrantIs(key, "order_value")) {
+      pHit->order = value;
     }
   }
 }
 
 /* ORDER BY score DESC was promised: a page whose scores rise is of distances. */
-static void scanOrder(QdrantScan *p, ChoirErr *pErr, QdrantSpan score) {
+static void scanFalls(QdrantScan *p, ChoirErr *pErr, QdrantSpan score) {
   double r;
   QdrantSpan next = p->rest, point;
   double rNext;
@@ -339,7 +513,8 @@ CHOIR_PRIVATE int choirQdrantScanNext(QdrantScan *p, ChoirErr *pErr,
       return 0;
     }
     if (!choirQdrantNext(&p->rest, NULL, &point)) {
-      if (p->bQuery && p->reply.http.pConn && p->nAsked < p->nPage) {
+      if ((p->bQuery || p->zOrder) && p->reply.http.pConn &&
+          p->nAsked < p->nPage) {
         return 0; /* a short page is the last one */
       }
       if (p->bLast) {
@@ -352,7 +527,10 @@ CHOIR_PRIVATE int choirQdrantScanNext(QdrantScan *p, ChoirErr *pErr,
     p->iOffset++;
     scanHit(point, pHit);
     choirQdrantOwn(&p->to, pErr, pHit->id, pHit->payload, p->zModel);
-    scanOrder(p, pErr, pHit->score);
+    scanFalls(p, pErr, pHit->score);
+    if (p->zOrder) {
+      scanOrderAt(p, pErr, pHit);
+    }
     if (p->bQuery && pErr->rc == SQLITE_OK &&
         scanSeen(p, pErr,
                  p->bByArtifact ? choirQdrantGet(pHit->payload, "artifact_id")

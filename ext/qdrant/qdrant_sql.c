@@ -49,15 +49,14 @@ static void sqlRowSpan(ChoirCursor *p, QdrantSpan v) {
 
 /* ---------------------------------------------------------------- groups */
 
-static void sqlGroupHit(ChoirCursor *p, QdrantScan *pScan, QdrantSpan group,
-                        QdrantSpan hit, i64 iRank) {
+CHOIR_PRIVATE void choirQdrantHitRow(ChoirCursor *p, const QdrantScan *pScan,
+                                     QdrantSpan hit, i64 iRank) {
   QdrantSpan payload = choirQdrantGet(hit, "payload");
   QdrantSpan id = choirQdrantGet(hit, "id");
   double r = 0.0;
   choirQdrantOwn(&pScan->to, &p->err, id, payload, pScan->zModel);
   if (p->err.rc == SQLITE_OK) {
     choirQdrantReal(choirQdrantGet(hit, "score"), &r);
-    sqlRowSpan(p, choirQdrantGet(group, "id"));
     choirRowInt(p, iRank);
     choirRowReal(p, r);
     sqlRowSpan(p, id);
@@ -78,15 +77,16 @@ static void sqlGroupRows(ChoirCursor *p, QdrantScan *pScan,
     iRank++;
     hits = choirQdrantInside(choirQdrantGet(group, "hits"));
     while (choirQdrantNext(&hits, NULL, &hit) && p->err.rc == SQLITE_OK) {
-      sqlGroupHit(p, pScan, group, hit, iRank);
+      sqlRowSpan(p, choirQdrantGet(group, "id"));
+      choirQdrantHitRow(p, pScan, hit, iRank);
     }
   }
 }
 
 /*
 ** SQL: qdrant_groups(query[, collection[, group_by[, k[, group_size[,
-**   filter]]]]]) -> TABLE(group_id, rank, score, id, artifact_id, path, preview,
-**   payload)
+**   filter[, vector_name[, fusion[, vectors]]]]]]]]) -> TABLE(group_id, rank,
+**   score, id, artifact_id, path, preview, payload)
 **
 ** The user's points nearest to a query, grouped by a member of their payload:
 ** the best k groups, at most group_size points of each. rank is the group's.
@@ -99,6 +99,7 @@ static void sqlGroupRows(ChoirCursor *p, QdrantScan *pScan,
 **   group_size  INTEGER 1 to 100, points of a group, default 3
 **   filter      TEXT, from qdrant_filter() or Qdrant's JSON
 **
+** vector_name, fusion and vectors are those of qdrant_search.
 ** NULL: a NULL query is an error; other arguments NULL are as not given.
 ** Errors: those of qdrant_search.
 ** Source: https://api.qdrant.tech/api-reference/search/query-points-groups
@@ -116,8 +117,11 @@ static void sqlGroups(ChoirCursor *p) {
   memset(&reply, 0, sizeof(reply));
   choirQdrantScanInit(&scan, &p->err);
   choirQdrantOpen(p->pConn, &p->err, &scan.to, sqlArgText(p, 1, "collection"));
+  choirQdrantVector(&scan.to, &p->err, sqlArgText(p, 6, "vector_name"));
   choirQdrantFilterUser(p->pConn, &scan.filter, p->apArg[5]);
+  choirQdrantScanFuse(&scan, &p->err, p->apArg[7], p->apArg[8], p->apArg[0]);
   choirQdrantScanQuery(&scan, &p->err, p->apArg[0], "query");
+  scan.nK = nK * nSize;
   choirBufInit(&b, &p->err, QDRANT_REQUEST);
   choirBufText(&b, "{");
   choirQdrantFilterOpen(&scan.to, &b, "filter");
@@ -127,10 +131,9 @@ static void sqlGroups(ChoirCursor *p) {
   choirBufPrintf(&b,
                  ",\"limit\":%lld,\"group_size\":%lld,\"with_payload\":true",
                  nK, nSize);
-  choirBufText(&b, ",\"query\":");
-  choirQdrantPutFloats(&b, scan.aQuery, scan.aQuery ? scan.nQuery : 0);
-  choirBufText(&b, "}");
-  if (!scan.bEmpty) {
+  if (!scan.bEmpty && p->err.rc == SQLITE_OK) {
+    choirQdrantScanBody(&scan, &b);
+    choirBufText(&b, "}");
     choirQdrantSend(&scan.to, &p->err, &reply, "POST", "points/query/groups",
                     &b, 1);
     sqlGroupRows(p, &scan, &reply);
@@ -185,17 +188,46 @@ static void sqlFacet(ChoirCursor *p) {
 }
 
 /*
-** SQL: qdrant_collections() -> TABLE(name, dimensions, distance, model)
+** SQL: qdrant_collections() -> TABLE(name, dimensions, distance, model, vector)
 **
-** The collections of the server that the key may see. distance is that of the
-** default vector, model the one that qdrant_init() noted. How many points there
-** are is not told: they are of every user.
+** The collections of the server that the key may see, a row for each vector of
+** their points: vector is its name, NULL that of the one without; dimensions
+** and distance are NULL of a sparse one. model is the one that qdrant_init()
+** noted. How many points there are is not told: they are of every user.
 **
 ** Errors: no user; no server; its refusals.
 **
 ** > SELECT name FROM qdrant_collections
 ** ! qdrant_collections: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
 */
+static void sqlVectorRow(ChoirCursor *p, const char *zCollection,
+                         QdrantSpan config, QdrantSpan name, QdrantSpan v) {
+  choirRowText(p, zCollection);
+  sqlRowSpan(p, choirQdrantGet(v, "size"));
+  sqlRowSpan(p, choirQdrantGet(v, "distance"));
+  sqlRowSpan(p,
+             choirQdrantGet(choirQdrantGet(config, "metadata"), "choir_model"));
+  sqlRowSpan(p, name);
+}
+
+static void sqlVectorRows(ChoirCursor *p, const char *zCollection,
+                          QdrantSpan config) {
+  QdrantSpan params = choirQdrantGet(config, "params"), none = {NULL, 0};
+  QdrantSpan dense = choirQdrantGet(params, "vectors");
+  QdrantSpan inside = choirQdrantInside(dense), name, v;
+  if (choirQdrantGet(dense, "size").z) {
+    sqlVectorRow(p, zCollection, config, none, dense);
+    inside = none;
+  }
+  while (choirQdrantNext(&inside, &name, &v) && p->err.rc == SQLITE_OK) {
+    sqlVectorRow(p, zCollection, config, name, v);
+  }
+  inside = choirQdrantInside(choirQdrantGet(params, "sparse_vectors"));
+  while (choirQdrantNext(&inside, &name, &v) && p->err.rc == SQLITE_OK) {
+    sqlVectorRow(p, zCollection, config, name, none);
+  }
+}
+
 static void sqlCollections(ChoirCursor *p) {
   QdrantSpan list, item;
   QdrantReply reply;
@@ -205,19 +237,12 @@ static void sqlCollections(ChoirCursor *p) {
   list = choirQdrantInside(choirQdrantGet(reply.result, "collections"));
   while (choirQdrantNext(&list, NULL, &item) && p->err.rc == SQLITE_OK) {
     QdrantReply one;
-    QdrantSpan config, vectors;
     i64 n;
     sqlite3_free(to.zCollection);
     to.zCollection = choirQdrantText(&p->err, choirQdrantGet(item, "name"), &n);
     choirQdrantSend(&to, &p->err, &one, "GET", "", NULL, 1);
-    config = choirQdrantGet(one.result, "config");
-    vectors = choirQdrantGet(choirQdrantGet(config, "params"), "vectors");
     if (p->err.rc == SQLITE_OK) {
-      choirRowText(p, to.zCollection);
-      sqlRowSpan(p, choirQdrantGet(vectors, "size"));
-      sqlRowSpan(p, choirQdrantGet(vectors, "distance"));
-      sqlRowSpan(
-          p, choirQdrantGet(choirQdrantGet(config, "metadata"), "choir_model"));
+      sqlVectorRows(p, to.zCollection, choirQdrantGet(one.result, "config"));
     }
     choirQdrantReplyFree(&one);
   }
@@ -226,6 +251,25 @@ static void sqlCollections(ChoirCursor *p) {
 }
 
 /* ---------------------------------------------------------------- scalars */
+
+CHOIR_PRIVATE i64 choirQdrantCount(Qdrant *p, ChoirErr *pErr,
+                                   sqlite3_value *pFilter) {
+  QdrantReply reply;
+  ChoirBuf b;
+  i64 n = 0;
+  choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+  choirBufText(&b, "{\"exact\":true,");
+  choirQdrantFilterOpen(p, &b, "filter");
+  choirQdrantFilterUser(p->pConn, &b, pFilter);
+  choirBufText(&b, "]}}");
+  choirQdrantSend(p, pErr, &reply, "POST", "points/count", &b, 1);
+  if (!choirQdrantInt(choirQdrantGet(reply.result, "count"), &n)) {
+    choirErrSet(pErr, SQLITE_ERROR, "the reply of %s has no count", p->zUrl);
+  }
+  choirQdrantReplyFree(&reply);
+  choirBufFree(&b);
+  return n;
+}
 
 /*
 ** SQL: qdrant_count([filter[, collection]]) -> INTEGER
@@ -246,24 +290,10 @@ static void sqlCount(ChoirCall *p) {
   const char *zCollection =
       p->nArg > 1 ? choirArgTextOrNull(&p->err, p->apArg[1], "collection")
                   : NULL;
-  QdrantReply reply;
   Qdrant to;
-  ChoirBuf b;
-  i64 n;
   choirQdrantOpen(p->pConn, &p->err, &to, zCollection);
-  choirBufInit(&b, &p->err, CHOIR_BUF_SQL);
-  choirBufText(&b, "{\"exact\":true,");
-  choirQdrantFilterOpen(&to, &b, "filter");
-  choirQdrantFilterUser(p->pConn, &b, p->nArg ? p->apArg[0] : NULL);
-  choirBufText(&b, "]}}");
-  choirQdrantSend(&to, &p->err, &reply, "POST", "points/count", &b, 1);
-  if (choirQdrantInt(choirQdrantGet(reply.result, "count"), &n)) {
-    sqlite3_result_int64(p->pCtx, n);
-  } else {
-    choirErrSet(&p->err, SQLITE_ERROR, "the reply of %s has no count", to.zUrl);
-  }
-  choirQdrantReplyFree(&reply);
-  choirBufFree(&b);
+  sqlite3_result_int64(
+      p->pCtx, choirQdrantCount(&to, &p->err, p->nArg ? p->apArg[0] : NULL));
   choirQdrantClose(&to);
 }
 
@@ -321,11 +351,12 @@ static const struct {
     {"user_id", "{\"type\":\"keyword\",\"is_tenant\":true}"},
     {"artifact_id", "\"keyword\""},
     {"path", "\"keyword\""},
+    {"updated_at", "\"integer\""},
     {"content_preview",
      "{\"type\":\"text\",\"tokenizer\":\"word\",\"lowercase\":true}"},
 };
 
-static void sqlMake(Qdrant *p, ChoirErr *pErr) {
+static void sqlMake(Qdrant *p, ChoirErr *pErr, const char *zSparse) {
   const ChoirEmbedModel *pModel = choirEmbedModel(p->pConn, pErr);
   QdrantReply reply;
   ChoirBuf b;
@@ -333,11 +364,21 @@ static void sqlMake(Qdrant *p, ChoirErr *pErr) {
     return;
   }
   choirBufInit(&b, pErr, CHOIR_BUF_SQL);
-  choirBufPrintf(&b,
-                 "{\"vectors\":{\"size\":%d,\"distance\":\"Cosine\"},"
-                 "\"hnsw_config\":{\"m\":0,\"payload_m\":16},"
-                 "\"metadata\":{\"choir_model\":",
-                 pModel->nDim);
+  choirBufText(&b, "{\"vectors\":");
+  if (p->zVector) {
+    choirBufText(&b, "{");
+    choirBufJson(&b, p->zVector, -1);
+    choirBufText(&b, ":");
+  }
+  choirBufPrintf(&b, "{\"size\":%d,\"distance\":\"Cosine\"}%s", pModel->nDim,
+                 p->zVector ? "}" : "");
+  if (zSparse) {
+    choirBufText(&b, ",\"sparse_vectors\":{");
+    choirBufJson(&b, zSparse, -1);
+    choirBufText(&b, ":{}}");
+  }
+  choirBufText(&b, ",\"hnsw_config\":{\"m\":0,\"payload_m\":16},"
+                   "\"metadata\":{\"choir_model\":");
   choirBufJson(&b, pModel->zName, -1);
   choirBufText(&b, "}}");
   choirQdrantSend(p, pErr, &reply, "PUT", "", &b, 0);
@@ -360,15 +401,17 @@ static void sqlIndexes(Qdrant *p, ChoirErr *pErr) {
 }
 
 /*
-** SQL: qdrant_init([collection]) -> TEXT
+** SQL: qdrant_init([collection[, sparse]]) -> TEXT
 **
 ** Makes the collection when it is not there: vectors of the configured model's
-** length, Cosine, an index of points per user, and indexes on user_id (as the
-** tenant), artifact_id, path and the words of content_preview. Returns a JSON
-** object: collection, created (0: it was there), dimensions and model. Safe to
-** repeat; it never changes a collection's vectors.
+** length, named by the setting qdrant.vector if there is one, Cosine, an index
+** of points per user, and indexes on user_id (as the tenant), artifact_id,
+** path, updated_at and the words of content_preview. Returns a JSON object:
+** collection, created (0: it was there), dimensions and model. Safe to repeat;
+** it never changes a collection's vectors.
 **
 **   collection  TEXT, default the setting qdrant.collection
+**   sparse      TEXT, the name of a sparse vector beside the other
 **
 ** NULL: as not given.
 ** Errors: no user; no server; its refusals; a server before 1.16; a collection
@@ -395,7 +438,9 @@ static void sqlInit(ChoirCall *p) {
   }
   bMake = !sqlExists(&to, &p->err);
   if (bMake) {
-    sqlMake(&to, &p->err);
+    sqlMake(&to, &p->err,
+            p->nArg > 1 ? choirArgTextOrNull(&p->err, p->apArg[1], "sparse")
+                        : NULL);
   }
   pModel = choirQdrantModel(&to, &p->err);
   sqlIndexes(&to, &p->err);
@@ -414,19 +459,20 @@ static void sqlInit(ChoirCall *p) {
 static const ChoirFunc aRequestFunc[] = {
     {"qdrant_count", 0, 2, CHOIR_EFFECT, 0, sqlCount, NULL},
     {"qdrant_ping", 0, 0, CHOIR_EFFECT, 0, sqlPing, NULL},
-    {"qdrant_init", 0, 1, CHOIR_EFFECT, 0, sqlInit, NULL},
+    {"qdrant_init", 0, 2, CHOIR_EFFECT, 0, sqlInit, NULL},
 };
 
 static const ChoirTvf aRequestTvf[] = {
     {"qdrant_groups",
      "group_id, rank, score, id, artifact_id, path, preview, payload,"
      " query HIDDEN, collection HIDDEN, group_by HIDDEN, k HIDDEN,"
-     " group_size HIDDEN, filter HIDDEN",
-     8, 1, 6, CHOIR_EFFECT, 0, 0, sqlGroups, NULL, NULL, NULL},
+     " group_size HIDDEN, filter HIDDEN, vector_name HIDDEN, fusion HIDDEN,"
+     " vectors HIDDEN",
+     8, 1, 9, CHOIR_EFFECT, 0, 0, sqlGroups, NULL, NULL, NULL},
     {"qdrant_facet",
      "value, count, key HIDDEN, collection HIDDEN, filter HIDDEN, k HIDDEN", 2,
      1, 4, CHOIR_EFFECT, 0, 0, sqlFacet, NULL, NULL, NULL},
-    {"qdrant_collections", "name, dimensions, distance, model", 4, 0, 0,
+    {"qdrant_collections", "name, dimensions, distance, model, vector", 5, 0, 0,
      CHOIR_EFFECT, 0, 0, sqlCollections, NULL, NULL, NULL},
 };
 
@@ -441,4 +487,5 @@ CHOIR_PRIVATE void choirQdrantRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirQdrantWriteRegister(pConn, pErr);
   choirQdrantFlushRegister(pConn, pErr);
   choirQdrantSqlRegister(pConn, pErr);
+  choirQdrantEachRegister(pConn, pErr);
 }

@@ -29,11 +29,14 @@ enum {
   ARG_EF,
   ARG_EXACT,
   ARG_MMR,
+  ARG_FUSION,
+  ARG_VECTORS,
+  ARG_ORDER,
   ARG_COLLECTION,
   ARG_ARTIFACT,
   ARG_N
 };
-#define TABLE_ARGS 7 /* of a created table */
+#define TABLE_ARGS 10 /* of a created table */
 
 enum { SCAN_SEARCH, SCAN_SIMILAR, SCAN_SCROLL, SCAN_CREATED };
 
@@ -41,7 +44,7 @@ typedef struct TableKind {
   ChoirModule module;
   int eScan;
   const QdrantColumn *aCol;
-  u8 aArg[8];
+  u8 aArg[CHOIR_ARGS];
 } TableKind;
 
 typedef struct QdrantTable {
@@ -108,8 +111,9 @@ static const char *columnSqlType(int eType) {
 /* `name TYPE` into pCol; the name is copied. */
 static void tableColumn(ChoirErr *pErr, char *z, QdrantColumn *pCol) {
   static const char *const azOwn[] = {
-      "id", "score",  "rank",        "payload", "vector", "query",
-      "k",  "filter", "vector_name", "ef",      "exact",  "mmr"};
+      "id",    "score", "rank",   "payload",     "vector",
+      "query", "k",     "filter", "vector_name", "ef",
+      "exact", "mmr",   "fusion", "vectors",     "order_by"};
   size_t n = strlen(z);
   const char *zType;
   int i;
@@ -175,7 +179,8 @@ static void tableOpen(ChoirTable *pTable, ChoirErr *pErr, int nArg,
   choirBufText(pColumns, "id, score, rank, payload HIDDEN, vector HIDDEN,"
                          " query HIDDEN, k HIDDEN, filter HIDDEN,"
                          " vector_name HIDDEN, ef HIDDEN, exact HIDDEN,"
-                         " mmr HIDDEN");
+                         " mmr HIDDEN, fusion HIDDEN, vectors HIDDEN,"
+                         " order_by HIDDEN");
   pTable->nCol = p->nCol;
 }
 
@@ -352,9 +357,14 @@ static void filterArgs(TableCursor *p, sqlite3_value **apArg) {
   if (argGiven(apArg[ARG_MMR])) {
     pScan->rMmr = choirArgReal(pErr, apArg[ARG_MMR], "mmr", 0.0, 1.0);
   }
-  if (argGiven(apArg[ARG_VECTOR])) {
-    const char *z = choirArgText(pErr, apArg[ARG_VECTOR], "vector_name");
-    pScan->zVector = choirMprintf(pErr, "%s", z ? z : "");
+  choirQdrantVector(&pScan->to, pErr,
+                    choirArgTextOrNull(pErr, apArg[ARG_VECTOR], "vector_name"));
+  choirQdrantScanFuse(pScan, pErr, apArg[ARG_FUSION], apArg[ARG_VECTORS],
+                      apArg[ARG_QUERY]);
+  choirQdrantScanOrder(pScan, pErr, apArg[ARG_ORDER]);
+  if (pScan->zOrder && argGiven(apArg[ARG_QUERY])) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "order_by is for a scroll; hits of a query come by their rank");
   }
   choirQdrantFilterUser(p->base.pConn, &pScan->filter, apArg[ARG_FILTER]);
 }
@@ -365,7 +375,7 @@ static void filterScore(TableCursor *p, int eOp, sqlite3_value *v) {
   const QdrantInfo *pInfo = choirQdrantInfo(&p->scan.to, &p->base.err);
   int bUp = eOp == QDRANT_GE || eOp == QDRANT_GT;
   int e = sqlite3_value_type(v);
-  if (pInfo && !p->scan.zVector && (e == SQLITE_INTEGER || e == SQLITE_FLOAT) &&
+  if (pInfo && !p->scan.eFusion && (e == SQLITE_INTEGER || e == SQLITE_FLOAT) &&
       bUp == !pInfo->bSmaller && pInfo->nDim && p->scan.rMmr < 0.0) {
     float r = (float)sqlite3_value_double(v);
     r = nextafterf(nextafterf(r, bUp ? -INFINITY : INFINITY),
@@ -424,8 +434,8 @@ static void filterValues(TableCursor *p, int bArgs) {
 ** with it, and every row would fail the comparison. */
 static void filterMissing(TableCursor *p) {
   static const char *const azArg[ARG_N] = {
-      "query", "k",   "filter",     "vector_name", "ef",
-      "exact", "mmr", "collection", "artifact"};
+      "query", "k",      "filter",  "vector_name", "ef",         "exact",
+      "mmr",   "fusion", "vectors", "order_by",    "collection", "artifact"};
   const ChoirTable *pTable = (ChoirTable *)p->base.base.pVtab;
   u64 mUsed = (u64)strtoull(p->base.zPlan, NULL, 16);
   int i;
@@ -565,10 +575,12 @@ static void columnVector(TableCursor *p, sqlite3_context *pCtx) {
   QdrantSpan v = p->hit.vector;
   float *a;
   int n;
-  if (v.z && v.z[0] == '{' && p->scan.zVector) {
-    v = choirQdrantGet(v, p->scan.zVector);
+  if (v.z && v.z[0] == '{') {
+    const char *zName = p->scan.to.zVector ? p->scan.to.zVector : "";
+    QdrantSpan one = choirQdrantGet(v, zName);
+    v = one.z || zName[0] ? one : v;
   }
-  if (v.z && v.z[0] == '{') { /* several: as JSON */
+  if (v.z && v.z[0] == '{') { /* several, or a sparse one: as JSON */
     choirQdrantResult(&p->base.err, pCtx, v);
     return;
   }
@@ -614,8 +626,8 @@ static void tableColumnAt(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 
 /*
 ** SQL: qdrant_search(query[, collection[, k[, filter[, vector_name[, ef[,
-**   exact[, mmr]]]]]]]) -> TABLE(rank, score, id, artifact_id, path, preview,
-**   payload, vector)
+**   exact[, mmr[, fusion[, vectors]]]]]]]]]) -> TABLE(rank, score, id,
+**   artifact_id, path, preview, payload, vector)
 **
 ** The user's points of a Qdrant collection that are nearest to a query, best
 ** first. Arguments can be given as columns: WHERE k = 20 AND filter = …. Terms
@@ -628,17 +640,27 @@ static void tableColumnAt(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 **   k            INTEGER 1 to 1000, hits at most
 **   filter       TEXT, from qdrant_filter() or Qdrant's JSON; it can only take
 **                points away
-**   vector_name  TEXT, where points have several
+**   vector_name  TEXT, where points have several; default the setting
+**                qdrant.vector
 **   ef           INTEGER, the accuracy of the server's index
 **   exact        1: without the index
 **   mmr          REAL 0 to 1: diverse hits
+**   fusion       TEXT: one ranking out of several lists, by rrf (reciprocal
+**                ranks, 1/(60 + rank)) or dbsf (scores brought to one scale).
+**                The query's list is one; the other is of those of its hits
+**                whose content_preview has all of its words
+**   vectors      TEXT, a JSON object of other vectors of a point, name: [1, 2]
+**                or name: {"indices":[7],"values":[0.5]}. Each is a list, in
+**                place of the words'; fusion is rrf if not said
 **
+** What is fused is the 100 best of each list, or twice k.
 ** score is the server's: larger is better for Cosine and Dot, smaller for
 ** Euclid and Manhattan; rank counts from 1 in either case. vector is fetched
 ** only when it is read.
 ** NULL: a NULL query is an error; other arguments NULL are as not given.
 ** Errors: no user; no server; its refusals; a collection of another model or
-** dimension; over 1000 hits read; a point of another user in the reply.
+** dimension; over 1000 hits read; a point of another user in the reply; fusion
+** of something that has one list only.
 ** Source: https://api.qdrant.tech/api-reference/search/query-points
 **
 ** > SELECT path FROM qdrant_search('quarterly plan') LIMIT 5
@@ -664,15 +686,20 @@ static void tableColumnAt(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 */
 
 /*
-** SQL: qdrant_scroll([collection[, filter]]) -> TABLE(id, artifact_id, path,
-**   preview, payload, vector)
+** SQL: qdrant_scroll([collection[, filter[, order_by[, vector_name]]]])
+**   -> TABLE(id, artifact_id, path, preview, payload, vector)
 **
 ** All of the user's points of a collection, in order of their ids, fetched by
 ** and by as they are read. Terms on id, artifact_id and path are tested by the
 ** server too.
 **
-**   collection  TEXT, default the setting qdrant.collection
-**   filter      TEXT, from qdrant_filter() or Qdrant's JSON
+**   collection   TEXT, default the setting qdrant.collection
+**   filter       TEXT, from qdrant_filter() or Qdrant's JSON
+**   order_by     TEXT, a member of the payload, or `member desc`: rows come in
+**                that order. Points without a number or time there are left
+**                out, those with several come once for each. The server needs
+**                an index on it
+**   vector_name  TEXT, which one the column vector shows
 **
 ** Errors: no user; no server; its refusals; a point of another user in the
 ** reply.
@@ -688,8 +715,9 @@ static void tableColumnAt(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 ** A collection as a temporary table: CREATE VIRTUAL TABLE temp.docs USING
 ** qdrant(…). Columns are members of the payload; terms on them are tested by
 ** the server too. With WHERE query = … it is a search, else a scroll; k, filter,
-** vector_name, ef, exact and mmr are hidden columns as in qdrant_search, and so
-** are payload and vector. Read-only.
+** vector_name, ef, exact, mmr, fusion and vectors are hidden columns as in
+** qdrant_search, order_by as in qdrant_scroll, and so are payload and vector.
+** Read-only.
 **
 **   collection  the collection's name
 **   name TYPE   a member of the payload as TEXT, INTEGER, REAL, BOOL or JSON; one
@@ -710,14 +738,15 @@ static void tableColumnAt(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 static const TableKind aTableKind[] = {
     {{{"qdrant_search",
        TABLE_HIT ", query HIDDEN, collection HIDDEN, k HIDDEN, filter HIDDEN,"
-                 " vector_name HIDDEN, ef HIDDEN, exact HIDDEN, mmr HIDDEN",
-       HIT_COLUMNS, 1, 8, CHOIR_EFFECT, TABLE_METHODS},
+                 " vector_name HIDDEN, ef HIDDEN, exact HIDDEN, mmr HIDDEN,"
+                 " fusion HIDDEN, vectors HIDDEN",
+       HIT_COLUMNS, 1, 10, CHOIR_EFFECT, TABLE_METHODS},
       .xPlan = tablePlan,
       .xRowid = tableRowid},
      SCAN_SEARCH,
      aHitColumn,
      {ARG_QUERY, ARG_COLLECTION, ARG_K, ARG_FILTER, ARG_VECTOR, ARG_EF,
-      ARG_EXACT, ARG_MMR}},
+      ARG_EXACT, ARG_MMR, ARG_FUSION, ARG_VECTORS}},
     {{{"qdrant_similar",
        TABLE_HIT ", artifact HIDDEN, collection HIDDEN, k HIDDEN,"
                  " filter HIDDEN, vector_name HIDDEN",
@@ -729,13 +758,13 @@ static const TableKind aTableKind[] = {
      {ARG_ARTIFACT, ARG_COLLECTION, ARG_K, ARG_FILTER, ARG_VECTOR}},
     {{{"qdrant_scroll",
        "id, artifact_id, path, preview, payload, vector, collection HIDDEN,"
-       " filter HIDDEN",
-       HIT_COLUMNS - 2, 0, 2, CHOIR_EFFECT, TABLE_METHODS},
+       " filter HIDDEN, order_by HIDDEN, vector_name HIDDEN",
+       HIT_COLUMNS - 2, 0, 4, CHOIR_EFFECT, TABLE_METHODS},
       .xPlan = tablePlan,
       .xRowid = tableRowid},
      SCAN_SCROLL,
      aHitColumn + 2,
-     {ARG_COLLECTION, ARG_FILTER}},
+     {ARG_COLLECTION, ARG_FILTER, ARG_ORDER, ARG_VECTOR}},
     {{{"qdrant", NULL, 0, 0, 0, CHOIR_EFFECT, TABLE_METHODS},
       .nTable = sizeof(QdrantTable),
       .xOpen = tableOpen,

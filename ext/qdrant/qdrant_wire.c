@@ -18,7 +18,7 @@ typedef struct QdrantState {
   char *zUser;   /* fixed by the first request */
   char *zOf;     /* URL that iVersion is of */
   int iVersion;  /* major * 1000 + minor, 0: not asked */
-  char *zInfoOf; /* URL and collection that info is of */
+  char *zInfoOf; /* URL, collection and vector that info is of */
   QdrantInfo info;
 } QdrantState;
 
@@ -126,12 +126,22 @@ CHOIR_PRIVATE void choirQdrantOpen(ChoirConn *pConn, ChoirErr *pErr, Qdrant *p,
   wireUser(p, pErr);
   wireUrl(p, pErr);
   wireCollection(p, pErr, zCollection);
+  choirQdrantVector(p, pErr, choirConfig(pConn, "qdrant.vector"));
+}
+
+CHOIR_PRIVATE void choirQdrantVector(Qdrant *p, ChoirErr *pErr,
+                                     const char *zVector) {
+  if (zVector) {
+    sqlite3_free(p->zVector);
+    p->zVector = zVector[0] ? choirMprintf(pErr, "%s", zVector) : NULL;
+  }
 }
 
 CHOIR_PRIVATE void choirQdrantClose(Qdrant *p) {
   sqlite3_free(p->zUrl);
   sqlite3_free(p->zCollection);
   sqlite3_free(p->zUser);
+  sqlite3_free(p->zVector);
   memset(p, 0, sizeof(*p));
 }
 
@@ -349,10 +359,11 @@ CHOIR_PRIVATE int choirQdrantVersion(Qdrant *p, ChoirErr *pErr) {
 }
 
 /* Takes the collection's description apart. */
-static void wireFacts(ChoirErr *pErr, QdrantSpan result, QdrantInfo *pInfo) {
+static void wireFacts(const Qdrant *p, ChoirErr *pErr, QdrantSpan result,
+                      QdrantInfo *pInfo) {
   QdrantSpan config = choirQdrantGet(result, "config");
-  QdrantSpan vectors =
-      choirQdrantGet(choirQdrantGet(config, "params"), "vectors");
+  QdrantSpan all = choirQdrantGet(choirQdrantGet(config, "params"), "vectors");
+  QdrantSpan vectors = p->zVector ? choirQdrantGet(all, p->zVector) : all;
   QdrantSpan distance = choirQdrantGet(vectors, "distance");
   QdrantSpan metadata = choirQdrantGet(config, "metadata");
   i64 n;
@@ -369,14 +380,15 @@ static void wireFacts(ChoirErr *pErr, QdrantSpan result, QdrantInfo *pInfo) {
 
 CHOIR_PRIVATE const QdrantInfo *choirQdrantInfo(Qdrant *p, ChoirErr *pErr) {
   QdrantState *pState = choirState(p->pConn, pErr, &qdrantState);
-  char *zOf = choirMprintf(pErr, "%s %s", p->zUrl, p->zCollection);
+  char *zOf = choirMprintf(pErr, "%s %s/%s", p->zUrl, p->zCollection,
+                           p->zVector ? p->zVector : "");
   QdrantReply reply;
   if (pErr->rc == SQLITE_OK &&
       (pState->zInfoOf == NULL || strcmp(pState->zInfoOf, zOf) != 0)) {
     choirQdrantSend(p, pErr, &reply, "GET", "", NULL, 1);
     if (pErr->rc == SQLITE_OK) {
       wireForget(pState);
-      wireFacts(pErr, reply.result, &pState->info);
+      wireFacts(p, pErr, reply.result, &pState->info);
       pState->zInfoOf = choirMprintf(pErr, "%s", zOf);
     }
     choirQdrantReplyFree(&reply);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** Points on their way to the server: qdrant_upsert and qdrant_delete.
+** Points on their way to the server: qdrant_upsert, qdrant_delete and
+** qdrant_set_payload.
 **
 ** A point's id is derived from the user, the artifact and the chunk
 ** (docs/formats.md), so sending one twice changes nothing, and a request whose
 ** reply was lost may be sent again. A point that has that id and belongs to
 ** somebody else is left alone by update_filter, which Qdrant knows since 1.16.
-** Deleting is done by the tenant's filter, never by ids.
+** Deleting and changing is done by the tenant's filter, never by ids.
 **
 ** choir writes user_id, artifact_id, chunk and model of the payload.
 */
@@ -113,6 +114,7 @@ CHOIR_PRIVATE void choirQdrantPointFree(QdrantPoint *p) {
   sqlite3_free(p->zText);
   sqlite3_free(p->aVector);
   sqlite3_free(p->zPayload);
+  sqlite3_free(p->zVectors);
   memset(p, 0, sizeof(*p));
 }
 
@@ -161,7 +163,16 @@ static void writePoint(QdrantPoints *p, ChoirBuf *b,
   char zId[37];
   choirQdrantId(p->pTo->zUser, pPoint->zArtifact, pPoint->iChunk, zId);
   choirBufPrintf(b, "{\"id\":\"%s\",\"vector\":", zId);
-  choirQdrantPutFloats(b, pPoint->aVector, p->nDim);
+  if (p->pTo->zVector || pPoint->zVectors) {
+    choirBufText(b, "{");
+    choirBufJson(b, p->pTo->zVector ? p->pTo->zVector : "", -1);
+    choirBufText(b, ":");
+    choirQdrantPutFloats(b, pPoint->aVector, p->nDim);
+    choirBufText(b, pPoint->zVectors ? pPoint->zVectors : "");
+    choirBufText(b, "}");
+  } else {
+    choirQdrantPutFloats(b, pPoint->aVector, p->nDim);
+  }
   choirBufText(b, ",\"payload\":{\"user_id\":");
   choirBufJson(b, p->pTo->zUser, -1);
   choirBufText(b, ",\"artifact_id\":");
@@ -227,10 +238,13 @@ CHOIR_PRIVATE void choirQdrantPut(QdrantPoints *p, ChoirErr *pErr,
   if (pErr->rc == SQLITE_OK && p->nDim == 0) {
     const QdrantInfo *pInfo = choirQdrantInfo(p->pTo, pErr);
     p->nDim = pInfo ? pInfo->nDim : 0;
-    if (pInfo && p->nDim == 0) {
+    if (pInfo && p->nDim == 0 && p->pTo->zVector) {
+      choirErrSet(pErr, SQLITE_ERROR, "collection '%s' has no vector '%s'",
+                  p->pTo->zCollection, p->pTo->zVector);
+    } else if (pInfo && p->nDim == 0) {
       choirErrSet(pErr, SQLITE_ERROR,
-                  "collection '%s' has no default vector; its points cannot be"
-                  " written by choir",
+                  "collection '%s' has no vector without a name; run select"
+                  " choir_config('qdrant.vector', …)",
                   p->pTo->zCollection);
     }
   }
@@ -243,7 +257,8 @@ CHOIR_PRIVATE void choirQdrantPut(QdrantPoints *p, ChoirErr *pErr,
   }
   p->a[p->n++] = *pPoint;
   p->nByte += pPoint->nText + 12 * (i64)p->nDim +
-              (i64)(pPoint->zPayload ? strlen(pPoint->zPayload) : 0) + 200;
+              (i64)(pPoint->zPayload ? strlen(pPoint->zPayload) : 0) +
+              (i64)(pPoint->zVectors ? strlen(pPoint->zVectors) : 0) + 200;
   memset(pPoint, 0, sizeof(*pPoint));
   if (p->n == QDRANT_BATCH || p->nByte >= QDRANT_BATCH_BYTES) {
     choirQdrantPutEnd(p, pErr);
@@ -349,6 +364,35 @@ static i64 writePreview(const char *z, i64 n) {
   return n <= WRITE_PREVIEW ? n : choirUtf8Valid(z, WRITE_PREVIEW);
 }
 
+/* The fifth argument: vectors beside the one that choir writes. */
+static char *writeVectors(ChoirCall *p, const Qdrant *pTo, sqlite3_value *v) {
+  char *z = choirQdrantObject(p->pConn, &p->err, v, "vectors",
+                              "it is name: vector, dense or with indices and"
+                              " values");
+  QdrantSpan all = {z, z ? (i64)strlen(z) : 0}, inside, key, value;
+  ChoirBuf b;
+  if (z == NULL) {
+    return NULL;
+  }
+  choirBufInit(&b, &p->err, QDRANT_BATCH_BYTES);
+  inside = choirQdrantInside(all);
+  while (p->err.rc == SQLITE_OK && choirQdrantNext(&inside, &key, &value)) {
+    if (choirQdrantIs(key, pTo->zVector ? pTo->zVector : "")) {
+      choirErrSet(&p->err, SQLITE_ERROR,
+                  "vectors has %.*s, which is the third argument's",
+                  (int)(key.n < 60 ? key.n : 60), key.z);
+    }
+    choirBufText(&b, ",");
+    choirBufAppend(&b, key.z, (u64)key.n);
+    choirBufText(&b, ":");
+    choirQdrantPutVector(&b, key, value);
+  }
+  sqlite3_free(z);
+  z = b.n ? choirBufTake(&b) : NULL;
+  choirBufFree(&b);
+  return z;
+}
+
 /* The third argument: text to embed, or a vector. */
 static void writeVector(ChoirCall *p, QdrantPoints *pPoints,
                         QdrantPoint *pPoint, sqlite3_value *v) {
@@ -374,8 +418,8 @@ static void writeVector(ChoirCall *p, QdrantPoints *pPoints,
 }
 
 /*
-** SQL: aggregate qdrant_upsert(artifact_id, chunk, text_or_vector[, payload])
-**   -> INTEGER
+** SQL: aggregate qdrant_upsert(artifact_id, chunk, text_or_vector[, payload[,
+**   vectors]]) -> INTEGER
 **
 ** Sends the rows of a query as points of the configured collection, in requests
 ** of 64, and returns how many. Text is embedded in batches. Every point belongs
@@ -389,9 +433,13 @@ static void writeVector(ChoirCall *p, QdrantPoints *pPoints,
 **                   has dimensions
 **   payload         TEXT, a JSON object without user_id, artifact_id, chunk and
 **                   model; content_preview is made from the text where missing
+**   vectors         TEXT, a JSON object of the point's other vectors, name:
+**                   [1, 2] or name: {"indices":[7],"values":[0.5]}
 **
-** NULL: rows whose text_or_vector is NULL are passed over; a NULL payload is
-** none.
+** text_or_vector is the vector that the setting qdrant.vector names, or the one
+** without a name.
+** NULL: rows whose text_or_vector is NULL are passed over; a NULL payload or
+** vectors is none.
 ** Errors: no user; no server; its refusals; a server before 1.16; another
 ** model or dimension than the collection's; a payload that is not an object.
 ** Source: https://api.qdrant.tech/api-reference/points/upsert-points
@@ -417,6 +465,7 @@ static void writeUpsert(ChoirCall *p) {
                 (int)strlen(zArtifact));
   }
   point.zPayload = writePayload(p, p->nArg > 3 ? p->apArg[3] : NULL, &bPreview);
+  point.zVectors = writeVectors(p, &pRun->to, p->nArg > 4 ? p->apArg[4] : NULL);
   writeVector(p, &pRun->points, &point, p->apArg[2]);
   if (p->err.rc == SQLITE_OK && point.zText && !bPreview) {
     ChoirBuf b;
@@ -511,9 +560,61 @@ static void writeDeleteFinal(ChoirCall *p) {
   }
 }
 
+/* ---------------------------------------------------------------- payload */
+
+/*
+** SQL: qdrant_set_payload(filter, payload[, collection]) -> INTEGER
+**
+** Sets members of the payload of the user's points that a filter finds and
+** returns how many those are. Members that are not named stay as they are.
+**
+**   filter      TEXT, from qdrant_filter() or Qdrant's JSON; '{}' for all of the
+**               user's points
+**   payload     TEXT, a JSON object without user_id, artifact_id, chunk and model
+**   collection  TEXT, default the setting qdrant.collection
+**
+** NULL: a NULL filter or payload is an error.
+** Errors: no user; no server; its refusals; a payload that is not an object.
+** Source: https://api.qdrant.tech/api-reference/points/set-payload
+**
+** > SELECT qdrant_set_payload(qdrant_filter('path', '=', '/a.md'), '{"lang":"en"}')
+** ! qdrant_set_payload: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
+*/
+static void writeSetPayload(ChoirCall *p) {
+  int bPreview = 0, i;
+  char *zPayload;
+  QdrantReply reply;
+  Qdrant to;
+  ChoirBuf b;
+  choirQdrantOpen(p->pConn, &p->err, &to,
+                  p->nArg > 2
+                      ? choirArgTextOrNull(&p->err, p->apArg[2], "collection")
+                      : NULL);
+  for (i = 0; i < 2; i++) { /* what is missing must not mean everything */
+    choirArgText(&p->err, p->apArg[i], i ? "payload" : "filter");
+  }
+  zPayload = writePayload(p, p->apArg[1], &bPreview);
+  choirBufInit(&b, &p->err, QDRANT_REQUEST);
+  choirBufText(&b, "{");
+  choirQdrantFilterOpen(&to, &b, "filter");
+  choirQdrantFilterUser(p->pConn, &b, p->apArg[0]);
+  choirBufText(&b, "]},\"payload\":{");
+  choirBufText(&b, zPayload && zPayload[0] ? zPayload + 1 : ""); /* a comma */
+  choirBufText(&b, "}}");
+  choirQdrantSend(&to, &p->err, &reply, "POST", "points/payload?wait=true", &b,
+                  1);
+  writeDone(&to, &p->err, &reply);
+  choirQdrantReplyFree(&reply);
+  choirBufFree(&b);
+  sqlite3_free(zPayload);
+  sqlite3_result_int64(p->pCtx, choirQdrantCount(&to, &p->err, p->apArg[0]));
+  choirQdrantClose(&to);
+}
+
 static const ChoirFunc aWriteFunc[] = {
-    {"qdrant_upsert", 3, 4, CHOIR_EFFECT, 0, writeUpsert, writeUpsertFinal},
+    {"qdrant_upsert", 3, 5, CHOIR_EFFECT, 0, writeUpsert, writeUpsertFinal},
     {"qdrant_delete", 1, 1, CHOIR_EFFECT, 0, writeDelete, writeDeleteFinal},
+    {"qdrant_set_payload", 2, 3, CHOIR_EFFECT, 0, writeSetPayload, NULL},
 };
 
 CHOIR_PRIVATE void choirQdrantWriteRegister(ChoirConn *pConn, ChoirErr *pErr) {

@@ -229,7 +229,7 @@ def test_counts_pings_and_collections(ada, two):
     ping = json.loads(ada.one("SELECT qdrant_ping()"))
     assert ping["exists"] == 1 and ping["user"] == "ada"
     assert ping["collection"] == two.collection and ping["url"] == two.url
-    assert (two.collection, 2, "Dot", None) in ada.rows(
+    assert (two.collection, 2, "Dot", None, None) in ada.rows(
         "SELECT * FROM qdrant_collections")
 
 
@@ -284,7 +284,7 @@ WRONG = [
     ("SELECT * FROM qdrant_search(x'0000803f00000000') WHERE filter = '['",
      "filter is not valid JSON"),
     ("SELECT * FROM qdrant_search(x'0000803f00000000') WHERE filter = '[]'",
-     "filter must be a JSON object, got an array"),
+     "filter must be a JSON object, got array"),
     ("SELECT * FROM qdrant_search(x'0000803f00000000') WHERE filter = '{a:1}'",
      "filter is not valid JSON"),
     ("SELECT * FROM qdrant_search(x'0000803f00000000') WHERE filter ="

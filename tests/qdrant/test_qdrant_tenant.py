@@ -35,8 +35,9 @@ HOSTILE = [
 @pytest.fixture
 def both(ada, two):
     two.put(*[(n, [n, 0], {"user_id": "eve" if n % 2 == 0 else "ada",
-                           "artifact_id": f"a{n}", "path": f"/{n}"})
+                           "artifact_id": f"a{n}", "path": f"/{n}", "n": n})
               for n in range(1, 9)])
+    two.index("n", "integer")
     ada.run(f'CREATE VIRTUAL TABLE temp.docs USING qdrant("{two.collection}",'
             " user_id TEXT, path TEXT, artifact_id TEXT)")
     return ada
@@ -63,6 +64,15 @@ READS = {  # every function that shows points, with a place for the filter
     "by path": "SELECT id FROM docs WHERE path IN ('/1', '/2')"
                " AND filter = :f",
     "not": "SELECT id FROM docs WHERE user_id <> 'ada' AND filter = :f",
+    "fused": "SELECT id FROM qdrant_search(x'0000803f00000000') WHERE k = 9"
+             " AND vectors = '{\"\":[0,1]}' AND filter = :f",
+    "fused groups": "SELECT id FROM qdrant_groups(x'0000803f00000000') WHERE"
+                    " k = 9 AND vectors = '{\"\":[0,1]}' AND filter = :f",
+    "each": "SELECT id FROM qdrant_search_each('[[1,0],[0,1]]') WHERE k = 9"
+            " AND filter = :f",
+    "ordered": "SELECT id FROM qdrant_scroll(NULL, :f, 'n desc')",
+    "ordered table": "SELECT id FROM docs WHERE order_by = 'n'"
+                     " AND filter = :f",
 }
 
 
@@ -84,10 +94,30 @@ def test_no_filter_and_no_function_shows_another_users_points(both, two):
     assert both.one("SELECT qdrant_count()") == 4
 
 
+def test_a_vector_is_numbers_and_no_other_point(both, two):
+    """In such a place Qdrant takes an id, or a recommendation of ids."""
+    if two.seen is not None:
+        two.seen.clear()
+    for v in ('2', '"a1"', '{"recommend":{"positive":[2]}}', '[2,"x"]', '[]',
+              '{"nearest":2}', '{"indices":[1]}', '{"id":2}', 'null', '[[1,0]]',
+              '{"indices":[1],"values":["2"]}', 'true',
+              '{"document":{"text":"x","model":"y"}}'):
+        assert "vector \"\" must be an array of numbers or an object of" \
+            " indices and values, got " + v[:20] in both.error(
+                "SELECT id FROM qdrant_search(?) WHERE vectors = ?", ONE,
+                f'{{"":{v}}}')
+        assert ("must be a text or an array" if v != '"a1"' else
+                "takes vectors of 2 dimensions") in both.error(
+                    "SELECT * FROM qdrant_search_each(?)", f'[{v}]')
+        assert "must be an array of numbers" in both.error(
+            "SELECT qdrant_upsert('x', 0, ?, NULL, ?)", ONE, f'{{"v":{v}}}')
+    if two.seen is not None:
+        assert not [1 for m, p, b in two.seen if b is not None]
+
+
 def test_facets_are_of_ones_own_points(both, two):
     for field in ("user_id", "path"):
-        two.raw("PUT", f"/collections/{two.collection}/index?wait=true",
-                {"field_name": field, "field_schema": "keyword"})
+        two.index(field, "keyword")
     assert both.rows("SELECT * FROM qdrant_facet('user_id')") == [("ada", 4)]
     assert both.rows("SELECT value FROM qdrant_facet('path') WHERE filter ="
                      " '{\"should\":[{\"key\":\"user_id\",\"match\":"
@@ -101,8 +131,8 @@ def test_similar_does_not_start_from_another_users_artifact(both):
 
 def test_every_request_about_points_carries_the_tenant(db, fake):
     fake.make()
-    fake.raw("PUT", f"/collections/{fake.collection}/index?wait=true",
-             {"field_name": "user_id", "field_schema": "keyword"})
+    fake.index("user_id", "keyword")
+    fake.index("n", "integer")
     ada = fake.tell(db)
     ada.run(f'CREATE VIRTUAL TABLE temp.docs USING qdrant("{fake.collection}",'
             " user_id TEXT, path TEXT, artifact_id TEXT)")
@@ -116,17 +146,21 @@ def test_every_request_about_points_carries_the_tenant(db, fake):
     ada.one("SELECT qdrant_upsert('a1', 0, x'0000803f00000000')")
     asked = [(p.split("?")[0].rsplit("/", 1)[1], b) for m, p, b in fake.seen
              if b is not None]
-    assert len(asked) >= 16
+    asked += [("query", one) for _, body in asked
+              for one in body.get("searches", ())]
+    asked = [a for a in asked if "searches" not in a[1]]
+    assert len(asked) >= 22
     for tail, body in asked:
         key = "update_filter" if tail == "points" else "filter"
         assert body[key]["must"][0] == TENANT, (tail, body)
         assert set(body[key]) == {"must"}
         assert "lookup_from" not in body and "with_lookup" not in body
-        query = body.get("query")
-        assert query is None or isinstance(
-            query["nearest"] if isinstance(query, dict) else query, list)
-        assert "prefetch" not in body or all(
-            p["filter"]["must"][0] == TENANT for p in body["prefetch"])
+        lists = body.get("prefetch", [])
+        assert all(p["filter"]["must"][0] == TENANT for p in lists)
+        for query in [p["query"] for p in lists] if lists else [
+                body.get("query")]:
+            assert query is None or isinstance(
+                query["nearest"] if isinstance(query, dict) else query, list)
         assert "points" not in body or tail == "points"  # never a list of ids
 
 

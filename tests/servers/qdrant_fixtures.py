@@ -13,7 +13,7 @@ import qdrant_server
 
 REAL = os.environ.get("CHOIR_TEST_QDRANT_URL")
 REAL_KEY = os.environ.get("CHOIR_TEST_QDRANT_API_KEY")
-POINTS = ("query", "query/groups", "scroll", "count", "delete", "facet")
+POINTS = ("query", "query/groups", "query/batch", "scroll", "count", "delete", "facet")
 
 
 class Server:
@@ -43,6 +43,10 @@ class Server:
     def make(self, size=2, distance="Dot", collection=None):
         self.raw("PUT", f"/collections/{collection or self.collection}",
                  {"vectors": {"size": size, "distance": distance}})
+
+    def index(self, field, schema):
+        self.raw("PUT", f"/collections/{self.collection}/index?wait=true",
+                 {"field_name": field, "field_schema": schema})
 
     def sent(self, tail):
         """Bodies of the requests whose path ends in /tail, in order."""

@@ -145,8 +145,18 @@ def params(p):
                              indexed_only=bool(p.get("indexed_only")))
 
 
+def vector_in(v):
+    """Dense as it is; sparse as the engine's; named ones each."""
+    if isinstance(v, dict) and "indices" in v:
+        return edge.SparseVector(v["indices"], v["values"])
+    return {k: vector_in(x) for k, x in v.items()} if isinstance(v, dict) else v
+
+
 def vector_out(v):
-    return v if not isinstance(v, dict) else {k: v[k] for k in v}
+    if isinstance(v, edge.SparseVector):
+        return {"indices": list(v.indices), "values": list(v.values)}
+    return v if not isinstance(v, dict) else {
+        k: vector_out(v[k]) for k in v}
 
 
 def id_out(i):
@@ -172,7 +182,9 @@ class Collection:
         hnsw = body.get("hnsw_config") or {}
         folder.mkdir(parents=True)
         self.shard = edge.EdgeShard.create(str(folder), edge.EdgeConfig(
-            vectors=config, wal_enabled=False,
+            vectors=config, wal_enabled=False, sparse_vectors={
+                k: edge.EdgeSparseVectorParams()
+                for k in body.get("sparse_vectors") or {}},
             hnsw_config=edge.HnswIndexConfig(
                 m=hnsw.get("m", 16), ef_construct=hnsw.get("ef_construct", 100),
                 full_scan_threshold=hnsw.get("full_scan_threshold", 10000),
@@ -192,6 +204,8 @@ class Collection:
             "indexed_vectors_count": i.indexed_vectors_count,
             "config": {
                 "params": {"vectors": self.body.get("vectors") or {},
+                           **({"sparse_vectors": self.body["sparse_vectors"]}
+                              if self.body.get("sparse_vectors") else {}),
                            "shard_number": 1, "replication_factor": 1,
                            "write_consistency_factor": 1,
                            "on_disk_payload": True},
@@ -218,8 +232,8 @@ class Collection:
             return None
         if isinstance(q, (str, int)):  # a point's id: no filter is applied
             return edge.Query.Nearest(self.vector_of(q, using), using=using)
-        if isinstance(q, list):
-            return edge.Query.Nearest(q, using=using)
+        if isinstance(q, list) or "indices" in q:
+            return edge.Query.Nearest(vector_in(q), using=using)
         if "nearest" in q:
             near = q["nearest"]
             if isinstance(near, (str, int)):
@@ -333,6 +347,7 @@ class Collection:
 POINTS_SELECTOR = TypeAdapter(models.PointsSelector)
 INSERT = TypeAdapter(models.PointInsertOperations)
 MODELS = {("POST", "points/query"): models.QueryRequest,
+          ("POST", "points/query/batch"): models.QueryRequestBatch,
           ("POST", "points/query/groups"): models.QueryGroupsRequest,
           ("POST", "points/scroll"): models.ScrollRequest,
           ("POST", "points/count"): models.CountRequest,
@@ -501,7 +516,7 @@ class Qdrant:
             else:
                 points = b["points"]
             c.shard.update(edge.UpdateOperation.upsert_points(
-                [edge.Point(p["id"], p["vector"], p.get("payload"))
+                [edge.Point(p["id"], vector_in(p["vector"]), p.get("payload"))
                  for p in points], condition=filter_of(b.get("update_filter"))))
             return done
         if (method, tail) == ("POST", "points/delete"):
@@ -522,6 +537,8 @@ class Qdrant:
                 with_vector=b.get("with_vector") or False)]
         if (method, tail) == ("POST", "points/query"):
             return {"points": c.query(b)}
+        if (method, tail) == ("POST", "points/query/batch"):
+            return [{"points": c.query(one)} for one in b["searches"]]
         if (method, tail) == ("POST", "points/query/groups"):
             return c.groups(b)
         if (method, tail) == ("POST", "points/scroll"):
