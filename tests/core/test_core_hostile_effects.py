@@ -94,6 +94,7 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "qdrant_flush": "",
     "qdrant_init": "",
     "qdrant_ping": "",
+    "qdrant_set_payload": "'{}', '{}'",
     "qdrant_upsert": "'a', 0, 'evil'",
     "libsql_batch": "'http://127.0.0.1:{port}', '[\"SELECT 1\"]'",
     "libsql_pull": "'http://127.0.0.1:{port}', 'evil', 'evil'",
