@@ -103,6 +103,8 @@ CHOIR_PRIVATE void choirQdrantClose(Qdrant *);
 CHOIR_PRIVATE void choirQdrantSend(Qdrant *, ChoirErr *, QdrantReply *,
                                    const char *zMethod, const char *zTail,
                                    const ChoirBuf *pBody, int bRetry);
+/* Fails when the reply does not say that the change is done. */
+CHOIR_PRIVATE void choirQdrantDone(Qdrant *, ChoirErr *, const QdrantReply *);
 CHOIR_PRIVATE void choirQdrantReplyFree(QdrantReply *);
 /* The server's version as major * 1000 + minor; asked for once. */
 CHOIR_PRIVATE int choirQdrantVersion(Qdrant *, ChoirErr *);

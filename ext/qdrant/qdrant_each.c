@@ -10,24 +10,24 @@
 #define QDRANT_EACH 32       /* queries of a request */
 #define QDRANT_EACH_MAX 1000 /* of a call */
 
-typedef struct EachQuery {
+typedef struct ManyQuery {
   char *zText; /* to be embedded, or NULL; owned */
   i64 nText;
   float *aVector; /* owned */
   int n;
-} EachQuery;
+} ManyQuery;
 
-typedef struct EachRun {
+typedef struct ManyRun {
   ChoirCursor *pCur;
   ChoirErr *pErr;
   QdrantScan scan; /* what the queries have in common */
-  EachQuery *a;
+  ManyQuery *a;
   int n;
-} EachRun;
+} ManyRun;
 
-static void eachFree(EachRun *p) {
+static void manyFree(ManyRun *p) {
   while (p->n > 0) {
-    EachQuery *q = &p->a[--p->n];
+    ManyQuery *q = &p->a[--p->n];
     sqlite3_free(q->zText);
     sqlite3_free(q->aVector);
   }
@@ -36,11 +36,11 @@ static void eachFree(EachRun *p) {
   choirQdrantScanFree(&p->scan);
 }
 
-static void eachAdd(EachRun *p, sqlite3_stmt *pStmt) {
+static void manyAdd(ManyRun *p, sqlite3_stmt *pStmt) {
   const char *zType = (const char *)sqlite3_column_text(pStmt, 1);
   const char *z = (const char *)sqlite3_column_text(pStmt, 0);
   QdrantSpan all = {z, sqlite3_column_bytes(pStmt, 0)};
-  EachQuery *q = &p->a[p->n];
+  ManyQuery *q = &p->a[p->n];
   if (zType && z && strcmp(zType, "text") == 0) {
     q->zText = choirMprintf(p->pErr, "%s", z);
     q->nText = all.n;
@@ -54,7 +54,7 @@ static void eachAdd(EachRun *p, sqlite3_stmt *pStmt) {
   p->n++;
 }
 
-static void eachRead(EachRun *p, sqlite3_value *v) {
+static void manyRead(ManyRun *p, sqlite3_value *v) {
   ChoirConn *pConn = p->pCur->pConn;
   const char *z = choirArgJson(pConn, p->pErr, v, "queries");
   sqlite3_stmt *pStmt = choirJsonStmt(
@@ -74,13 +74,13 @@ static void eachRead(EachRun *p, sqlite3_value *v) {
   pStmt = choirJsonStmt(pConn, p->pErr, "SELECT value, type FROM json_each(?1)",
                         z, -1);
   while (p->n < n && choirStep(p->pErr, pStmt)) {
-    eachAdd(p, pStmt);
+    manyAdd(p, pStmt);
   }
   sqlite3_finalize(pStmt);
 }
 
 /* The vectors of the texts, in the model's batches. */
-static void eachEmbed(EachRun *p) {
+static void manyEmbed(ManyRun *p) {
   const ChoirEmbedModel *pModel;
   const char **azText = choirMalloc(p->pErr, ((u64)p->n + 1) * sizeof(char *));
   i64 *anText = choirMalloc(p->pErr, ((u64)p->n + 1) * sizeof(i64));
@@ -100,7 +100,7 @@ static void eachEmbed(EachRun *p) {
                     a ? n : 0, CHOIR_EMBED_QUERY, a);
   }
   for (i = n = 0; a && i < p->n && p->pErr->rc == SQLITE_OK; i++) {
-    EachQuery *q = &p->a[i];
+    ManyQuery *q = &p->a[i];
     if (q->zText) {
       q->n = pModel->nDim;
       q->aVector = choirMalloc(p->pErr, (u64)q->n * sizeof(float));
@@ -115,14 +115,14 @@ static void eachEmbed(EachRun *p) {
 }
 
 /* A text without words is near to nothing. */
-static int eachIsZero(const EachQuery *q) {
+static int manyIsZero(const ManyQuery *q) {
   int i;
   for (i = 0; i < q->n && q->aVector[i] == 0.0f; i++) {
   }
   return q->zText && i == q->n;
 }
 
-static void eachHits(EachRun *p, int iOrd, QdrantSpan one) {
+static void manyHits(ManyRun *p, int iOrd, QdrantSpan one) {
   QdrantSpan hits = choirQdrantInside(choirQdrantGet(one, "points")), hit;
   i64 iRank = 0;
   while (choirQdrantNext(&hits, NULL, &hit) && p->pErr->rc == SQLITE_OK) {
@@ -132,7 +132,7 @@ static void eachHits(EachRun *p, int iOrd, QdrantSpan one) {
 }
 
 /* Queries [iFrom, iTo) in one request. */
-static void eachSend(EachRun *p, int iFrom, int iTo) {
+static void manySend(ManyRun *p, int iFrom, int iTo) {
   QdrantSpan inside, one;
   QdrantReply reply;
   ChoirBuf b;
@@ -140,7 +140,7 @@ static void eachSend(EachRun *p, int iFrom, int iTo) {
   choirBufInit(&b, p->pErr, QDRANT_REQUEST);
   choirBufText(&b, "{\"searches\":[");
   for (i = iFrom; i < iTo && p->pErr->rc == SQLITE_OK; i++) {
-    if (!eachIsZero(&p->a[i])) {
+    if (!manyIsZero(&p->a[i])) {
       choirBufText(&b, n++ ? ",{" : "{");
       choirQdrantFilterOpen(&p->scan.to, &b, "filter");
       choirBufAppend(&b, p->scan.filter.a ? p->scan.filter.a : "",
@@ -160,13 +160,13 @@ static void eachSend(EachRun *p, int iFrom, int iTo) {
   }
   inside = choirQdrantInside(reply.result);
   for (i = iFrom; i < iTo && p->pErr->rc == SQLITE_OK; i++) {
-    if (!eachIsZero(&p->a[i])) {
+    if (!manyIsZero(&p->a[i])) {
       if (!choirQdrantNext(&inside, NULL, &one)) {
         choirErrSet(p->pErr, SQLITE_ERROR,
                     "the reply of %s has fewer answers than %d",
                     p->scan.to.zUrl, n);
       }
-      eachHits(p, i, one);
+      manyHits(p, i, one);
     }
   }
   choirQdrantReplyFree(&reply);
@@ -195,8 +195,8 @@ static void eachSend(EachRun *p, int iFrom, int iTo) {
 ** > SELECT ord, path FROM qdrant_search_each('["tax", "travel"]')
 ** ! qdrant_search_each: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
 */
-static void eachFilter(ChoirCursor *p) {
-  EachRun run;
+static void manyFilter(ChoirCursor *p) {
+  ManyRun run;
   int i;
   memset(&run, 0, sizeof(run));
   run.pCur = p;
@@ -212,25 +212,25 @@ static void eachFilter(ChoirCursor *p) {
   }
   choirQdrantFilterUser(p->pConn, &run.scan.filter, p->apArg[3]);
   if (p->err.rc == SQLITE_OK) {
-    eachRead(&run, p->apArg[0]);
+    manyRead(&run, p->apArg[0]);
   }
   if (p->err.rc == SQLITE_OK) {
-    eachEmbed(&run);
+    manyEmbed(&run);
   }
   for (i = 0; i < run.n && p->err.rc == SQLITE_OK; i += QDRANT_EACH) {
-    eachSend(&run, i, run.n - i < QDRANT_EACH ? run.n : i + QDRANT_EACH);
+    manySend(&run, i, run.n - i < QDRANT_EACH ? run.n : i + QDRANT_EACH);
   }
-  eachFree(&run);
+  manyFree(&run);
 }
 
-static const ChoirTvf aEachTvf[] = {
+static const ChoirTvf aManyTvf[] = {
     {"qdrant_search_each",
      "ord, rank, score, id, artifact_id, path, preview, payload,"
      " queries HIDDEN, collection HIDDEN, k HIDDEN, filter HIDDEN,"
      " vector_name HIDDEN",
-     8, 1, 5, CHOIR_EFFECT, 0, 0, eachFilter, NULL, NULL, NULL},
+     8, 1, 5, CHOIR_EFFECT, 0, 0, manyFilter, NULL, NULL, NULL},
 };
 
 CHOIR_PRIVATE void choirQdrantEachRegister(ChoirConn *pConn, ChoirErr *pErr) {
-  choirTvfs(pConn, pErr, aEachTvf);
+  choirTvfs(pConn, pErr, aManyTvf);
 }

@@ -159,6 +159,7 @@ static void scanWithVector(const QdrantScan *p, ChoirBuf *b) {
 CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *p, ChoirErr *pErr,
                                           sqlite3_value *v) {
   const char *z = choirArgText(pErr, v, "artifact");
+  const char *zKey = z && z[0] == '/' ? "path" : "artifact_id";
   QdrantReply reply;
   ChoirBuf b;
   int n;
@@ -166,7 +167,7 @@ CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *p, ChoirErr *pErr,
   choirBufInit(&b, pErr, CHOIR_BUF_SQL);
   choirBufText(&b, "{");
   choirQdrantFilterOpen(&p->to, &b, "filter");
-  choirBufText(&b, ",{\"key\":\"artifact_id\",\"match\":{\"value\":");
+  choirBufPrintf(&b, ",{\"key\":\"%s\",\"match\":{\"value\":", zKey);
   choirBufJson(&b, z ? z : "", -1);
   choirBufText(&b, "}}]},\"limit\":64,\"with_vector\":");
   scanWithVector(p, &b);
@@ -187,8 +188,8 @@ CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *p, ChoirErr *pErr,
   for (n = 0; r > 0.0 && n < p->nQuery; n++) {
     p->aQuery[n] = (float)((double)p->aQuery[n] / sqrt(r));
   }
-  choirBufText(&p->filter, ",{\"must_not\":[{\"key\":\"artifact_id\","
-                           "\"match\":{\"value\":");
+  choirBufPrintf(&p->filter,
+                 ",{\"must_not\":[{\"key\":\"%s\",\"match\":{\"value\":", zKey);
   choirBufJson(&p->filter, z ? z : "", -1);
   choirBufText(&p->filter, "}}]}");
   p->bQuery = 1;

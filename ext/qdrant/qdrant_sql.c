@@ -395,6 +395,7 @@ static void sqlIndexes(Qdrant *p, ChoirErr *pErr) {
     choirBufPrintf(&b, "{\"field_name\":\"%s\",\"field_schema\":%s}",
                    aSqlIndex[i].zField, aSqlIndex[i].zSchema);
     choirQdrantSend(p, pErr, &reply, "PUT", "index?wait=true", &b, 1);
+    choirQdrantDone(p, pErr, &reply);
     choirQdrantReplyFree(&reply);
     choirBufFree(&b);
   }

@@ -675,7 +675,7 @@ static void tableColumnAt(ChoirCursor *pCur, sqlite3_context *pCtx, int i) {
 ** point: a search by the mean of the artifact's vectors, which are read through
 ** the user's filter.
 **
-**   artifact  TEXT, an artifact's id
+**   artifact  TEXT, an artifact's id, or its path, which starts with '/'
 **
 ** The other arguments and columns are those of qdrant_search.
 ** NULL: a NULL artifact is an error.

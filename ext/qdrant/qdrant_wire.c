@@ -276,6 +276,21 @@ static void wireRead(Qdrant *p, ChoirErr *pErr, QdrantReply *pReply) {
   }
 }
 
+/* Why there is no reply; where no server was named, that one can be. */
+static void wireFailed(const Qdrant *p, ChoirErr *pErr, ChoirErr *pWhy) {
+  int bUnset = strcmp(p->zUrl, WIRE_SERVER) == 0 && pWhy->zMsg &&
+               strstr(pWhy->zMsg, "failed to connect");
+  if (pWhy->rc != SQLITE_OK && pWhy->zMsg == NULL) {
+    choirErrNomem(pErr);
+  } else if (pWhy->rc != SQLITE_OK) {
+    choirErrSet(pErr, pWhy->rc, "%s%s", pWhy->zMsg,
+                bUnset ? "; QDRANT_URL or choir_config('qdrant.url', …) names"
+                         " another server"
+                       : "");
+  }
+  choirErrClear(pWhy);
+}
+
 static char *wireTarget(Qdrant *p, ChoirErr *pErr, const char *zTail) {
   ChoirBuf b;
   choirBufInit(&b, pErr, 1 << 16);
@@ -296,6 +311,7 @@ CHOIR_PRIVATE void choirQdrantSend(Qdrant *p, ChoirErr *pErr,
                                    int bRetry) {
   char *zTarget = wireTarget(p, pErr, zTail);
   const char *zKey = wireKey(p, pErr);
+  ChoirErr why = {0, NULL};
   memset(pReply, 0, sizeof(*pReply));
   if (pErr->rc == SQLITE_OK) {
     ChoirHttp *pHttp = &pReply->http;
@@ -311,7 +327,8 @@ CHOIR_PRIVATE void choirQdrantSend(Qdrant *p, ChoirErr *pErr,
     if (zKey) {
       choirHttpHeader(pHttp, "api-key", zKey);
     }
-    choirHttpRun(pHttp, pErr);
+    choirHttpRun(pHttp, &why);
+    wireFailed(p, pErr, &why);
   }
   if (pErr->rc == SQLITE_OK && pReply->http.iStatus / 100 != 2) {
     wireRefused(p, pErr, pReply, zKey);
@@ -319,6 +336,19 @@ CHOIR_PRIVATE void choirQdrantSend(Qdrant *p, ChoirErr *pErr,
     wireRead(p, pErr, pReply);
   }
   sqlite3_free(zTarget);
+}
+
+/* What was accepted and not yet done cannot be read back: not a success. */
+CHOIR_PRIVATE void choirQdrantDone(Qdrant *p, ChoirErr *pErr,
+                                   const QdrantReply *pReply) {
+  QdrantSpan status = choirQdrantGet(pReply->result, "status");
+  if (pErr->rc == SQLITE_OK && !choirQdrantIs(status, "completed")) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s took the change and does not confirm it (%.*s); run it"
+                " again",
+                p->zUrl, (int)(status.n < 40 ? status.n : 40),
+                status.z ? status.z : "no status");
+  }
 }
 
 CHOIR_PRIVATE void choirQdrantReplyFree(QdrantReply *p) {
@@ -343,7 +373,10 @@ CHOIR_PRIVATE int choirQdrantVersion(Qdrant *p, ChoirErr *pErr) {
   }
   choirQdrantSend(p, pErr, &reply, "GET", "/", NULL, 1);
   z = choirQdrantText(pErr, choirQdrantGet(reply.result, "version"), &n);
-  if (pErr->rc == SQLITE_OK) {
+  if (pErr->rc == SQLITE_OK && z == NULL) {
+    choirErrSet(pErr, SQLITE_ERROR, "%s does not say which Qdrant it is",
+                p->zUrl);
+  } else if (pErr->rc == SQLITE_OK) {
     long iMajor = z ? strtol(z, &zEnd, 10) : 0;
     long iMinor = zEnd && *zEnd == '.' ? strtol(zEnd + 1, NULL, 10) : 0;
     sqlite3_free(pState->zOf);
@@ -382,11 +415,16 @@ CHOIR_PRIVATE const QdrantInfo *choirQdrantInfo(Qdrant *p, ChoirErr *pErr) {
   QdrantState *pState = choirState(p->pConn, pErr, &qdrantState);
   char *zOf = choirMprintf(pErr, "%s %s/%s", p->zUrl, p->zCollection,
                            p->zVector ? p->zVector : "");
+  QdrantSpan config;
   QdrantReply reply;
   if (pErr->rc == SQLITE_OK &&
       (pState->zInfoOf == NULL || strcmp(pState->zInfoOf, zOf) != 0)) {
     choirQdrantSend(p, pErr, &reply, "GET", "", NULL, 1);
-    if (pErr->rc == SQLITE_OK) {
+    config = choirQdrantGet(reply.result, "config");
+    if (pErr->rc == SQLITE_OK && choirQdrantGet(config, "params").z == NULL) {
+      choirErrSet(pErr, SQLITE_ERROR, "%s does not describe collection '%s'",
+                  p->zUrl, p->zCollection);
+    } else if (pErr->rc == SQLITE_OK) {
       wireForget(pState);
       wireFacts(p, pErr, reply.result, &pState->info);
       pState->zInfoOf = choirMprintf(pErr, "%s", zOf);

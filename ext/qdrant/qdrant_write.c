@@ -186,18 +186,6 @@ static void writePoint(QdrantPoints *p, ChoirBuf *b,
   choirBufText(b, "}}");
 }
 
-/* What was accepted and not yet done cannot be read back: not a success. */
-static void writeDone(Qdrant *p, ChoirErr *pErr, QdrantReply *pReply) {
-  QdrantSpan status = choirQdrantGet(pReply->result, "status");
-  if (pErr->rc == SQLITE_OK && !choirQdrantIs(status, "completed")) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "%s took the points and does not confirm them (%.*s); run it"
-                " again",
-                p->zUrl, (int)(status.n < 40 ? status.n : 40),
-                status.z ? status.z : "no status");
-  }
-}
-
 CHOIR_PRIVATE void choirQdrantPutEnd(QdrantPoints *p, ChoirErr *pErr) {
   QdrantReply reply;
   ChoirBuf b;
@@ -224,7 +212,7 @@ CHOIR_PRIVATE void choirQdrantPutEnd(QdrantPoints *p, ChoirErr *pErr) {
   }
   choirBufText(&b, "]}");
   choirQdrantSend(p->pTo, pErr, &reply, "PUT", "points?wait=true", &b, 1);
-  writeDone(p->pTo, pErr, &reply);
+  choirQdrantDone(p->pTo, pErr, &reply);
   choirQdrantReplyFree(&reply);
   choirBufFree(&b);
   if (pErr->rc == SQLITE_OK) {
@@ -276,7 +264,7 @@ CHOIR_PRIVATE void choirQdrantDelete(Qdrant *p, ChoirErr *pErr,
   choirBufAppend(&b, pConditions->a, pConditions->n);
   choirBufText(&b, "]}]}}");
   choirQdrantSend(p, pErr, &reply, "POST", "points/delete?wait=true", &b, 1);
-  writeDone(p, pErr, &reply);
+  choirQdrantDone(p, pErr, &reply);
   choirQdrantReplyFree(&reply);
   choirBufFree(&b);
 }
@@ -603,7 +591,7 @@ static void writeSetPayload(ChoirCall *p) {
   choirBufText(&b, "}}");
   choirQdrantSend(&to, &p->err, &reply, "POST", "points/payload?wait=true", &b,
                   1);
-  writeDone(&to, &p->err, &reply);
+  choirQdrantDone(&to, &p->err, &reply);
   choirQdrantReplyFree(&reply);
   choirBufFree(&b);
   sqlite3_free(zPayload);

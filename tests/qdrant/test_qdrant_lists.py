@@ -179,6 +179,18 @@ def test_a_scroll_by_a_member_passes_every_point_once(ada, two, distinct):
         "SELECT id FROM d WHERE order_by = ' desc'")
 
 
+def test_similar_takes_a_path_too(ada, server):
+    ada.one("SELECT qdrant_init()")
+    ada.rows("SELECT qdrant_upsert('a'||key, 0, value, json_object('path',"
+             " '/'||key)) FROM json_each('[\"tax plan\",\"plan\",\"soup\"]')")
+    assert ada.rows("SELECT path FROM qdrant_similar('/1') LIMIT 1") == [
+        ("/0",)]
+    assert ada.rows("SELECT path FROM qdrant_similar('/1')") == ada.rows(
+        "SELECT path FROM qdrant_similar('a1')")
+    assert "no points of artifact '/9'" in ada.error(
+        "SELECT path FROM qdrant_similar('/9')")
+
+
 def test_a_payload_changes_for_ones_own_points_only(ada, two):
     two.put(*[(n, [n, 0], {"user_id": "ada" if n < 4 else "eve",
                            "path": f"/{n % 2}", "kept": n})

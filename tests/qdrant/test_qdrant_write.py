@@ -192,5 +192,5 @@ def test_a_refusal_is_not_asked_again(db):
 def test_what_is_not_confirmed_is_not_done(db, said):
     with FaultServer() as s:
         s.on("/collections/artifacts/points", answers(s, status=said))
-        assert f'does not confirm them ("{said}"); run it again' in tell(
+        assert f'does not confirm it ("{said}"); run it again' in tell(
             db, s).error("SELECT qdrant_upsert('a', 0, ?)", ONE)

@@ -70,6 +70,7 @@ class EmbedServer:
 
         self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.httpd.daemon_threads = True
+        self.httpd.handle_error = lambda *_: None  # who goes, goes
         port = self.httpd.server_address[1]
         self.ollama = self.tei = f"http://127.0.0.1:{port}"
         self.openai = self.ollama + "/v1"

@@ -396,6 +396,7 @@ class Qdrant:
                 pass
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
+        self.http.handle_error = lambda *_: None  # who goes, goes
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def __enter__(self):
