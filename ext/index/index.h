@@ -139,12 +139,29 @@ CHOIR_PRIVATE void choirSetPut(ChoirSet *, ChoirErr *, i64 iKey, i32 iValue);
 CHOIR_PRIVATE i32 choirSetGet(const ChoirSet *, i64 iKey, i32 iNone);
 CHOIR_PRIVATE void choirSetFree(ChoirSet *);
 
+/* The rowids that a filter lets through: given one by one, usually ascending,
+** then asked for as bits, or as a set where they lie far apart. */
+typedef struct ChoirPick {
+  i64 *a; /* ascending after choirPickEnd, each once */
+  i64 n, nAlloc;
+  u64 *aBit; /* nBit of them from iFirst, or NULL: sparse has them */
+  i64 iFirst;
+  u64 nBit;
+  ChoirSet sparse;
+} ChoirPick;
+
+CHOIR_PRIVATE void choirPickAdd(ChoirPick *, ChoirErr *, i64 iRowid);
+CHOIR_PRIVATE void choirPickEnd(ChoirPick *, ChoirErr *);
+CHOIR_PRIVATE int choirPickHas(const ChoirPick *, i64 iRowid);
+CHOIR_PRIVATE void choirPickFree(ChoirPick *);
+
 /* --------------------------------------------------------------- seek ----
 ** The candidates for the k nearest among blocks of codes: every row whose
 ** distance may be, within its error, among the k smallest that are certain.
 */
 typedef struct ChoirCand {
   float rLow; /* the least it may be, times the scale's square */
+  float rEst; /* what it probably is */
   i32 iFrom;  /* the caller's number of the list */
   i64 iRowid;
 } ChoirCand;
@@ -157,8 +174,9 @@ typedef struct ChoirSeek {
   i64 nHigh;
   ChoirCand *a;
   i64 n, nAlloc;
+  i64 nGiven;                         /* by choirSeekNext: the first ones */
   const ChoirSet *pSkip;              /* rows that do not count, or NULL */
-  const ChoirSet *pOnly;              /* the only rows that count, or NULL */
+  const ChoirPick *pOnly;             /* the only rows that count, or NULL */
   int (*xAccept)(void *, i64 iRowid); /* a last question, or NULL */
   void *pArg;
 } ChoirSeek;
@@ -167,8 +185,10 @@ CHOIR_PRIVATE void choirSeekInit(ChoirSeek *, ChoirErr *, ChoirProbe *, i64 k);
 /* nRow rows at aBlock; the probe is aimed. */
 CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *, ChoirErr *, const u8 *aBlock,
                                    i64 nRow, i32 iFrom);
-/* Drops what is too far by now and sorts the rest, the nearest first. */
-CHOIR_PRIVATE void choirSeekSort(ChoirSeek *);
+/* Of the candidates not yet given that may be within rMost, the m that are
+** probably the nearest, in the order of their rowids, which is how the table is
+** read fastest. Returns how many: the last before a[nGiven]. */
+CHOIR_PRIVATE i64 choirSeekNext(ChoirSeek *, float rMost, i64 m);
 CHOIR_PRIVATE void choirSeekAgain(ChoirSeek *);
 CHOIR_PRIVATE void choirSeekFree(ChoirSeek *);
 
@@ -330,13 +350,13 @@ typedef struct ChoirSearch {
   const void *aQuery; /* nDim elements of the column's type */
   i64 k;
   int bExact;
-  i64 nProbe;            /* lists to look at; 0: by rRecall */
-  double rRecall;        /* 0: the default */
-  double rMost;          /* distances up to, INFINITY: any */
-  int bLess;             /* … and below it */
-  const ChoirSet *pOnly; /* rows that count, or NULL: all */
-  sqlite3_value *pPart;  /* partition, or NULL: all */
-  i64 iBut;              /* with bBut, a row that does not count */
+  i64 nProbe;             /* lists to look at; 0: by rRecall */
+  double rRecall;         /* 0: the default */
+  double rMost;           /* distances up to, INFINITY: any */
+  int bLess;              /* … and below it */
+  const ChoirPick *pOnly; /* rows that count, or NULL: all */
+  sqlite3_value *pPart;   /* partition, or NULL: all */
+  i64 iBut;               /* with bBut, a row that does not count */
   int bBut;
   int (*xAccept)(void *, i64 iRowid); /* which rows count, or NULL */
   void *pArg;

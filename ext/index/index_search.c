@@ -16,6 +16,7 @@
 #define SEARCH_SMALL 4096 /* rows of an index whose errors are allowed for … */
 #define SEARCH_SURE 4.5f  /* … so far that a search is as good as exact */
 #define SEARCH_LEAST 8    /* lists to probe, at least */
+#define SEARCH_FIRST 16   /* vectors read at first, besides k and half of it */
 
 CHOIR_PRIVATE double choirIndexRecall(int i) {
   static const double ar[INDEX_PROBES] = {0.90, 0.95, 0.97, 0.98, 0.99, 0.995};
@@ -72,12 +73,12 @@ static int searchPendingAccept(void *pArg, i64 iRowid) {
 /* --------------------------------------------------- without the codes */
 
 static void searchFew(SearchRun *r) {
-  const ChoirSet *pOnly = r->s->pOnly;
+  const ChoirPick *pOnly = r->s->pOnly;
   i64 i;
-  for (i = 0; i < pOnly->nSlot && r->pErr->rc == SQLITE_OK; i++) {
-    if (pOnly->aUsed[i] && searchPendingAccept(r, pOnly->aKey[i]) &&
-        choirFetchRow(&r->fetch, r->pErr, pOnly->aKey[i])) {
-      choirScanRow(r->pScan, r->pErr, pOnly->aKey[i], r->aVec, r->fetch.nByte);
+  for (i = 0; i < pOnly->n && r->pErr->rc == SQLITE_OK; i++) {
+    if (searchPendingAccept(r, pOnly->a[i]) &&
+        choirFetchRow(&r->fetch, r->pErr, pOnly->a[i])) {
+      choirScanRow(r->pScan, r->pErr, pOnly->a[i], r->aVec, r->fetch.nByte);
     }
   }
   choirFetchEnd(&r->fetch);
@@ -93,7 +94,7 @@ static void searchTable(SearchRun *r) {
     sqlite3_value *v = sqlite3_column_value(pStmt, 1);
     i64 iRowid = sqlite3_column_int64(pStmt, 0);
     if (sqlite3_value_type(v) != SQLITE_NULL && searchCounts(r, iRowid) &&
-        !(r->s->pOnly && choirSetGet(r->s->pOnly, iRowid, -2) == -2)) {
+        (r->s->pOnly == NULL || choirPickHas(r->s->pOnly, iRowid))) {
       choirScanRow(r->pScan, r->pErr, iRowid,
                    choirIndexVector(r->p, r->pErr, iRowid, v), r->fetch.nByte);
     }
@@ -110,24 +111,27 @@ static float searchScaled(const SearchRun *r, double rDist) {
   return (float)((d + fabs(d) * 1e-6) * s * s);
 }
 
-/* The vectors of the candidates themselves. */
+/* The vectors of the candidates themselves: first of those that probably are
+** the k nearest, then of all that may still be nearer than the k-th of them. */
 static void searchRerank(SearchRun *r) {
   ChoirScan *pScan = r->pScan;
-  i64 i;
-  choirSeekSort(&r->seek);
+  float rMost = INFINITY;
+  i64 i, n, m = pScan->k + pScan->k / 2 + SEARCH_FIRST;
   r->nMissing = 0;
   pScan->nHit = 0;
-  for (i = 0; i < r->seek.n && r->pErr->rc == SQLITE_OK; i++) {
-    const ChoirCand *pCand = &r->seek.a[i];
-    if (pScan->nHit == pScan->k &&
-        pCand->rLow > searchScaled(r, pScan->aHit[0].rDist)) {
-      break;
+  while ((n = choirSeekNext(&r->seek, rMost, m)) > 0) {
+    for (i = r->seek.nGiven - n; i < r->seek.nGiven; i++) {
+      i64 iRowid = r->seek.a[i].iRowid;
+      if (choirFetchRow(&r->fetch, r->pErr, iRowid)) {
+        choirScanRow(pScan, r->pErr, iRowid, r->aVec, r->fetch.nByte);
+      } else {
+        r->nMissing++; /* displaced by a REPLACE, which fires no trigger */
+      }
     }
-    if (choirFetchRow(&r->fetch, r->pErr, pCand->iRowid)) {
-      choirScanRow(pScan, r->pErr, pCand->iRowid, r->aVec, r->fetch.nByte);
-    } else {
-      r->nMissing++; /* displaced by a REPLACE, which fires no trigger */
+    if (pScan->nHit == pScan->k) {
+      rMost = searchScaled(r, pScan->aHit[0].rDist);
     }
+    m = r->seek.n;
   }
   choirFetchEnd(&r->fetch);
 }

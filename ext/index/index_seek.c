@@ -29,7 +29,7 @@ CHOIR_PRIVATE void choirSeekFree(ChoirSeek *p) {
 }
 
 CHOIR_PRIVATE void choirSeekAgain(ChoirSeek *p) {
-  p->n = p->nHigh = 0;
+  p->n = p->nGiven = p->nHigh = 0;
   p->pProbe->kern.rMax = p->rBound;
 }
 
@@ -58,10 +58,11 @@ static void seekHigh(ChoirSeek *p, float r) {
   p->pProbe->kern.rMax = a[0] < p->rBound ? a[0] : p->rBound;
 }
 
-static void seekDrop(ChoirSeek *p) {
-  i64 i, n = 0;
-  for (i = 0; i < p->n; i++) {
-    if (p->a[i].rLow <= p->pProbe->kern.rMax) {
+/* Of those not yet given, what is too far goes. */
+static void seekDrop(ChoirSeek *p, float rMost) {
+  i64 i, n = p->nGiven;
+  for (i = n; i < p->n; i++) {
+    if (p->a[i].rLow <= rMost) {
       p->a[n++] = p->a[i];
     }
   }
@@ -70,7 +71,7 @@ static void seekDrop(ChoirSeek *p) {
 
 static void seekAdd(ChoirSeek *p, ChoirErr *pErr, ChoirCand cand) {
   if (p->n == p->nAlloc) {
-    seekDrop(p);
+    seekDrop(p, p->pProbe->kern.rMax);
   }
   if (p->n * 2 > p->nAlloc || p->nAlloc == 0) {
     i64 nNew = p->nAlloc ? p->nAlloc * 2 : SEEK_ROOM;
@@ -86,18 +87,18 @@ static void seekAdd(ChoirSeek *p, ChoirErr *pErr, ChoirCand cand) {
 
 static void seekRow(ChoirSeek *p, ChoirErr *pErr, i64 iRowid, float rEst,
                     float rErr, i32 iFrom) {
-  ChoirCand cand = {rEst - rErr, iFrom, iRowid};
+  ChoirCand cand = {rEst - rErr, rEst, iFrom, iRowid};
   float rHigh = rEst + rErr;
   if (cand.rLow > p->pProbe->kern.rMax) {
     return; /* the bound moved within the block */
   }
   if ((p->pSkip && choirSetGet(p->pSkip, iRowid, -2) != -2) ||
-      (p->pOnly && choirSetGet(p->pOnly, iRowid, -2) == -2) ||
+      (p->pOnly && !choirPickHas(p->pOnly, iRowid)) ||
       (p->xAccept && !p->xAccept(p->pArg, iRowid))) {
     return;
   }
   if (!(fabsf(rHigh) < INFINITY)) {
-    cand.rLow = -INFINITY;
+    cand.rLow = cand.rEst = -INFINITY;
   } else {
     seekHigh(p, rHigh);
   }
@@ -126,16 +127,54 @@ CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *p, ChoirErr *pErr,
   }
 }
 
-static int seekOrder(const void *pA, const void *pB) {
-  const ChoirCand *a = pA, *b = pB;
-  return a->rLow < b->rLow ? -1 : a->rLow > b->rLow;
+/* The m least estimates to the front of n, in no order (Hoare's selection). */
+static void seekSelect(ChoirCand *a, i64 n, i64 m) {
+  i64 lo = 0, hi = n - 1;
+  while (lo < hi) {
+    float rMid = a[(lo + hi) / 2].rEst;
+    i64 i = lo, j = hi;
+    while (i <= j) {
+      while (a[i].rEst < rMid) {
+        i++;
+      }
+      while (a[j].rEst > rMid) {
+        j--;
+      }
+      if (i <= j) {
+        ChoirCand t = a[i];
+        a[i++] = a[j];
+        a[j--] = t;
+      }
+    }
+    if (m <= j) {
+      hi = j;
+    } else if (m >= i) {
+      lo = i;
+    } else {
+      return;
+    }
+  }
 }
 
-CHOIR_PRIVATE void choirSeekSort(ChoirSeek *p) {
-  seekDrop(p);
-  if (p->n > 1) {
-    qsort(p->a, (size_t)p->n, sizeof(*p->a), seekOrder);
+static int seekOrder(const void *pA, const void *pB) {
+  const ChoirCand *a = pA, *b = pB;
+  return a->iRowid < b->iRowid ? -1 : a->iRowid > b->iRowid;
+}
+
+CHOIR_PRIVATE i64 choirSeekNext(ChoirSeek *p, float rMost, i64 m) {
+  ChoirCand *a = p->a + p->nGiven;
+  i64 n;
+  seekDrop(p, fminf(rMost, p->pProbe->kern.rMax));
+  n = p->n - p->nGiven;
+  if (n > m) {
+    seekSelect(a, n, m);
+    n = m;
   }
+  if (n > 1) {
+    qsort(a, (size_t)n, sizeof(*a), seekOrder);
+  }
+  p->nGiven += n;
+  return n;
 }
 
 /* -------------------------------------------------------------- ranking */
@@ -223,7 +262,7 @@ static i64 rankByCode(ChoirRank *p, ChoirErr *pErr, const float *aRot,
                       double rNorm, i64 m) {
   ChoirSeek *pSeek = &p->seek;
   const float rScale2 = p->code.rScale * p->code.rScale;
-  double rSquare = 0, rWorst = INFINITY;
+  double rSquare = 0;
   size_t j;
   i64 i, n = 0;
   if (pSeek->k < m) {
@@ -239,26 +278,17 @@ static i64 rankByCode(ChoirRank *p, ChoirErr *pErr, const float *aRot,
   choirCodeAim(&p->probe, rSquare, 0);
   choirSeekAgain(pSeek);
   choirSeekBlocks(pSeek, pErr, p->aBlock, p->n, 0);
-  if (m > 1) {
-    choirSeekSort(pSeek);
-  }
   for (i = 0; i < pSeek->n && pErr->rc == SQLITE_OK; i++) {
-    if (pSeek->a[i].rLow > p->probe.kern.rMax ||
-        (n >= m && (double)(pSeek->a[i].rLow / rScale2) > rWorst)) {
-      if (m > 1) {
-        break;
-      }
+    float rLow = pSeek->a[i].rLow;
+    if (rLow > p->probe.kern.rMax ||
+        (n == 1 && m == 1 && (double)(rLow / rScale2) > p->aAll[0].rSquare)) {
       continue;
     }
     p->aAll[n] = rankOne(p, aRot, rNorm, pSeek->a[i].iRowid);
-    if (m == 1) {
-      if (n == 0 || p->aAll[n].rSquare < p->aAll[0].rSquare) {
-        p->aAll[0] = p->aAll[n];
-        rWorst = p->aAll[0].rSquare;
-      }
-      n = 1;
-    } else {
+    if (m > 1 || n == 0) {
       n++;
+    } else if (p->aAll[1].rSquare < p->aAll[0].rSquare) {
+      p->aAll[0] = p->aAll[1];
     }
   }
   return n;

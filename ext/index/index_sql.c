@@ -108,7 +108,7 @@ static void searchPlan(ChoirTable *pTable, ChoirErr *pErr,
 }
 
 /* The rowids of an IN list; what is no integer is nobody's rowid. */
-static void searchSet(ChoirErr *pErr, sqlite3_value *pList, ChoirSet *pSet) {
+static void searchPick(ChoirErr *pErr, sqlite3_value *pList, ChoirPick *pPick) {
   sqlite3_value *v = NULL;
   int rc = sqlite3_vtab_in_first(pList, &v);
   for (; rc == SQLITE_OK && pErr->rc == SQLITE_OK && v;
@@ -117,12 +117,13 @@ static void searchSet(ChoirErr *pErr, sqlite3_value *pList, ChoirSet *pSet) {
     double r = eType == SQLITE_FLOAT ? sqlite3_value_double(v) : 0.0;
     if (eType == SQLITE_INTEGER ||
         (eType == SQLITE_FLOAT && fabs(r) < 9e15 && r == floor(r))) {
-      choirSetPut(pSet, pErr, sqlite3_value_int64(v), 0);
+      choirPickAdd(pPick, pErr, sqlite3_value_int64(v));
     }
   }
   if (rc != SQLITE_OK && rc != SQLITE_DONE) {
     choirErrSet(pErr, rc, "the list of rowids cannot be read");
   }
+  choirPickEnd(pPick, pErr);
 }
 
 /* The query as the column's type: a blob or JSON text of it, or float32 for a
@@ -151,13 +152,13 @@ static void searchQuery(const ChoirIndex *p, ChoirErr *pErr, ChoirVec *pVec,
 }
 
 /* What the constraints say. */
-static void searchBounds(ChoirCursor *pCur, ChoirSearch *s, ChoirSet *pSet,
+static void searchBounds(ChoirCursor *pCur, ChoirSearch *s, ChoirPick *pPick,
                          int bK) {
   sqlite3_value **ap = pCur->apValue;
   int m = pCur->iPlan;
   if (m & SQL_IN) {
-    searchSet(&pCur->err, *ap++, pSet);
-    s->pOnly = pSet;
+    searchPick(&pCur->err, *ap++, pPick);
+    s->pOnly = pPick;
   }
   if (m & (SQL_MOST | SQL_LESS)) {
     sqlite3_value *v = *ap++;
@@ -222,9 +223,9 @@ static void searchFilter(ChoirCursor *pCur) {
   ChoirSearch s = {.k = 10, .rMost = INFINITY};
   sqlite3_stmt *pHold = NULL;
   ChoirIndex *p;
-  ChoirSet set;
+  ChoirPick pick;
   ChoirVec query;
-  memset(&set, 0, sizeof(set));
+  memset(&pick, 0, sizeof(pick));
   memset(&query, 0, sizeof(query));
   if (ap[SEARCH_K]) {
     s.k = choirArgInt(pErr, ap[SEARCH_K], "k", 1, CHOIR_SCAN_MAX);
@@ -238,7 +239,7 @@ static void searchFilter(ChoirCursor *pCur) {
   if (ap[SEARCH_RECALL]) {
     s.rRecall = choirArgReal(pErr, ap[SEARCH_RECALL], "recall", 0.0, 1.0);
   }
-  searchBounds(pCur, &s, &set, ap[SEARCH_K] != NULL);
+  searchBounds(pCur, &s, &pick, ap[SEARCH_K] != NULL);
   p = choirIndexOpen(pCur->pConn, pErr, zName, &pHold);
   if (p) {
     s.pPart = ap[SEARCH_PARTITION];
@@ -255,7 +256,7 @@ static void searchFilter(ChoirCursor *pCur) {
     }
   }
   choirStmtDone(pCur->pConn, pHold);
-  choirSetFree(&set);
+  choirPickFree(&pick);
   choirVecFree(&query);
   pCur->bEof = ((SearchCursor *)pCur)->scan.nHit == 0;
 }
