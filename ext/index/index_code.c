@@ -139,10 +139,40 @@ static void codePutSigns(const ChoirCode *p, u8 *aBlock, int i, const float *a,
   }
 }
 
+typedef struct CodeSums { /* with d = a - c: */
+  float rSum, rSquare;    /* of |d|, d^2 */
+  float rSigned, rInner;  /* of c with the sign of d, and times d */
+} CodeSums;
+
+/* In four lanes and without branches: half of all signs are a surprise. */
+static CodeSums codeSums(const float *a, const float *c, size_t n) {
+  float aSum[4] = {0}, aSquare[4] = {0}, aSigned[4] = {0}, aInner[4] = {0};
+  CodeSums out = {0, 0, 0, 0};
+  size_t j;
+  int i;
+  for (j = 0; j < n; j += 4) {
+    for (i = 0; i < 4; i++) {
+      float x = c[j + (size_t)i], d = a[j + (size_t)i] - x;
+      aSum[i] += fabsf(d);
+      aSquare[i] += d * d;
+      aSigned[i] += x * (float)(2 * (d > 0) - 1);
+      aInner[i] += d * x;
+    }
+  }
+  for (i = 0; i < 4; i++) {
+    out.rSum += aSum[i];
+    out.rSquare += aSquare[i];
+    out.rSigned += aSigned[i];
+    out.rInner += aInner[i];
+  }
+  return out;
+}
+
 CHOIR_PRIVATE void choirCodeRow(const ChoirCode *p, const float *aRot,
                                 const float *aCentre, u8 *aBlock, int i,
                                 i64 iRowid) {
-  float rSum = 0, rSquare = 0, rSigned = 0, rInner = 0, s = p->rScale;
+  float s = p->rScale;
+  CodeSums n;
   float add = 0, g, o, rRoot = sqrtf((float)p->nPad);
   float aF[3];
   size_t j;
@@ -153,21 +183,15 @@ CHOIR_PRIVATE void choirCodeRow(const ChoirCode *p, const float *aRot,
     codePut16(codeFactor(p, aBlock, 2, i), 0x7c00);
     return;
   }
-  for (j = 0; j < p->nPad; j++) {
-    float d = aRot[j] - aCentre[j];
-    rSum += fabsf(d);
-    rSquare += d * d;
-    rSigned += d > 0 ? aCentre[j] : -aCentre[j];
-    rInner += d * aCentre[j];
-  }
+  n = codeSums(aRot, aCentre, p->nPad);
   codePutSigns(p, aBlock, i, aRot, aCentre);
-  g = rSum > 0 ? rSquare / rSum : 0;
-  o = rSquare > 0 ? rSum / (sqrtf(rSquare) * rRoot) : 1;
-  add = 2 * g * rSigned + (p->eMetric == VEC_DOT ? -2 * rInner : rSquare);
+  g = n.rSum > 0 ? n.rSquare / n.rSum : 0;
+  o = n.rSquare > 0 ? n.rSum / (sqrtf(n.rSquare) * rRoot) : 1;
+  add = 2 * g * n.rSigned + (p->eMetric == VEC_DOT ? -2 * n.rInner : n.rSquare);
   aF[0] = add * s * s;
   aF[1] = g * rRoot * s;
   aF[2] =
-      2 * sqrtf(rSquare * fmaxf(1 / (o * o) - 1, 0) / (float)(p->nPad - 1)) *
+      2 * sqrtf(n.rSquare * fmaxf(1 / (o * o) - 1, 0) / (float)(p->nPad - 1)) *
           rRoot * s +
       1e-3f; /* what rounding to halves costs */
   if (!(fabsf(aF[0]) < 60000) || !(aF[1] < 60000) || !(aF[2] < 60000)) {

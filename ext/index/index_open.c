@@ -119,8 +119,9 @@ static const char *const azOpenSql[INDEX_NSQL] = {
     [INDEX_SQL_SEG_DEL] = "DELETE FROM " OPEN_SEG " WHERE id BETWEEN ?1 AND ?2",
     [INDEX_SQL_LIST_PUT] =
         "INSERT INTO " OPEN_LIST "(id, part, n, gen, stuck, centre)"
-        " VALUES(?1, ?2, ?3, random(), ?4, ?5) ON CONFLICT(id) DO UPDATE"
-        " SET n=?3, gen=random(), stuck=?4",
+        " VALUES(?1, ?2, ?3, random(), ?4, ?5)",
+    [INDEX_SQL_LIST_SET] =
+        "UPDATE " OPEN_LIST " SET n=?2, gen=random(), stuck=?3 WHERE id=?1",
     [INDEX_SQL_LIST_DEL] = "DELETE FROM " OPEN_LIST " WHERE id=?1",
     [INDEX_SQL_LIST_PART] = "SELECT part FROM " OPEN_LIST " WHERE id=?1",
     [INDEX_SQL_SEG_COUNT] =

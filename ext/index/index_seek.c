@@ -262,8 +262,6 @@ static i64 rankByCode(ChoirRank *p, ChoirErr *pErr, const float *aRot,
                       double rNorm, i64 m) {
   ChoirSeek *pSeek = &p->seek;
   const float rScale2 = p->code.rScale * p->code.rScale;
-  double rSquare = 0;
-  size_t j;
   i64 i, n = 0;
   if (pSeek->k < m) {
     choirSeekFree(pSeek);
@@ -271,11 +269,8 @@ static i64 rankByCode(ChoirRank *p, ChoirErr *pErr, const float *aRot,
   }
   pSeek->k = m;
   choirCodeProbe(&p->code, aRot, p->aLut, &p->probe);
-  for (j = 0; j < p->code.nPad; j++) {
-    double d = (double)aRot[j] - (double)p->aMean[j];
-    rSquare += d * d;
-  }
-  choirCodeAim(&p->probe, rSquare, 0);
+  choirCodeAim(&p->probe,
+               p->code.pKern->a[KERN_F32].xL2(aRot, p->aMean, p->code.nPad), 0);
   choirSeekAgain(pSeek);
   choirSeekBlocks(pSeek, pErr, p->aBlock, p->n, 0);
   for (i = 0; i < pSeek->n && pErr->rc == SQLITE_OK; i++) {

@@ -42,6 +42,12 @@ struct ChoirWrite {
   i64 nDone;
 };
 
+typedef struct WriteSample { /* of rows, as they come */
+  float *aRot;               /* the good ones, rotated, one behind another */
+  u8 *aeRow;                 /* WRITE_GONE … for each */
+  i64 n;
+} WriteSample;
+
 typedef struct WriteOwn { /* centres that the writer frees */
   struct WriteOwn *pNext;
 } WriteOwn;
@@ -205,7 +211,7 @@ static void writeAppend(ChoirWrite *w, i64 i, const float *aRot, i64 iRowid) {
 
 /* ---------------------------------------------------------------- lists */
 
-static void writeList(ChoirWrite *w, i64 i, sqlite3_value *pPart) {
+static void writeListRow(ChoirWrite *w, i64 i, sqlite3_value *pPart) {
   const ChoirList *pList = &w->p->aList[i];
   sqlite3_stmt *pStmt = choirIndexStmt(w->p, w->pErr, INDEX_SQL_LIST_PUT);
   size_t j, nPad = w->p->code.nPad;
@@ -230,6 +236,17 @@ static void writeList(ChoirWrite *w, i64 i, sqlite3_value *pPart) {
   sqlite3_free(a);
 }
 
+/* What has changed of list i; its partition and its centre stay. */
+static void writeListSet(ChoirWrite *w, i64 i) {
+  const ChoirList *pList = &w->p->aList[i];
+  sqlite3_stmt *pStmt = choirIndexStmt(w->p, w->pErr, INDEX_SQL_LIST_SET);
+  choirBindInt(w->pErr, pStmt, 1, pList->iId);
+  choirBindInt(w->pErr, pStmt, 2, pList->n);
+  choirBindInt(w->pErr, pStmt, 3, pList->nStuck);
+  choirStep(w->pErr, pStmt);
+  choirStmtDone(w->p->pConn, pStmt);
+}
+
 /* A new list, empty; aCentre (the writer's) or NULL: the mean. */
 static i64 writeNewList(ChoirWrite *w, const float *aCentre,
                         sqlite3_value *pPart) {
@@ -250,7 +267,7 @@ static i64 writeNewList(ChoirWrite *w, const float *aCentre,
   p->nList++;
   memset(&w->aTail[i], 0, sizeof(w->aTail[i]));
   w->abTouched[i] = 1;
-  writeList(w, i, pPart);
+  writeListRow(w, i, pPart);
   return i;
 }
 
@@ -312,7 +329,8 @@ static void writeTarget(ChoirWrite *w, const i32 *ai, i64 n) {
   i64 i, nCentre = 0;
   writeNoTarget(w);
   w->aiTo = choirMalloc(w->pErr, (u64)n * sizeof(i32));
-  w->aToCentre = choirMalloc(w->pErr, (u64)n * nPad * sizeof(float));
+  w->aToCentre =
+      choirRealloc(w->pErr, NULL, (u64)(n + 1) * nPad * sizeof(float));
   for (i = 0; i < n && w->pErr->rc == SQLITE_OK; i++) {
     const float *c = w->p->aList[ai[i]].aCentre;
     if (c) {
@@ -365,19 +383,36 @@ static void writeTargetPart(ChoirWrite *w, sqlite3_value *pPart, i64 iBut) {
 
 /* ----------------------------------------------------------------- rows */
 
-static void writeEach(ChoirWrite *w, const i64 *aRowid, i64 n) {
+enum { WRITE_GONE, WRITE_AIMLESS, WRITE_GOOD };
+
+/* A row's vector, rotated into aRot. */
+static u8 writeRotate(ChoirWrite *w, i64 iRowid, float *aRot) {
+  if (!choirFetchRow(&w->fetch, w->pErr, iRowid)) {
+    return WRITE_GONE; /* or NULL */
+  }
+  return choirCodeRotate(&w->p->code, w->aVec, aRot) ? WRITE_GOOD
+                                                     : WRITE_AIMLESS;
+}
+
+/* Each row into the nearest list. Those of a sample of all n are at hand. */
+static void writeEach(ChoirWrite *w, const i64 *aRowid, i64 n,
+                      const WriteSample *pAll) {
+  const float *aNext = pAll ? pAll->aRot : NULL;
   i64 i;
   for (i = 0; i < n && !writeInterrupted(w); i++) {
+    u8 eRow = pAll ? pAll->aeRow[i] : writeRotate(w, aRowid[i], w->aRot);
+    const float *aRot = pAll ? aNext : w->aRot;
     ChoirNear near = {0, 0, 0};
-    int bGood;
-    if (!choirFetchRow(&w->fetch, w->pErr, aRowid[i])) {
-      continue; /* gone meanwhile, or NULL */
+    if (eRow == WRITE_GOOD) {
+      if (w->pRank) {
+        (void)choirRankNear(w->pRank, w->pErr, aRot, &near, 1);
+      }
+      aNext += pAll ? w->p->code.nPad : 0;
     }
-    bGood = choirCodeRotate(&w->p->code, w->aVec, w->aRot);
-    if (bGood && w->pRank) {
-      (void)choirRankNear(w->pRank, w->pErr, w->aRot, &near, 1);
+    if (eRow != WRITE_GONE) {
+      writeAppend(w, w->aiTo[near.iList], eRow == WRITE_GOOD ? aRot : NULL,
+                  aRowid[i]);
     }
-    writeAppend(w, w->aiTo[near.iList], bGood ? w->aRot : NULL, aRowid[i]);
   }
   choirFetchEnd(&w->fetch);
 }
@@ -385,31 +420,35 @@ static void writeEach(ChoirWrite *w, const i64 *aRowid, i64 n) {
 CHOIR_PRIVATE void choirWriteRows(ChoirWrite *w, const i64 *aRowid, i64 n,
                                   sqlite3_value *pPart) {
   writeTargetPart(w, pPart, -1);
-  writeEach(w, aRowid, n);
+  writeEach(w, aRowid, n, NULL);
   writeNoTarget(w);
 }
 
 /* Centres for new lists out of a sample of the rows; the writer's. */
-static float *writeCentres(ChoirWrite *w, const i64 *aRowid, i64 n, i64 nList) {
+static float *writeCentres(ChoirWrite *w, const i64 *aRowid, i64 n, i64 nList,
+                           WriteSample *pSample) {
   const ChoirCode *pCode = &w->p->code;
   size_t nPad = pCode->nPad;
   i64 nMost = WRITE_SAMPLE_BYTES / (i64)(nPad * sizeof(float)), i, nHave = 0;
   i64 nSample = nList * WRITE_SAMPLE_LIST;
   WriteOwn *pOwn;
-  float *a, *c;
+  float *c;
   nSample = nList == 2 ? n : nSample;
   nSample = nSample > nMost ? nMost : nSample;
   nSample = nSample < 2 * nList ? 2 * nList : nSample;
   nSample = nSample > n ? n : nSample;
-  a = choirMalloc(w->pErr, (u64)nSample * nPad * sizeof(float));
+  pSample->n = nSample;
+  pSample->aRot =
+      choirRealloc(w->pErr, NULL, (u64)(nSample + 1) * nPad * sizeof(float));
+  pSample->aeRow = choirMalloc(w->pErr, (u64)nSample);
   pOwn =
       choirMalloc(w->pErr, sizeof(*pOwn) + (u64)nList * nPad * sizeof(float));
   for (i = 0; i < nSample && w->pErr->rc == SQLITE_OK; i++) {
     i64 at = i * n / nSample + (i64)((u64)i * 2654435761u % 97);
     at = at < n && n > nSample * 97 ? at : i * n / nSample;
-    if (choirFetchRow(&w->fetch, w->pErr, aRowid[at])) {
-      nHave += choirCodeRotate(pCode, w->aVec, a + (size_t)nHave * nPad);
-    }
+    pSample->aeRow[i] =
+        writeRotate(w, aRowid[at], pSample->aRot + (size_t)nHave * nPad);
+    nHave += pSample->aeRow[i] == WRITE_GOOD;
   }
   choirFetchEnd(&w->fetch);
   c = pOwn ? (float *)(void *)(pOwn + 1) : NULL;
@@ -418,17 +457,19 @@ static float *writeCentres(ChoirWrite *w, const i64 *aRowid, i64 n, i64 nList) {
     w->aOwn = (float *)(void *)pOwn;
   }
   if (w->pErr->rc == SQLITE_OK && nHave >= nList) {
-    choirMeans(w->p->pConn, w->pErr, pCode, a, nHave, w->p->aMean, c, nList);
+    choirMeans(w->p->pConn, w->pErr, pCode, pSample->aRot, nHave, w->p->aMean,
+               c, nList);
   } else {
     c = NULL; /* too few that have a direction */
   }
-  sqlite3_free(a);
   return c;
 }
 
 CHOIR_PRIVATE void choirWriteNew(ChoirWrite *w, const i64 *aRowid, i64 n,
                                  sqlite3_value *pPart, i64 nList) {
-  float *aCentre = nList > 1 ? writeCentres(w, aRowid, n, nList) : NULL;
+  WriteSample sample = {NULL, NULL, 0};
+  float *aCentre =
+      nList > 1 ? writeCentres(w, aRowid, n, nList, &sample) : NULL;
   i32 *ai = choirMalloc(w->pErr, (u64)nList * sizeof(i32));
   i64 i;
   nList = aCentre ? nList : 1;
@@ -438,9 +479,11 @@ CHOIR_PRIVATE void choirWriteNew(ChoirWrite *w, const i64 *aRowid, i64 n,
   }
   if (w->pErr->rc == SQLITE_OK) {
     writeTarget(w, ai, nList);
-    writeEach(w, aRowid, n);
+    writeEach(w, aRowid, n, sample.n == n ? &sample : NULL);
     writeNoTarget(w);
   }
+  sqlite3_free(sample.aRot);
+  sqlite3_free(sample.aeRow);
   for (i = 0; i < nList && w->pErr->rc == SQLITE_OK; i++) {
     ChoirList *pList = &w->p->aList[ai[i]];
     if (pList->n * 20 > n * 19) {
@@ -577,7 +620,7 @@ static void writeReplace(ChoirWrite *w, i64 i, i64 nList) {
       choirWriteNew(w, aId, n, pPart, nList);
     } else if (w->nTo > 0 && w->pRank) {
       writeDropList(w, i);
-      writeEach(w, aId, n);
+      writeEach(w, aId, n, NULL);
     }
     writeNoTarget(w);
   }
@@ -699,7 +742,7 @@ CHOIR_PRIVATE void choirWriteEnd(ChoirWrite *w) {
   writeFlushAll(w);
   for (i = 0; i < p->nList && w->pErr->rc == SQLITE_OK; i++) {
     if (p->aList[i].n >= 0 && w->abTouched[i]) {
-      writeList(w, i, NULL); /* an update: its partition stays */
+      writeListSet(w, i);
     }
     nRow += p->aList[i].n > 0 ? p->aList[i].n : 0;
   }
