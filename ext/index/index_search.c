@@ -12,7 +12,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define SEARCH_FEW 2048   /* rowids that are fetched, not searched for */
+#define SEARCH_FEW 2048   /* rowids that are fetched, not searched for … */
+#define SEARCH_RATIO 500  /* … when the codes of so many rows cost as much */
 #define SEARCH_SMALL 4096 /* rows of an index whose errors are allowed for … */
 #define SEARCH_SURE 4.5f  /* … so far that a search is as good as exact */
 #define SEARCH_LEAST 8    /* lists to probe, at least */
@@ -71,6 +72,12 @@ static int searchPendingAccept(void *pArg, i64 iRowid) {
 }
 
 /* --------------------------------------------------- without the codes */
+
+/* Is fetching these rows cheaper than looking through the codes for them? */
+static int searchIsFew(const ChoirIndex *p, const ChoirPick *pOnly) {
+  return pOnly && pOnly->n <= SEARCH_FEW &&
+         (pOnly->n <= SEARCH_FEW / 16 || pOnly->n * SEARCH_RATIO <= p->nRow);
+}
 
 static void searchFew(SearchRun *r) {
   const ChoirPick *pOnly = r->s->pOnly;
@@ -390,7 +397,7 @@ CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *p, ChoirErr *pErr,
   choirScanInit(pScan, p->pConn, pErr, p->code.eMetric, p->code.eType,
                 s->aQuery, p->code.nDim, k);
   if (pErr->rc == SQLITE_OK) {
-    if (s->pOnly && s->pOnly->n <= SEARCH_FEW) {
+    if (searchIsFew(p, s->pOnly)) {
       searchFew(&run);
     } else if (s->bExact || !p->bTrusted || p->pend.bOver ||
                !choirCodeRotate(&p->code, s->aQuery, run.aRot)) {
