@@ -244,13 +244,25 @@ CHOIR_PRIVATE const u8 *choirSealKnown(const u8 *aSeal, const char *zUrl,
   return NULL;
 }
 
-/* To the front; the oldest falls out. */
+/* A fact to the front; the one that begins with the same nSame bytes falls out,
+** or the oldest. */
+static void sealFront(u8 *aSeal, const u8 aFact[32], size_t nSame) {
+  int i = 0;
+  while (i < CHOIR_SYNC_FACTS - 1 &&
+         memcmp(aSeal + 32 + 32 * i, aFact, nSame) != 0) {
+    i++;
+  }
+  memmove(aSeal + 64, aSeal + 32, (size_t)(32 * i));
+  memcpy(aSeal + 32, aFact, 32);
+}
+
 CHOIR_PRIVATE void choirSealLearn(u8 *aSeal, const char *zUrl,
                                   const char *zEtag, const u8 *aId) {
+  u8 aFact[32];
   if (choirSealKnown(aSeal, zUrl, zEtag) == NULL) {
-    memmove(aSeal + 64, aSeal + 32, 32 * (CHOIR_SYNC_FACTS - 1));
-    sealKey(zUrl, zEtag, aSeal + 32);
-    memcpy(aSeal + 48, aId, CHOIR_SYNC_ID);
+    sealKey(zUrl, zEtag, aFact);
+    memcpy(aFact + 16, aId, CHOIR_SYNC_ID);
+    sealFront(aSeal, aFact, 16);
   }
 }
 
@@ -271,23 +283,17 @@ CHOIR_PRIVATE const u8 *choirSealFolder(const u8 *aSeal, const char *zUrl,
   return NULL;
 }
 
-/* One fact a folder; to the front. */
+/* One fact a folder. */
 CHOIR_PRIVATE void choirSealLearnFolder(u8 *aSeal, const char *zUrl, u64 iTxid,
                                         const u8 *aId) {
   u8 aFact[32];
-  int i, j;
+  int j;
   sealKey(zUrl, "", aFact);
   for (j = 8; j < 16; j++) {
     aFact[j] = (u8)(iTxid >> (8 * (15 - j)));
   }
   memcpy(aFact + 16, aId, CHOIR_SYNC_ID);
-  for (i = 0; i < CHOIR_SYNC_FACTS - 1; i++) {
-    if (memcmp(aSeal + 32 + 32 * i, aFact, 8) == 0) {
-      break;
-    }
-  }
-  memmove(aSeal + 64, aSeal + 32, (size_t)(32 * i));
-  memcpy(aSeal + 32, aFact, 32);
+  sealFront(aSeal, aFact, 8);
 }
 
 static int sealVarint(const u8 *a, const u8 *aEnd, u32 *pv) {
