@@ -194,9 +194,11 @@ static void keepLevel(KeepRun *p, int iLevel) {
   }
 }
 
-/* A snapshot, or the first push, which is one. */
+/* A snapshot, or the first push, which is one. Merged alone, that is stored
+** again and again, as if it were young: it does not count there. */
 static int keepFull(const ChoirFile *p) {
-  return p->iMin == 1 && (p->iLevel == CHOIR_LEVEL_SNAPSHOT || p->iMax == 1);
+  return p->iMin == 1 && (p->iLevel == CHOIR_LEVEL_SNAPSHOT ||
+                          (p->iLevel == 0 && p->iMax == 1));
 }
 
 /* A snapshot of the newest transaction, when the last one is a day old. */
