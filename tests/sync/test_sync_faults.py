@@ -13,6 +13,8 @@ import threading
 
 import pytest
 
+from remote import put
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -20,11 +22,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def url(tmp_path):
     (tmp_path / "remote").mkdir()
     return f"file://{tmp_path}/remote/ws.sqlite"
-
-
-def put(d, path, content="x"):
-    d.rows("INSERT INTO artifacts(path, name, content) VALUES(?, ?, ?)",
-           path, path.rsplit("/")[-1], content)
 
 
 def child(script, *args, **kw):

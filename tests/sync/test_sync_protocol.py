@@ -7,34 +7,13 @@ import shutil
 
 import pytest
 
+from remote import paths, pull, push, put, state
+
 
 @pytest.fixture
 def url(tmp_path):
     (tmp_path / "remote").mkdir()
     return f"file://{tmp_path}/remote/ws.sqlite"
-
-
-def push(d, url, *mode):
-    return json.loads(d.one("SELECT sync_push(?%s)" % (", ?" * len(mode)),
-                            url, *mode))
-
-
-def pull(d, url, *mode):
-    return json.loads(d.one("SELECT sync_pull(?%s)" % (", ?" * len(mode)),
-                            url, *mode))
-
-
-def put(d, path, content="x"):
-    d.rows("INSERT INTO artifacts(path, name, content) VALUES(?, ?, ?)",
-           path, path.rsplit("/")[-1], content)
-
-
-def paths(d):
-    return [r[0] for r in d.rows("SELECT path FROM artifacts ORDER BY path")]
-
-
-def state(d, url):
-    return d.one("SELECT state FROM sync_status(?)", url)
 
 
 def test_what_one_device_pushes_a_new_device_pulls(tmp_path, db, open_db, url):

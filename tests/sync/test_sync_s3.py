@@ -3,35 +3,17 @@
 lists forbidden, connections cut anywhere."""
 import json
 import os
-import pathlib
 import random
 import urllib.request
 
 import pytest
 
 from fault_proxy import error, heard, sent
+from remote import paths, pull, push, put
 from s3_server import arm
 
 pytestmark = pytest.mark.net
 CUTS = 1200 if os.environ.get("CHOIR_SYNC_FULL") == "1" else 15
-
-
-def push(d, url):
-    return json.loads(d.one("SELECT sync_push(?)", url))
-
-
-def pull(d, url, *mode):
-    return json.loads(d.one("SELECT sync_pull(?%s)" % (", ?" * len(mode)),
-                            url, *mode))
-
-
-def put(d, path, content="x"):
-    d.rows("INSERT INTO artifacts(path, name, content) VALUES(?, ?, ?)",
-           path, path.rsplit("/")[-1], content)
-
-
-def paths(d):
-    return [r[0] for r in d.rows("SELECT path FROM artifacts ORDER BY path")]
 
 
 @pytest.mark.once

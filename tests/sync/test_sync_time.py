@@ -1,34 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Older versions of a folder remote, and its upkeep: every version restores as
 it was, through compaction, until it is pruned."""
-import json
 import os
 import pathlib
-import shutil
 import sqlite3
 import time
 
 import pytest
+
+from remote import call, objects, put
 
 
 @pytest.fixture
 def url(tmp_path):
     (tmp_path / "remote").mkdir()
     return f"file://{tmp_path}/remote/"
-
-
-def call(d, sql, *args):
-    return json.loads(d.one("SELECT " + sql, *args))
-
-
-def put(d, path, content="x"):
-    d.rows("INSERT INTO artifacts(path, name, content) VALUES(?, ?, ?)",
-           path, path.rsplit("/")[-1], content)
-
-
-def objects(url):
-    root = pathlib.Path(url[7:])
-    return sorted(str(p.relative_to(root)) for p in root.rglob("*.ltx"))
 
 
 def age(url, seconds, match="*.ltx"):
@@ -146,6 +132,17 @@ def test_a_snapshot_is_made_a_day_after_the_last(tmp_path, db, url):
         "SELECT sync_compact(?, 'all')", url)
 
 
+def test_the_first_push_merged_alone_is_no_young_snapshot(db, url):
+    """As when the window of level 1 ends between the first two pushes."""
+    history(db, url, 1)
+    age(url, 90000)
+    assert call(db, "sync_compact(?)", url)["compacted"] == 1
+    assert objects(url)[1] == "ltx/1/0000000000000001-0000000000000001.ltx"
+    history(db, url, 2)
+    call(db, "sync_compact(?)", url)
+    assert "ltx/9/0000000000000001-0000000000000003.ltx" in objects(url)
+
+
 def snapshots(db, url, rounds):
     held = {}
     for i in range(rounds):
@@ -171,8 +168,8 @@ def test_pruning_keeps_two_snapshots_and_what_comes_after_them(
     assert left == [12, 11, 10, 9]
     for txid in left:
         assert restored(db, url, txid, tmp_path / f"{txid}.db")[1] == held[txid]
-    assert "its nearest is 0" in db.error("SELECT sync_restore(8, ?, ?)",
-                                          str(tmp_path / "8"), url)
+    assert "does not hold transaction 8; the nearest is 9" in db.error(
+        "SELECT sync_restore(8, ?, ?)", str(tmp_path / "8"), url)
     other = open_db(tmp_path / "other.db")
     assert call(other, "sync_pull(?)", url)["txid"] == 12
     put(other, "/more")
