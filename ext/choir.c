@@ -97,6 +97,7 @@ static int choirLoad(sqlite3 *db, char **pzErr,
   }
   choirLoadRooms(db, &err, bReadonly);
   rc = err.rc == SQLITE_OK ? choirSchemaForget(db) : err.rc;
+  rc = rc == SQLITE_OK ? choirAtPublish() : rc;
   if (err.zMsg) {
     *pzErr = sqlite3_mprintf("choir: %s", err.zMsg);
   }

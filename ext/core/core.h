@@ -228,6 +228,9 @@ CHOIR_PRIVATE ChoirConn *choirConnNew(sqlite3 *db, int bReadonly);
 CHOIR_PRIVATE ChoirConn *choirConnPrivate(ChoirErr *pErr, int bSpill);
 /* The same over a file of choir's own (a cache), made when it is missing. */
 CHOIR_PRIVATE ChoirConn *choirConnFile(ChoirErr *pErr, const char *zFile);
+/* A private one in memory with this connection's settings and secrets, for work
+** during which no statement may run on it. */
+CHOIR_PRIVATE ChoirConn *choirConnAgent(ChoirConn *, ChoirErr *);
 /* Another connection to the workspace's file, with everything of choir on it
 ** and this one's settings and secrets, for a thread of its own. Closed by
 ** sqlite3_close(). */

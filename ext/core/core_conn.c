@@ -68,6 +68,15 @@ CHOIR_PRIVATE void choirConfigCopy(ChoirConn *pTo, ChoirErr *,
 CHOIR_PRIVATE void choirSecretCopy(ChoirConn *pTo, ChoirErr *,
                                    ChoirConn *pFrom);
 
+CHOIR_PRIVATE ChoirConn *choirConnAgent(ChoirConn *pConn, ChoirErr *pErr) {
+  ChoirConn *p = choirConnPrivate(pErr, 0);
+  if (p) {
+    choirConfigCopy(p, pErr, pConn);
+    choirSecretCopy(p, pErr, pConn);
+  }
+  return p;
+}
+
 CHOIR_PRIVATE sqlite3 *choirConnTwin(ChoirConn *pConn, ChoirErr *pErr) {
   const char *zFile = sqlite3_db_filename(pConn->db, choirSchema(pConn));
   ChoirConn *pTwin;

@@ -457,6 +457,7 @@ CHOIR_PRIVATE void choirSyncRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirAutoRegister(pConn, pErr);
   choirPullRegister(pConn, pErr);
   choirTimeRegister(pConn, pErr);
+  choirAtRegister(pConn, pErr);
   choirKeepRegister(pConn, pErr);
   choirBackupRegister(pConn, pErr);
 }

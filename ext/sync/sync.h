@@ -14,6 +14,7 @@
 **   delta      sync_push() to a folder                sync_delta.c
 **   version    one version, page by page              sync_version.c
 **   time       sync_log, sync_restore                 sync_time.c
+**   at         a version attached read-only           sync_at.c
 **   keep       sync_compact, sync_prune               sync_keep.c
 **   backup     choir_backup(), copies kept by a pull  sync_backup.c
 **   run        what every sync call begins with       sync.c
@@ -399,17 +400,42 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *, ChoirRemote *,
 */
 typedef struct ChoirVersion ChoirVersion;
 
+/* The files that make iTxid (0: the newest), which is given back; sticky when it
+** is not there. */
+CHOIR_PRIVATE u64 choirVersionPlan(ChoirErr *, ChoirRemote *, u64 iTxid,
+                                   ChoirFiles *pPlan);
 /* iTxid 0: the newest. NULL and sticky when it is not there. */
 CHOIR_PRIVATE ChoirVersion *choirVersionOpen(ChoirErr *, ChoirRemote *,
                                              u64 iTxid);
 /* Page size, pages, transaction, time. */
 CHOIR_PRIVATE const ChoirLtxHead *choirVersionHead(const ChoirVersion *);
-/* Page iPage (from 1), a page of the database's size; zeros behind its end. */
+/* Page iPage (from 1), a page of the database's size; zeros behind its end.
+** Pruned files are looked for elsewhere; after an error it may be tried again.
+*/
 CHOIR_PRIVATE void choirVersionPage(ChoirVersion *, ChoirErr *, u32 iPage,
                                     u8 *aOut);
+/* Requests for bytes so far. */
+CHOIR_PRIVATE u64 choirVersionGets(const ChoirVersion *);
 CHOIR_PRIVATE void choirVersionClose(ChoirVersion *);
-/* The transaction that an argument means: a number, or a time. */
-CHOIR_PRIVATE u64 choirVersionFind(ChoirErr *, ChoirRemote *, sqlite3_value *);
+/* A remote that keeps versions: a folder. */
+CHOIR_PRIVATE void choirVersionRemote(ChoirConn *, ChoirErr *, ChoirRemote *,
+                                      const char *zUrl);
+/* The transaction that a text means: a number, or a time. It need not be there.
+ */
+CHOIR_PRIVATE u64 choirVersionFind(ChoirErr *, ChoirRemote *, const char *z);
+/* The text of an argument that names a version. */
+CHOIR_PRIVATE const char *choirVersionArg(ChoirErr *, sqlite3_value *);
+/* Sticky: iTxid is not there, and what is nearest. Sorts the files. */
+CHOIR_PRIVATE void choirVersionAbsent(ChoirErr *, const ChoirRemote *,
+                                      ChoirFiles *, u64 iTxid);
+
+/* ------------------------------------------------------------------ at ----
+** The VFS choir_at: ATTACH of a version, read-only.
+*/
+/* Last at load: the VFS stays registered as long as choir is resident, so a
+** load that fails must not have made it. */
+CHOIR_PRIVATE int choirAtPublish(void);
+CHOIR_PRIVATE void choirAtRegister(ChoirConn *, ChoirErr *);
 
 /* -------------------------------------------------------------- backup ---- */
 

@@ -471,13 +471,13 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
     if (pErr->rc == SQLITE_OK && files.n == 0) {
       p->eHead = CHOIR_OBJECT_ABSENT;
       i = FILES_RETRY;
-    } else if (pErr->rc == SQLITE_OK && iGot != (iWant ? iWant : iNewest)) {
-      choirErrSet(pErr, iWant ? SQLITE_ERROR : SQLITE_CORRUPT,
-                  iWant ? "%s does not hold transaction %llu any more, or not"
-                          " yet; its nearest is %llu"
-                        : "the remote %s is damaged: of %llu transactions only"
-                          " %llu can be put together; nothing was changed here",
-                  p->zUrl, iWant ? iWant : iNewest, iGot);
+    } else if (pErr->rc == SQLITE_OK && iWant && iGot != iWant) {
+      choirVersionAbsent(pErr, p, &files, iWant);
+    } else if (pErr->rc == SQLITE_OK && !iWant && iGot != iNewest) {
+      choirErrSet(pErr, SQLITE_CORRUPT,
+                  "the remote %s is damaged: of %llu transactions only %llu can"
+                  " be put together; nothing was changed here",
+                  p->zUrl, iNewest, iGot);
     } else if (iFrom && iGot == iFrom) {
       nByte = nOwn; /* nothing newer */
     } else if (plan.n) {

@@ -14,8 +14,8 @@
 #include <unistd.h>
 #endif
 
-static void timeRemote(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
-                       const char *zUrl) {
+CHOIR_PRIVATE void choirVersionRemote(ChoirConn *pConn, ChoirErr *pErr,
+                                      ChoirRemote *p, const char *zUrl) {
   choirRemoteOpen(pConn, pErr, p, zUrl);
   if (pErr->rc == SQLITE_OK && !p->bFolder) {
     choirErrSet(pErr, SQLITE_ERROR,
@@ -100,7 +100,7 @@ static void timeReset(ChoirCursor *pCur) {
 static void timeLog(ChoirCursor *pCur) {
   TimeCursor *p = (TimeCursor *)pCur;
   const char *zUrl = choirArgTextOrNull(&pCur->err, pCur->apArg[0], "remote");
-  timeRemote(pCur->pConn, &pCur->err, &p->there, zUrl);
+  choirVersionRemote(pCur->pConn, &pCur->err, &p->there, zUrl);
   choirFolderList(&p->there, &pCur->err, &p->files);
   timeVersions(&pCur->err, &p->files);
   pCur->bEof = p->files.n == 0;
@@ -235,19 +235,42 @@ static u64 timeFind(ChoirErr *pErr, ChoirRemote *p, i64 iTime) {
   return iTxid;
 }
 
-CHOIR_PRIVATE u64 choirVersionFind(ChoirErr *pErr, ChoirRemote *p,
-                                   sqlite3_value *pWhich) {
-  const char *z;
-  i64 iTime;
-  if (sqlite3_value_type(pWhich) == SQLITE_INTEGER) {
-    return (u64)choirArgInt(pErr, pWhich, "version", 1, (i64)1 << 62);
+CHOIR_PRIVATE void choirVersionAbsent(ChoirErr *pErr, const ChoirRemote *p,
+                                      ChoirFiles *pFiles, u64 iTxid) {
+  u64 i, iBelow = 0, iAbove = 0;
+  timeVersions(pErr, pFiles);
+  for (i = 0; i < pFiles->n; i++) { /* newest first */
+    u64 v = pFiles->a[i].iMax;
+    iAbove = v > iTxid ? v : iAbove;
+    iBelow = v < iTxid && iBelow == 0 ? v : iBelow;
   }
-  z = choirArgText(pErr, pWhich, "version");
-  if (z == NULL) {
+  if (iBelow && iAbove) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s does not hold transaction %llu; the nearest are %llu and"
+                " %llu",
+                p->zUrl, iTxid, iBelow, iAbove);
+  } else if (iBelow || iAbove) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s does not hold transaction %llu; the nearest is %llu",
+                p->zUrl, iTxid, iBelow + iAbove);
+  } else {
+    choirErrSet(pErr, SQLITE_ERROR, "nothing at %s yet", p->zUrl);
+  }
+}
+
+CHOIR_PRIVATE u64 choirVersionFind(ChoirErr *pErr, ChoirRemote *p,
+                                   const char *z) {
+  i64 iTime;
+  u64 iTxid;
+  if (z == NULL || pErr->rc != SQLITE_OK) {
     return 0;
   }
   if (z[0] && strspn(z, "0123456789") == strlen(z) && strlen(z) < 19) {
-    return strtoull(z, NULL, 10);
+    iTxid = strtoull(z, NULL, 10);
+    if (iTxid == 0) {
+      choirErrSet(pErr, SQLITE_ERROR, "version must be 1 or more, got %s", z);
+    }
+    return iTxid;
   }
   iTime = timeParse(z);
   if (iTime < 0) {
@@ -258,6 +281,14 @@ CHOIR_PRIVATE u64 choirVersionFind(ChoirErr *pErr, ChoirRemote *p,
     return 0;
   }
   return timeFind(pErr, p, iTime);
+}
+
+CHOIR_PRIVATE const char *choirVersionArg(ChoirErr *pErr, sqlite3_value *p) {
+  if (sqlite3_value_type(p) != SQLITE_INTEGER) {
+    return choirArgText(pErr, p, "version");
+  }
+  choirArgInt(pErr, p, "version", 1, (i64)1 << 62);
+  return pErr->rc == SQLITE_OK ? (const char *)sqlite3_value_text(p) : NULL;
 }
 
 /* The fetched version under its name. */
@@ -328,10 +359,9 @@ static void timeRestore(ChoirCall *pCall) {
   char zId[2 * CHOIR_SYNC_ID + 1];
   u64 iTxid, nByte = 0;
   ChoirBuf b;
-  timeRemote(pCall->pConn, &pCall->err, &there, zUrl);
-  iTxid = pCall->err.rc == SQLITE_OK
-              ? choirVersionFind(&pCall->err, &there, pCall->apArg[0])
-              : 0;
+  choirVersionRemote(pCall->pConn, &pCall->err, &there, zUrl);
+  iTxid = choirVersionFind(&pCall->err, &there,
+                           choirVersionArg(&pCall->err, pCall->apArg[0]));
   if (pCall->err.rc == SQLITE_OK && (zFile[0] == 0 || stat(zFile, &st) == 0)) {
     choirErrSet(&pCall->err, SQLITE_ERROR,
                 "'%s' exists; choose a name that is not taken", zFile);
