@@ -136,8 +136,14 @@ tsan: ## threads of one process under ThreadSanitizer
 	@clang-14 -std=gnu11 -g -O1 -DSQLITE_CORE -fsanitize=thread -o \
 	  build/tsan/threads_test tests/unit/threads_test.c build/tsan/libchoir.a \
 	  -lsqlite3 -lm -ldl -lpthread
-	@TSAN_OPTIONS=exitcode=66 \
-	  build/tsan/threads_test
+	@TSAN_OPTIONS=exitcode=66 build/tsan/threads_test
+valgrind: ## memcheck over the C unit tests and every example; T=name
+	@tools/setup.sh only valgrind && tools/valgrind.sh $(T)
+coverage: ## lines that the tests run, per room; fails below 90 %
+	@tools/coverage.sh
+analyze: ## clang-tidy, scan-build, gcc -fanalyzer, cppcheck: nothing to explain
+	@tools/setup.sh only clang-tidy-14 clang-tools-14 cppcheck && \
+	  tools/analyze.sh $(T)
 
 # Every fuzz target is in one program; the name it is called by chooses. With
 # clang's libFuzzer, for SECONDS each: what does not hold is left as a file.
@@ -184,4 +190,4 @@ clean: ## everything that make made
 	rm -rf build dist choir.so
 
 .PHONY: all help check lint test demo hosts docs amalgamation asan ubsan kern \
-  foreign fuzz bench install uninstall clean core fuzzlib
+  foreign fuzz tsan valgrind coverage analyze bench install uninstall clean core fuzzlib

@@ -315,6 +315,13 @@ static int rowsDiffer(ChoirLogRows *p, sqlite3_stmt *pFrom, int iFrom, int n) {
 static int rowsIsSet(ChoirErr *pErr, ChoirLogRows *p, sqlite3_stmt *pFrom,
                      int iFrom, int n, int *pbHere) {
   int nDiffer = 0;
+  if (n < 0 || n > p->nPlace) { /* the images are in the file: anyone's bytes */
+    choirErrSet(pErr, SQLITE_CORRUPT_VTAB,
+                "an image of a row of %s has %d columns instead of %d",
+                p->pShape->zTable, n, p->nPlace);
+    *pbHere = 0;
+    return 0;
+  }
   rowsBindKey(pErr, p, p->pFind, 1, pFrom, iFrom);
   *pbHere = choirStep(pErr, p->pFind);
   if (*pbHere && n > 0) {
@@ -334,7 +341,8 @@ CHOIR_PRIVATE int choirLogRowSet(ChoirErr *pErr, ChoirLogRows *p,
                                  sqlite3_stmt *pFrom, int iFrom, int n,
                                  char **pzWhy) {
   int e, bHere = 0;
-  if (pErr->rc != SQLITE_OK || rowsIsSet(pErr, p, pFrom, iFrom, n, &bHere)) {
+  if (pErr->rc != SQLITE_OK || rowsIsSet(pErr, p, pFrom, iFrom, n, &bHere) ||
+      pErr->rc != SQLITE_OK) {
     return CHOIR_ROW_SAME;
   }
   if (n == 0) {

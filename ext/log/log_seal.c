@@ -199,6 +199,7 @@ static void sealRecords(ChoirConn *pConn, ChoirErr *pErr, SealTree *pTree,
 static int sealRead(sqlite3_stmt *p, Seal *pSeal) {
   const void *aRoot = sqlite3_column_blob(p, 5);
   const void *aHead = sqlite3_column_blob(p, 6);
+  memset(pSeal, 0, sizeof(*pSeal));
   pSeal->iBatch = sqlite3_column_int64(p, 0);
   pSeal->iFirst = sqlite3_column_int64(p, 1);
   pSeal->iLast = sqlite3_column_int64(p, 2);

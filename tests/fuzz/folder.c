@@ -10,6 +10,7 @@ static void folderPlan(FuzzIn *pIn) {
   ChoirErr err = {SQLITE_OK, NULL};
   ChoirFiles files, plan;
   u64 iFrom = fuzzByte(pIn) % 8, iWant = fuzzByte(pIn) % 64, iGot = 0, i;
+  iFrom = iWant && iFrom > iWant ? 0 : iFrom;
   memset(&files, 0, sizeof(files));
   memset(&plan, 0, sizeof(plan));
   while (pIn->n && files.n < 200) {
