@@ -149,6 +149,14 @@ CREATE VIRTUAL TABLE IF NOT EXISTS temp.d USING qdrant(c, path TEXT, n INTEGER);
 SELECT n FROM d WHERE path IN ('a', 'b') AND n BETWEEN 1 AND 2 AND filter =
   qdrant_filter('lang', 'in', '["en"]', 'r', '<', 2.5);
 SELECT * FROM qdrant_search(x'0000803f') WHERE score > 0.5 LIMIT 3;
+SELECT * FROM qdrant_search('x') WHERE fusion = 'rrf' AND vector_name = 'v';
+SELECT * FROM qdrant_search(x'0000803f')
+ WHERE vectors = '{"w":{"indices":[1],"values":[2]}}';
+SELECT * FROM qdrant_search_each('["a",[1,2]]', NULL, 3);
+SELECT * FROM qdrant_search_each('[[1,2],[3,4]]', NULL, 3);
+SELECT * FROM qdrant_scroll() WHERE order_by = 'n desc';
+SELECT qdrant_set_payload(qdrant_filter('a', '=', 'b'), '{"k":1}');
+SELECT qdrant_upsert('a', 0, x'0000803f', NULL, '{"w":[1,2]}');
 SELECT qdrant_count(qdrant_filter('a', '=', 'b'));
 SELECT qdrant_delete('a'), qdrant_upsert('a', 0, x'0000803f', '{"k\u0041":1}');
 SELECT artifact_put('/t.md', 'tea');

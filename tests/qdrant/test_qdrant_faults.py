@@ -146,6 +146,7 @@ def test_what_is_written_is_there_or_refused_and_never_twice(proxied):
                 assert len(info["result"]["payload_schema"]) == 5, sweep.what
                 db.one(upsert, whole)
             assert there(server) == want, sweep.what
+            server.seen.clear()
 
 
 def test_a_flush_notes_nothing_as_done_that_is_not(proxied):
