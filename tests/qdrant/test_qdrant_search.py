@@ -336,3 +336,46 @@ def test_filters_of_every_operator_are_understood_by_the_server(ada, two):
         got = [r[0] for r in ada.rows(
             f"SELECT id FROM qdrant_scroll(NULL, qdrant_filter({args}))")]
         assert got == want, args
+
+
+def test_what_the_room_was_drawn_up_with_runs_as_written(ada, server):
+    """The statements that the surface was designed by, over a workspace."""
+    ada.one("SELECT qdrant_init()")
+    for n, t in enumerate(["quarterly plan", "tax return", "roadmap of risk",
+                           "soup"]):
+        ada.one("SELECT artifact_put(?, ?)", f"/docs/{n}.md", t)
+    ada.one("SELECT qdrant_flush(500)")
+    one = ada.one("SELECT id FROM artifacts ORDER BY path LIMIT 1")
+    ada.run("CREATE VIRTUAL TABLE temp.docs USING qdrant("
+            f'"{server.collection}", path TEXT, mime_type TEXT,'
+            " updated_at INTEGER);"
+            "CREATE VIRTUAL TABLE temp.notes_fts USING fts5(id, t);"
+            "INSERT INTO notes_fts SELECT id, content FROM artifacts")
+    for sql, args, want in (
+        ("SELECT path, score FROM qdrant_search('quarterly plan') LIMIT 5", (),
+         "/docs/0.md"),
+        ("SELECT path FROM qdrant_search(embed('tax','query'))"
+         " WHERE path GLOB '/docs/*' AND k=20", (), "/docs/1.md"),
+        ("SELECT path FROM qdrant_search('tax') WHERE"
+         " filter=qdrant_filter('mime_type','in',json('[\"text/markdown\"]'))"
+         " AND score>=0.2 LIMIT 9", (), "/docs/1.md"),
+        ("SELECT path FROM docs WHERE query='roadmap' AND"
+         " mime_type='text/markdown' AND updated_at>=?"
+         " ORDER BY score DESC LIMIT 10", (5,), "/docs/2.md"),
+        ("WITH h AS MATERIALIZED (SELECT artifact_id,score FROM"
+         " qdrant_search('risk') LIMIT 20) SELECT a.path,h.score FROM h"
+         " JOIN artifacts a ON a.id=h.artifact_id ORDER BY h.score DESC", (),
+         "/docs/2.md"),
+        ("SELECT qdrant_count(qdrant_filter('path','prefix','/docs/'))", (), 4),
+        ("SELECT count(*) FROM (SELECT artifact_id,score FROM"
+         " qdrant_similar(?) LIMIT 5)", (one,), 3),
+        ("SELECT qdrant_upsert(id,0,name,json_object('path',path))"
+         " FROM artifacts WHERE updated_at>?", (0,), 4),
+        ("WITH f AS (SELECT id, row_number() OVER (ORDER BY rank) r FROM"
+         " notes_fts WHERE notes_fts MATCH ?1 ORDER BY rank LIMIT 50),"
+         " v AS (SELECT artifact_id id, rank r FROM qdrant_search(?1)"
+         " LIMIT 50) SELECT id, sum(rrf(r)) s FROM (SELECT * FROM f UNION ALL"
+         " SELECT * FROM v) GROUP BY id ORDER BY s DESC LIMIT 10",
+         ("quarterly",), one),
+    ):
+        assert ada.rows(sql, *args)[0][0] == want, sql
