@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
 ** The functions that are one request each: qdrant_groups, qdrant_facet,
-** qdrant_collections, qdrant_count, qdrant_ping, qdrant_init. And the list of
-** what the room registers.
+** qdrant_collections, qdrant_count, qdrant_ping, qdrant_index, qdrant_init. And
+** the list of what the room registers.
 */
 #include "qdrant.h"
 
@@ -386,19 +386,66 @@ static void sqlMake(Qdrant *p, ChoirErr *pErr, const char *zSparse) {
   choirBufFree(&b);
 }
 
-static void sqlIndexes(Qdrant *p, ChoirErr *pErr) {
+/* zSchema: JSON. */
+static void sqlMakeIndex(Qdrant *p, ChoirErr *pErr, const char *zField,
+                         const char *zSchema) {
+  QdrantReply reply;
+  ChoirBuf b;
+  choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+  choirBufText(&b, "{\"field_name\":");
+  choirBufJson(&b, zField, -1);
+  choirBufText(&b, ",\"field_schema\":");
+  choirBufText(&b, zSchema);
+  choirBufText(&b, "}");
+  choirQdrantSend(p, pErr, &reply, "PUT", "index?wait=true", &b, 1);
+  choirQdrantDone(p, pErr, &reply);
+  choirQdrantReplyFree(&reply);
+  choirBufFree(&b);
+}
+
+/*
+** SQL: qdrant_index(key, type[, collection]) -> INTEGER
+**
+** Makes the server's index on a member of the payload, which qdrant_facet,
+** order_by and fast filters need, and returns 1. One that is there stays.
+**
+**   key         TEXT, a member of the payload
+**   type        TEXT: keyword, integer, float, bool, datetime, uuid, geo or text
+**   collection  TEXT, default the setting qdrant.collection
+**
+** NULL: an error, but for the collection.
+** Errors: no user; no server; its refusals; another type.
+** Source: https://api.qdrant.tech/api-reference/indexes/create-field-index
+**
+** > SELECT qdrant_index('lang', 'keyword')
+** ! qdrant_index: no user is set and every point belongs to one; set CHOIR_USER or run select choir_config('user', …)
+*/
+static void sqlIndex(ChoirCall *p) {
+  static const char *const azType[] = {"keyword",  "integer", "float", "bool",
+                                       "datetime", "uuid",    "geo",   "text"};
+  const char *zCollection =
+      p->nArg > 2 ? choirArgTextOrNull(&p->err, p->apArg[2], "collection")
+                  : NULL;
+  const char *zKey = choirArgText(&p->err, p->apArg[0], "key");
+  const char *zType = choirArgText(&p->err, p->apArg[1], "type");
+  char zSchema[16] = "";
+  Qdrant to;
   int i;
-  for (i = 0; i < (int)(sizeof(aSqlIndex) / sizeof(aSqlIndex[0])); i++) {
-    QdrantReply reply;
-    ChoirBuf b;
-    choirBufInit(&b, pErr, CHOIR_BUF_SQL);
-    choirBufPrintf(&b, "{\"field_name\":\"%s\",\"field_schema\":%s}",
-                   aSqlIndex[i].zField, aSqlIndex[i].zSchema);
-    choirQdrantSend(p, pErr, &reply, "PUT", "index?wait=true", &b, 1);
-    choirQdrantDone(p, pErr, &reply);
-    choirQdrantReplyFree(&reply);
-    choirBufFree(&b);
+  choirQdrantOpen(p->pConn, &p->err, &to, zCollection);
+  for (i = 0; zType && i < 8; i++) {
+    if (strcmp(azType[i], zType) == 0) {
+      sqlite3_snprintf(sizeof(zSchema), zSchema, "\"%s\"", zType);
+    }
   }
+  if (zSchema[0] == 0) {
+    choirErrSet(&p->err, SQLITE_ERROR,
+                "type must be keyword, integer, float, bool, datetime, uuid,"
+                " geo or text, got '%.20s'",
+                zType ? zType : "");
+  }
+  sqlMakeIndex(&to, &p->err, zKey ? zKey : "", zSchema);
+  sqlite3_result_int(p->pCtx, 1);
+  choirQdrantClose(&to);
 }
 
 /*
@@ -428,7 +475,7 @@ static void sqlInit(ChoirCall *p) {
   const ChoirEmbedModel *pModel;
   Qdrant to;
   ChoirBuf b;
-  int bMake, iVersion;
+  int bMake, iVersion, i;
   choirQdrantOpen(p->pConn, &p->err, &to, zCollection);
   choirQdrantForget(p->pConn);
   iVersion = choirQdrantVersion(&to, &p->err);
@@ -444,7 +491,9 @@ static void sqlInit(ChoirCall *p) {
                         : NULL);
   }
   pModel = choirQdrantModel(&to, &p->err);
-  sqlIndexes(&to, &p->err);
+  for (i = 0; i < (int)(sizeof(aSqlIndex) / sizeof(aSqlIndex[0])); i++) {
+    sqlMakeIndex(&to, &p->err, aSqlIndex[i].zField, aSqlIndex[i].zSchema);
+  }
   choirBufInit(&b, &p->err, CHOIR_BUF_SQL);
   choirBufText(&b, "{\"collection\":");
   choirBufJson(&b, to.zCollection ? to.zCollection : "", -1);
@@ -460,6 +509,7 @@ static void sqlInit(ChoirCall *p) {
 static const ChoirFunc aRequestFunc[] = {
     {"qdrant_count", 0, 2, CHOIR_EFFECT, 0, sqlCount, NULL},
     {"qdrant_ping", 0, 0, CHOIR_EFFECT, 0, sqlPing, NULL},
+    {"qdrant_index", 2, 3, CHOIR_EFFECT, 0, sqlIndex, NULL},
     {"qdrant_init", 0, 2, CHOIR_EFFECT, 0, sqlInit, NULL},
 };
 

@@ -92,6 +92,7 @@ CALLS = {  # function -> arguments with which it leaves a trace
     "qdrant_count": "",
     "qdrant_delete": "'a'",
     "qdrant_flush": "",
+    "qdrant_index": "'evil', 'keyword'",
     "qdrant_init": "",
     "qdrant_ping": "",
     "qdrant_set_payload": "'{}', '{}'",

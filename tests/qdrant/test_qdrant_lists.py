@@ -179,6 +179,19 @@ def test_a_scroll_by_a_member_passes_every_point_once(ada, two, distinct):
         "SELECT id FROM d WHERE order_by = ' desc'")
 
 
+def test_an_index_makes_a_facet(ada, two):
+    two.put(*[(n, [1, n], {"user_id": "ada", "lang": "de" if n > 2 else "en"})
+              for n in range(1, 6)])
+    assert "index" in ada.error("SELECT * FROM qdrant_facet('lang')")
+    for _ in range(2):
+        assert ada.one("SELECT qdrant_index('lang', 'keyword')") == 1
+    assert ada.rows("SELECT * FROM qdrant_facet('lang')") == [
+        ("de", 3), ("en", 2)]
+    assert "type must be keyword, integer" in ada.error(
+        "SELECT qdrant_index('lang', 'word')")
+    assert "key" in ada.error("SELECT qdrant_index(NULL, 'keyword')")
+
+
 def test_similar_takes_a_path_too(ada, server):
     ada.one("SELECT qdrant_init()")
     ada.rows("SELECT qdrant_upsert('a'||key, 0, value, json_object('path',"

@@ -243,7 +243,7 @@ def test_init_makes_the_collection_once_and_checks_it_ever_after(ada, server):
                                                    "distance": "Cosine"}
     assert {k: v["data_type"] for k, v in info["payload_schema"].items()} == {
         "user_id": "keyword", "artifact_id": "keyword", "path": "keyword",
-        "content_preview": "text"}
+        "updated_at": "integer", "content_preview": "text"}
     assert info["payload_schema"]["user_id"]["params"]["is_tenant"] is True
     other = server.collection + "-2"
     server.make(size=3, collection=other)
