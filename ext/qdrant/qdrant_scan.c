@@ -206,6 +206,10 @@ CHOIR_PRIVATE void choirQdrantScanFuse(QdrantScan *p, ChoirErr *pErr,
   p->zVectors =
       choirQdrantObject(p->to.pConn, pErr, pVectors, "vectors",
                         "it is name: vector, dense or with indices and values");
+  if (p->zVectors && strcmp(p->zVectors, "{}") == 0) {
+    sqlite3_free(p->zVectors);
+    p->zVectors = NULL;
+  }
   if ((z == NULL && p->zVectors == NULL) || pErr->rc != SQLITE_OK) {
     return;
   }
@@ -215,8 +219,9 @@ CHOIR_PRIVATE void choirQdrantScanFuse(QdrantScan *p, ChoirErr *pErr,
                 z);
   } else if (p->rMmr >= 0.0) {
     choirErrSet(pErr, SQLITE_ERROR, "fusion and mmr exclude each other");
-  } else if (p->zVectors == NULL &&
-             (pQuery == NULL || sqlite3_value_type(pQuery) != SQLITE_TEXT)) {
+  } else if (pQuery == NULL) {
+    choirErrSet(pErr, SQLITE_ERROR, "fusion needs a query");
+  } else if (p->zVectors == NULL && sqlite3_value_type(pQuery) != SQLITE_TEXT) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "fusion needs a second list: a query that is text, whose words"
                 " are looked for, or vectors");

@@ -112,6 +112,7 @@ def test_words_lift_what_has_them(ada, server):
     ("fusion = 'sum'", "fusion must be rrf or dbsf, got 'sum'"),
     ("fusion = 'rrf' AND mmr = 0.5", "fusion and mmr exclude each other"),
     ("fusion = 'rrf'", "fusion needs a second list: a query that is text"),
+    ("fusion = 'rrf' AND vectors = '{}'", "fusion needs a second list"),
     ("vectors = '[1]'", "vectors must be a JSON object, got array; it is name"),
     ("vectors = '{'", "vectors is not valid JSON"),
 ])
@@ -175,6 +176,8 @@ def test_a_scroll_by_a_member_passes_every_point_once(ada, two, distinct):
                         " LIMIT 5")) == 5
     assert "order_by is for a scroll" in ada.error(
         "SELECT id FROM d WHERE order_by = 't' AND query = x'0000803f00000000'")
+    assert "fusion needs a query" in ada.error(
+        "SELECT id FROM d WHERE vectors = '{\"w\":[1]}'")
     assert "order_by must be a member" in ada.error(
         "SELECT id FROM d WHERE order_by = ' desc'")
 
