@@ -157,6 +157,9 @@ CHOIR_PRIVATE void choirSha256Init(ChoirSha256 *p);
 CHOIR_PRIVATE void choirSha256Update(ChoirSha256 *p, const void *a, u64 n);
 CHOIR_PRIVATE void choirSha256Final(ChoirSha256 *p, u8 aOut[32]);
 CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]);
+/* RFC 2104. */
+CHOIR_PRIVATE void choirHmacSha256(const void *aKey, u64 nKey, const void *a,
+                                   u64 n, u8 aOut[32]);
 /* 0: best available; 1: portable only (tests compare the two). */
 CHOIR_PRIVATE void choirSha256Force(int bPortable);
 /* CRC-64/GO-ISO (poly 0xD800000000000000 reflected), as LTX uses it. */

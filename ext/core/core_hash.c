@@ -187,6 +187,35 @@ CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]) {
   choirSha256Final(&s, aOut);
 }
 
+CHOIR_PRIVATE void choirHmacSha256(const void *aKey, u64 nKey, const void *a,
+                                   u64 n, u8 aOut[32]) {
+  u8 aPad[64];
+  ChoirSha256 sha;
+  int i;
+  memset(aPad, 0, sizeof(aPad));
+  if (nKey > 64) {
+    choirSha256(aKey, nKey, aPad);
+  } else {
+    memcpy(aPad, aKey, (size_t)nKey);
+  }
+  for (i = 0; i < 64; i++) {
+    aPad[i] ^= 0x36;
+  }
+  choirSha256Init(&sha);
+  choirSha256Update(&sha, aPad, 64);
+  choirSha256Update(&sha, a, n);
+  choirSha256Final(&sha, aOut);
+  for (i = 0; i < 64; i++) {
+    aPad[i] ^= 0x36 ^ 0x5c;
+  }
+  choirSha256Init(&sha);
+  choirSha256Update(&sha, aPad, 64);
+  choirSha256Update(&sha, aOut, 32);
+  choirSha256Final(&sha, aOut);
+  choirWipe(aPad, sizeof(aPad));
+  choirWipe(&sha, sizeof(sha));
+}
+
 /* Slicing by eight: the tables are built by the first caller of a process. */
 #define CRC64_POLY 0xd800000000000000ULL
 static u64 aCrc64[8][256];

@@ -352,6 +352,8 @@ static ChoirSecret *secretParse(ChoirConn *pConn, ChoirErr *pErr,
 **         http  bearer_token, or headers: an object of header names and values
 **         nats  creds (the text of a .creds file), creds_file, nkey (a seed),
 **               token, or user and password; scope nats://host:port
+**         sync  key (32 bytes in hexadecimal or base64) or passphrase, or arrays
+**               of them: folder remotes in the scope are encrypted
 **
 **   provider  config  the fields are the values (the default)
 **             env     the fields name environment variables, read at each use

@@ -202,8 +202,6 @@ struct ChoirSigv4 {
 };
 CHOIR_PRIVATE void choirSigv4(ChoirErr *, ChoirSigv4 *);
 CHOIR_PRIVATE void choirSigv4Free(ChoirSigv4 *);
-CHOIR_PRIVATE void choirHmacSha256(const void *aKey, u64 nKey, const void *a,
-                                   u64 n, u8 aOut[32]);
 /* `20150830T123600Z` of Unix seconds. */
 CHOIR_PRIVATE void choirSigv4Time(i64 iSec, char z[17]);
 /* Signs p as it stands for region and service: sets Authorization,

@@ -19,35 +19,6 @@
 
 static const char zSigAlgorithm[] = "AWS4-HMAC-SHA256";
 
-CHOIR_PRIVATE void choirHmacSha256(const void *aKey, u64 nKey, const void *a,
-                                   u64 n, u8 aOut[32]) {
-  u8 aPad[64];
-  ChoirSha256 sha;
-  int i;
-  memset(aPad, 0, sizeof(aPad));
-  if (nKey > 64) {
-    choirSha256(aKey, nKey, aPad);
-  } else {
-    memcpy(aPad, aKey, (size_t)nKey);
-  }
-  for (i = 0; i < 64; i++) {
-    aPad[i] ^= 0x36;
-  }
-  choirSha256Init(&sha);
-  choirSha256Update(&sha, aPad, 64);
-  choirSha256Update(&sha, a, n);
-  choirSha256Final(&sha, aOut);
-  for (i = 0; i < 64; i++) {
-    aPad[i] ^= 0x36 ^ 0x5c;
-  }
-  choirSha256Init(&sha);
-  choirSha256Update(&sha, aPad, 64);
-  choirSha256Update(&sha, aOut, 32);
-  choirSha256Final(&sha, aOut);
-  choirWipe(aPad, sizeof(aPad));
-  choirWipe(&sha, sizeof(sha));
-}
-
 CHOIR_PRIVATE void choirSigv4Time(i64 iSec, char z[17]) {
   /* civil date of a day number; era of 400 years beginning in March */
   i64 iDay = iSec / 86400 + 719468, iRest = iSec % 86400;

@@ -42,6 +42,7 @@ CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
                 " it");
   }
   choirRemoteOpen(p->pConn, p->pErr, &p->there, zUrl);
+  p->there.bAnyway = p->zMode != NULL;
   choirRemoteLook(p->pErr, &p->there, &p->here);
 }
 
@@ -126,6 +127,9 @@ CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *p, ChoirCall *pCall,
                  p->here.bHead ? zId : "",
                  p->there.bFolder ? (i64)p->there.iTxid : p->here.iTxid);
   choirBufPrintf(&b, ",\"bytes\":%llu", nByte);
+  if (p->there.pCrypt) {
+    choirBufText(&b, ",\"encrypted\":1");
+  }
   if (zSaved) {
     choirBufText(&b, ",\"saved\":");
     choirBufJson(&b, zSaved, -1);
@@ -322,6 +326,15 @@ static void syncNothing(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *a,
   (void)pArg, (void)pErr, (void)iPage, (void)a, (void)szPage;
 }
 
+/* Was an encrypted remote rolled back since this file saw it? */
+static void syncSeen(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p) {
+  ChoirPosition here;
+  if (p->pCrypt && pErr->rc == SQLITE_OK) {
+    choirPositionRead(pErr, pConn->db, choirSchema(pConn), &here);
+    choirRemoteLook(pErr, p, &here);
+  }
+}
+
 /* Every object of a folder, whether a restore would read it or not. */
 static u64 syncReadAll(ChoirErr *pErr, ChoirRemote *p, u64 *pnByte) {
   ChoirFiles files;
@@ -342,6 +355,19 @@ static int syncSame(ChoirConn *pConn, ChoirErr *pErr, const u8 aDigest[32]) {
          !choirSnapshotChanged(pConn, pErr, aDigest) && pErr->rc == SQLITE_OK;
 }
 
+static void syncTables(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
+                       ChoirBuf *pOut) {
+  ChoirBuf b;
+  choirBufInit(&b, pErr, CHOIR_BUF_JSON);
+  if (pErr->rc == SQLITE_OK && choirHasWorkspace(pConn, pErr)) {
+    choirDiffTables(pConn, pErr, p->db, &b);
+    choirBufText(pOut, "\"tables\":[");
+    choirBufText(pOut, b.n ? b.a : "");
+    choirBufText(pOut, "],");
+  }
+  choirBufFree(&b);
+}
+
 /*
 ** SQL: sync_verify([remote[, read_data]]) -> TEXT
 **
@@ -349,7 +375,11 @@ static int syncSame(ChoirConn *pConn, ChoirErr *pErr, const u8 aDigest[32]) {
 ** and undamaged: every checksum on the way, its digest (SHA-256 over all pages)
 ** and PRAGMA quick_check. Changes nothing. Gives a JSON object: ok, version,
 ** txid, bytes (read), sha256 (the digest), same (1 when this file has the same
-** content), ms, and with read_data objects (how many were read).
+** content), ms, and with read_data objects (how many were read). When this
+** file's content differs, tables is an array of the tables whose rows do: name,
+** here and there (rows), only_here and only_there (rows the other side does not
+** have, value for value; a changed row counts on both). Virtual tables are
+** compared by the tables they keep, the schema as sqlite_schema.
 **
 **   remote     TEXT, URL; default: choir_config('remote')
 **   read_data  INTEGER, 1: read every object of a folder, also those that the
@@ -375,6 +405,7 @@ static void syncVerify(ChoirCall *pCall) {
     bAll = choirArgInt(&pCall->err, pCall->apArg[1], "read_data", 0, 1);
   }
   choirRemoteOpen(pCall->pConn, &pCall->err, &there, zUrl);
+  syncSeen(pCall->pConn, &pCall->err, &there);
   choirRemoteFetch(NULL, &pCall->err, &there, 0);
   if (pCall->err.rc == SQLITE_OK && there.eHead == CHOIR_OBJECT_ABSENT) {
     choirErrSet(&pCall->err, SQLITE_ERROR, "nothing at %s", there.zUrl);
@@ -394,6 +425,9 @@ static void syncVerify(ChoirCall *pCall) {
                  there.meta.nByte, zSha, bSame);
   if (bAll) {
     choirBufPrintf(&b, "\"objects\":%llu,", there.bFolder ? n : 1);
+  }
+  if (!bSame) {
+    syncTables(pCall->pConn, &pCall->err, &there, &b);
   }
   choirBufPrintf(&b, "\"ms\":%lld}", choirMonotonic() - iStart);
   choirBufResult(&b, pCall->pCtx);

@@ -11,6 +11,8 @@
 **   ltx        files of pages                         sync_ltx.c
 **   remote     fetch, verify and know the remote      sync_remote.c
 **   folder     a remote of LTX files                  sync_folder.c
+**   crypt      its objects, encrypted                 sync_crypt.c
+**   key        keys and the cipher                    sync_key.c
 **   delta      sync_push() to a folder                sync_delta.c
 **   version    one version, page by page              sync_version.c
 **   time       sync_log, sync_restore                 sync_time.c
@@ -22,6 +24,7 @@
 **   auto       sync_schedule, sync_due, sync_auto     sync_auto.c
 **   pull       sync_pull()                            sync_pull.c
 **   sync       sync_status, sync_verify, the part     sync.c
+**   diff       which tables differ                    sync_diff.c
 **
 ** docs/formats.md has the bytes and the protocol.
 */
@@ -299,7 +302,40 @@ CHOIR_PRIVATE void choirLtxIndexRead(ChoirErr *, const u8 *a, u64 n,
 CHOIR_PRIVATE void choirLtxFrameRead(ChoirErr *, const u8 *a, u64 n, u32 iPage,
                                      u32 szPage, u8 *aOut);
 
+/* ----------------------------------------------------------------- key ----
+** docs/formats.md, "Encrypted folder remote".
+*/
+#define CHOIR_KEY_ID 8
+#define CHOIR_KEY_SALT 16
+#define CHOIR_KEY_TAG 16
+
+typedef struct ChoirKeyring ChoirKeyring;
+typedef struct ChoirCipher ChoirCipher;
+
+/* NULL: no secret of type sync covers zUrl; or sticky: it makes no sense. */
+CHOIR_PRIVATE ChoirKeyring *choirKeyringOpen(ChoirConn *, ChoirErr *,
+                                             const char *zUrl);
+CHOIR_PRIVATE void choirKeyringFree(ChoirKeyring *);
+CHOIR_PRIVATE void choirKeyId(const u8 aKey[32], u8 aId[CHOIR_KEY_ID]);
+/* The key of that id; sticky when the secret does not hold it. */
+CHOIR_PRIVATE void choirKeyringFind(ChoirErr *, ChoirKeyring *, int eStretch,
+                                    const u8 *aSalt, const u8 *aId,
+                                    u8 aKey[32]);
+/* The key to encrypt with; how it was stretched. */
+CHOIR_PRIVATE int choirKeyringFirst(ChoirErr *, ChoirKeyring *,
+                                    u8 aSalt[CHOIR_KEY_SALT], u8 aKey[32]);
+CHOIR_PRIVATE void choirKeyRandom(ChoirErr *, ChoirKeyring *, u8 *a, int n);
+CHOIR_PRIVATE ChoirCipher *choirCipherNew(ChoirErr *, ChoirKeyring *,
+                                          const u8 aKey[32], int bSeal);
+CHOIR_PRIVATE void choirCipherFree(ChoirCipher *);
+/* Seals or opens a chunk with aMore as additional data; 0: the tag is wrong. */
+CHOIR_PRIVATE int choirCipherChunk(ChoirCipher *, u64 iChunk, int bLast,
+                                   const u8 *aMore, int nMore, const u8 *aIn,
+                                   int n, u8 *aOut, u8 aTag[CHOIR_KEY_TAG]);
+
 /* -------------------------------------------------------------- remote ---- */
+
+typedef struct ChoirCrypt ChoirCrypt;
 
 typedef struct ChoirRemote {
   ChoirObject *pStore;
@@ -320,6 +356,8 @@ typedef struct ChoirRemote {
   u64 iTxid;  /* a transaction that is there, and its object's header */
   ChoirLtxHead head;
   u64 iBase; /* the transaction there that is this file's head, 0: none */
+  ChoirCrypt *pCrypt; /* NULL: it is not encrypted */
+  u8 bAnyway;         /* what was rolled back is taken too */
 } ChoirRemote;
 
 /* zUrl NULL: the configured one. */
@@ -358,6 +396,9 @@ typedef struct ChoirFiles {
 
 CHOIR_PRIVATE char *choirFolderKey(ChoirErr *, const ChoirRemote *,
                                    const ChoirFile *);
+/* 1: zKey is the name of an LTX file. */
+CHOIR_PRIVATE int choirFolderFile(const ChoirRemote *, const char *zKey,
+                                  ChoirFile *);
 /* Every object of a folder is read and written through these two. */
 CHOIR_PRIVATE int choirFolderGet(ChoirRemote *, ChoirErr *, const char *zKey,
                                  i64 iOff, i64 nByte, ChoirObjectMeta *,
@@ -394,6 +435,33 @@ CHOIR_PRIVATE int choirFolderRead(ChoirRemote *, ChoirErr *, const ChoirFile *,
 */
 CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *, ChoirRemote *,
                                    u64 iWant);
+
+/* --------------------------------------------------------------- crypt ----
+** The objects of a folder, encrypted. Offsets and sizes are of the content.
+*/
+#define CHOIR_CRYPT_MAGIC "choirenc"
+
+/* NULL: it is not to be encrypted. */
+CHOIR_PRIVATE ChoirCrypt *choirCryptOpen(ChoirConn *, ChoirErr *,
+                                         const char *zUrl);
+CHOIR_PRIVATE void choirCryptFree(ChoirCrypt *);
+/* The size of the content of an object of nStored bytes. */
+CHOIR_PRIVATE u64 choirCryptSize(u64 nStored);
+/* What the next objects belong to; nothing for a plain remote. */
+CHOIR_PRIVATE void choirCryptLineage(ChoirRemote *, ChoirErr *,
+                                     const char *zLineage);
+/* The objects read from here on are to be one chain. */
+CHOIR_PRIVATE void choirCryptChain(ChoirRemote *);
+/* Sticky when transaction iTxid, which this file has seen there, is gone or
+** another one. bOther: it is there as another version. */
+CHOIR_PRIVATE void choirCryptSeen(ChoirRemote *, ChoirErr *, u64 iTxid,
+                                  int bOther);
+CHOIR_PRIVATE int choirCryptGet(ChoirRemote *, ChoirErr *, const char *zKey,
+                                i64 iOff, i64 nByte, ChoirObjectMeta *,
+                                ChoirObjectWrite, void *pArg);
+CHOIR_PRIVATE int choirCryptPut(ChoirRemote *, ChoirErr *, const char *zKey,
+                                const ChoirObjectSource *, int eIf,
+                                ChoirObjectMeta *);
 
 /* ------------------------------------------------------------- version ----
 ** A version at a folder, read page by page.
@@ -488,6 +556,11 @@ CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *, ChoirCall *,
 /* 1: zSchema holds nothing of a user's: no object choir does not make, and no
 ** row in those it makes. */
 CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *, ChoirErr *);
+
+/* Appends a JSON object for each table in which this file's and the other
+** database's rows differ, separated by commas. */
+CHOIR_PRIVATE void choirDiffTables(ChoirConn *, ChoirErr *, sqlite3 *,
+                                   ChoirBuf *);
 
 /* sync_push to a folder; the bytes sent, 0: there was nothing to send. */
 CHOIR_PRIVATE u64 choirDeltaPush(ChoirSyncRun *);

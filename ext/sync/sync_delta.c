@@ -264,6 +264,7 @@ static int deltaSend(Delta *d) {
   ChoirLtxHead head;
   char *zKey = choirFolderKey(p->pErr, &p->there, &file);
   int e = CHOIR_OBJECT_FAILED, bOwn = 1;
+  choirCryptLineage(&p->there, p->pErr, p->here.zLineage);
   if (p->pErr->rc == SQLITE_OK) {
     e = choirFolderPut(&p->there, p->pErr, zKey, &source, CHOIR_IF_ABSENT,
                        &meta);

@@ -49,8 +49,8 @@ static const char *filesHex(const char *z, int nMin, int nMax, u64 *pv) {
   return i >= nMin ? z + i : NULL;
 }
 
-/* 1: zKey is the name of an LTX file. */
-static int filesParse(const ChoirRemote *p, const char *zKey, ChoirFile *pOut) {
+CHOIR_PRIVATE int choirFolderFile(const ChoirRemote *p, const char *zKey,
+                                  ChoirFile *pOut) {
   int bBucket = filesBucket(p);
   const char *z = zKey;
   u64 iLevel;
@@ -72,14 +72,18 @@ CHOIR_PRIVATE int choirFolderGet(ChoirRemote *p, ChoirErr *pErr,
                                  const char *zKey, i64 iOff, i64 nByte,
                                  ChoirObjectMeta *pMeta, ChoirObjectWrite x,
                                  void *pArg) {
-  return choirObjectGet(p->pStore, pErr, zKey, iOff, nByte, pMeta, x, pArg);
+  return (p->pCrypt ? choirCryptGet(p, pErr, zKey, iOff, nByte, pMeta, x, pArg)
+                    : choirObjectGet(p->pStore, pErr, zKey, iOff, nByte, pMeta,
+                                     x, pArg));
 }
 
 CHOIR_PRIVATE int choirFolderPut(ChoirRemote *p, ChoirErr *pErr,
                                  const char *zKey,
                                  const ChoirObjectSource *pSource, int eIf,
                                  ChoirObjectMeta *pMeta) {
-  return choirObjectPut(p->pStore, pErr, zKey, pSource, eIf, NULL, pMeta);
+  return p->pCrypt
+             ? choirCryptPut(p, pErr, zKey, pSource, eIf, pMeta)
+             : choirObjectPut(p->pStore, pErr, zKey, pSource, eIf, NULL, pMeta);
 }
 
 /* ---------------------------------------------------------------- headers */
@@ -110,6 +114,11 @@ static void filesRename(ChoirErr *pErr, const ChoirRemote *p, ChoirErr *pOne,
                         const char *zKey) {
   if (pOne->rc == SQLITE_CORRUPT && pOne->zMsg) {
     filesDamaged(pErr, p, zKey, pOne->zMsg);
+  } else if (pOne->rc == SQLITE_NOTADB) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "the remote %s is encrypted; give its key by choir_secret with"
+                " type sync and this scope",
+                p->zUrl);
   } else if (pOne->rc != SQLITE_OK && pErr->rc == SQLITE_OK) {
     *pErr = *pOne;
     memset(pOne, 0, sizeof(*pOne));
@@ -195,8 +204,8 @@ static void filesListEach(void *pArg, ChoirErr *pErr, const char *zKey,
   FilesList *pList = pArg;
   ChoirFile file;
   memset(&file, 0, sizeof(file));
-  if (filesParse(pList->p, zKey, &file)) {
-    file.nByte = pMeta->nByte;
+  if (choirFolderFile(pList->p, zKey, &file)) {
+    file.nByte = pList->p->pCrypt ? choirCryptSize(pMeta->nByte) : pMeta->nByte;
     file.iModified = pMeta->iModified;
     choirFilesAdd(pErr, pList->pOut, &file);
   }
@@ -311,12 +320,13 @@ CHOIR_PRIVATE void choirFolderLook(ChoirErr *pErr, ChoirRemote *p,
                                    const ChoirPosition *pPos) {
   const u8 *aKnown = NULL;
   u64 iTxid = 0;
+  int e = CHOIR_OBJECT_ABSENT;
   if (pErr->rc != SQLITE_OK || p->pStore == NULL) {
     return;
   }
   aKnown = choirSealFolder(pPos->aSeal, p->zUrl, &iTxid);
   if (aKnown) {
-    int e = choirFolderPush(p, pErr, iTxid, &p->head, &p->meta);
+    e = choirFolderPush(p, pErr, iTxid, &p->head, &p->meta);
     if (e == CHOIR_OBJECT_OK && memcmp(p->head.aId, aKnown, 16) == 0) {
       p->eHead = e;
       p->iTxid = iTxid;
@@ -327,6 +337,9 @@ CHOIR_PRIVATE void choirFolderLook(ChoirErr *pErr, ChoirRemote *p,
     }
   }
   choirFolderNewest(pErr, p);
+  if (aKnown) {
+    choirCryptSeen(p, pErr, iTxid, e == CHOIR_OBJECT_OK);
+  }
 }
 
 CHOIR_PRIVATE void choirFolderNewest(ChoirErr *pErr, ChoirRemote *p) {

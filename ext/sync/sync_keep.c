@@ -139,6 +139,7 @@ static void keepMerge(KeepRun *p, const ChoirFile *aIn, u64 n, int iLevel) {
   choirBufInit(&merge.seen, p->pErr, (u64)1 << 29);
   merge.fdPage = choirTempAnonymous(p->pErr);
   merge.fdOut = choirTempAnonymous(p->pErr);
+  choirCryptChain(&p->there);
   for (i = 0; i < n && e == CHOIR_OBJECT_OK; i++) {
     e = choirFolderRead(&p->there, p->pErr, &aIn[i], keepPage, &merge, &head,
                         &nRead);

@@ -115,7 +115,9 @@ CHOIR_PRIVATE void choirLtxHeadRead(ChoirErr *pErr, const u8 *a, u64 n,
   p->iCrc = ltxGet64(a + 88);
   memcpy(p->aLineage, a + 96, 4);
   p->bChoir = p->iCrc != 0;
-  if (memcmp(a, "LTX1", 4) != 0) {
+  if (memcmp(a, CHOIR_CRYPT_MAGIC, 8) == 0) {
+    choirErrSet(pErr, SQLITE_NOTADB, "it is encrypted");
+  } else if (memcmp(a, "LTX1", 4) != 0) {
     ltxDamaged(pErr, "it does not begin with LTX1");
   } else if (ltxGet32(a + 4) & ~(u32)2) {
     ltxDamaged(pErr, "it has flags of a newer format");

@@ -204,7 +204,9 @@ static void pushFunc(ChoirCall *pCall) {
   copy.fd = -1;
   choirNeedWorkspace(pCall->pConn, &pCall->err);
   choirSyncBegin(&run, pCall, "fork");
-  choirArtifactFlush(pCall->pConn, &pCall->err, 0, &flushed);
+  if (run.there.pCrypt == NULL) { /* an object would not be encrypted */
+    choirArtifactFlush(pCall->pConn, &pCall->err, 0, &flushed);
+  }
   if (run.there.bFolder) {
     u64 nByte = choirDeltaPush(&run);
     choirSyncResult(&run, pCall, "pushed", nByte > 0, nByte, NULL);

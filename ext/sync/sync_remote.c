@@ -36,6 +36,14 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
     return;
   }
   choirObjectUrlCheck(pErr, zUrl);
+  p->pCrypt = choirCryptOpen(pConn, pErr, zUrl);
+  if (p->pCrypt && zUrl[strlen(zUrl) - 1] != '/') {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "a secret of type sync covers %s, and only a folder can be"
+                " encrypted; use one, ending in '/', or narrow the scope of the"
+                " secret",
+                zUrl);
+  }
   if (sqlite3_strnicmp(zUrl, "http", 4) == 0) { /* most likely presigned */
     p->pStore = choirObjectOpen(pConn, pErr, zUrl);
     p->zUrl = p->pStore ? p->pStore->zUrl : NULL;
@@ -64,6 +72,8 @@ static void remoteForget(ChoirRemote *p) {
 CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *p) {
   remoteForget(p);
   choirPagesFree(&p->pages);
+  choirCryptFree(p->pCrypt);
+  p->pCrypt = NULL;
   if (p->fd >= 0) {
     close(p->fd);
     p->fd = -1;

@@ -31,6 +31,7 @@ SELECT sync_push('file:///proc/self/cwd/ws.sqlite') <> choir_version();
 SELECT state, changed, txid > 0 FROM sync_status('file:///proc/self/cwd/ws.sqlite');
 SELECT json_extract(sync_verify('file:///proc/self/cwd/ws.sqlite'), '$.ok');
 INSERT INTO artifacts(path, name, content) VALUES('/b', 'b', 'y');
+SELECT json_extract(sync_verify('file:///proc/self/cwd/ws.sqlite'), '$.tables[1].here');
 SELECT sync_pull('file:///proc/self/cwd/ws.sqlite', 'theirs') <> choir_version();
 SELECT path FROM artifacts;
 -- case sync-folder
@@ -46,6 +47,17 @@ SELECT max(txid) > 0, count(version) > 0 FROM sync_log('file:///proc/self/cwd/')
 SELECT sync_prune(2, 'file:///proc/self/cwd/') <> choir_version();
 SELECT sync_pull('file:///proc/self/cwd/', 'theirs') <> choir_version();
 SELECT path FROM artifacts;
+-- case sync-encrypted
+SELECT choir_secret('k', '{"type":"sync","scope":"file:///","key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}');
+INSERT INTO artifacts(path, name, content) VALUES('/a', 'a', 'x');
+SELECT sync_push('file:///proc/self/cwd/') <> choir_version();
+INSERT INTO artifacts(path, name, content) VALUES('/b', 'b', 'y');
+SELECT sync_push('file:///proc/self/cwd/') <> choir_version();
+SELECT sync_compact('file:///proc/self/cwd/', 'snapshot') <> choir_version();
+SELECT json_extract(sync_verify('file:///proc/self/cwd/', 1), '$.ok');
+SELECT max(txid) > 0, count(version) > 0 FROM sync_log('file:///proc/self/cwd/');
+SELECT choir_secret('k', '{"type":"sync","scope":"file:///","key":"ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}');
+SELECT sync_pull('file:///proc/self/cwd/', 'theirs');
 -- case artifact-large
 SELECT choir_config('user', 'u1'),
   choir_config('remote.artifacts', 'file:///proc/self/cwd/');

@@ -11,7 +11,7 @@ changes a file. After each one the parent looks at what is left:
   - nothing is left beside the remote but its lock file.
 
 Remotes: a plain file, and a folder of page deltas with its compaction and
-pruning. DIR SHIM STRIDE [plain|folder]
+pruning, in clear or encrypted. DIR SHIM STRIDE [plain|folder|crypt]
 
 Prints one line of JSON: how many faults were tried, of which kind.
 """
@@ -24,14 +24,23 @@ import signal
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from conftest import Db  # noqa: E402
+import conftest  # noqa: E402
 
 OFF, COUNT, KILL, HALF, ENOSPACE, EIOERR = range(6)
 ROOT, SHIM, STRIDE = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 BASE, WORK = ROOT / "base", ROOT / "work"
-FOLDER = len(sys.argv) > 4 and sys.argv[4] == "folder"
+FOLDER = len(sys.argv) > 4 and sys.argv[4] != "plain"
+CRYPT = len(sys.argv) > 4 and sys.argv[4] == "crypt"
 URL = f"file://{WORK}/remote/" + ("" if FOLDER else "ws.sqlite")
 shim = ctypes.CDLL(SHIM)
+
+
+class Db(conftest.Db):
+    def __init__(self, *args, choir=True, **kw):
+        super().__init__(*args, choir=choir, **kw)
+        if choir and CRYPT:
+            self.one("SELECT choir_secret('k', ?)", json.dumps(
+                {"type": "sync", "scope": "file:///", "key": "5a" * 32}))
 
 
 def put(d, *names):

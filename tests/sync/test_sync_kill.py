@@ -18,15 +18,17 @@ STRIDE = {"1": "1"}.get(os.environ.get("CHOIR_SYNC_FAULTS", ""), "251")
 @pytest.mark.inprocess
 @pytest.mark.once
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux shim")
-@pytest.mark.parametrize("remote", ["plain", "folder"])
+@pytest.mark.parametrize("remote", ["plain", "folder", "crypt"])
 def test_a_fault_at_any_call_leaves_the_old_or_the_new_state(tmp_path, remote):
     shim = tmp_path / "shim.so"
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", shim,
                     HERE / "fault_shim.c", "-ldl"], check=True)
+    stride = "751" if remote == "crypt" and STRIDE != "1" else STRIDE
     env = {**os.environ, "LD_PRELOAD": str(shim)}
     out = subprocess.run([sys.executable, HERE / "fault_driver.py",
-                          tmp_path / "run", shim, STRIDE, remote], env=env,
+                          tmp_path / "run", shim, stride, remote], env=env,
                          capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-4000:]
     tried = json.loads(out.stdout)
-    assert tried["kill"] >= 8 and tried["half write"] >= 8, tried
+    least = 8 if stride == STRIDE else 3
+    assert tried["kill"] >= least and tried["half write"] >= least, tried

@@ -36,8 +36,34 @@ def test_versions_travel_over_every_store(store, tmp_path, open_db):
     assert json.loads(db.one("SELECT sync_prune(2, ?)", url))["pruned"] == 0
 
 
-def test_an_unchanged_push_is_one_request_and_a_changed_one_two(proxy):
+@pytest.mark.once
+def test_an_encrypted_bucket_holds_versions_and_upkeep(store, tmp_path):
+    db, url = store
+    db.one("SELECT choir_secret('box', ?)", json.dumps(
+        {"type": "sync", "scope": url, "key": "5a" * 32}))
+    put(db, "/a", os.urandom(300000))
+    for i in range(3):
+        put(db, f"/{i}")
+        assert push(db, url)["encrypted"] == 1
+    key = db.one("SELECT key FROM s3_list(?) WHERE key GLOB '*.ltx'", url)
+    assert db.one("SELECT s3_get(? || ?, 0, 8)", url, key) == b"choirenc"
+    db.one("SELECT sync_compact(?, 'snapshot')", url)
+    assert [r[0] for r in db.rows(
+        "SELECT txid FROM sync_log(?) WHERE pages > 0", url)] == [3, 2, 1]
+    db.one("SELECT sync_restore(2, ?, ?)", str(tmp_path / "old.db"), url)
+    verified = json.loads(db.one("SELECT sync_verify(?, 1)", url))
+    assert verified["objects"] >= 4 and verified["same"] == 1
+    assert json.loads(db.one("SELECT sync_prune(2, ?)", url))["pruned"] == 0
+    assert pull(db, url)["pulled"] == 0
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_an_unchanged_push_is_one_request_and_a_changed_one_two(
+        proxy, encrypted):
     db, url, p = proxy
+    if encrypted:
+        db.one("SELECT choir_secret('box', ?)", json.dumps(
+            {"type": "sync", "scope": url, "key": "5a" * 32}))
     put(db, "/a")
     push(db, url)
     del p.seen[:]
