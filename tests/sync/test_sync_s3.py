@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 
+import crypt_reader
 from fault_proxy import error, heard, sent
 from remote import paths, pull, push, put
 from s3_server import arm
@@ -95,6 +96,36 @@ def names(gateway, url):
     return sorted(folder.rglob("*.ltx"))
 
 
+def test_where_listing_is_forbidden_encrypted_objects_are_probed(
+        proxy, gateway, tmp_path, open_db):
+    db, url, p = proxy
+    data = gateway.folder / "data"
+
+    def plan(n, method, target):
+        path, _, query = target.partition("?")
+        if "list-type" in query or method == "GET" and not (
+                data / path.lstrip("/")).exists():
+            return error("AccessDenied", 403, "no")
+
+    p.plan = plan
+    other, plain = open_db(tmp_path / "o.db"), open_db(tmp_path / "p.db")
+    for d in db, other, plain:
+        arm(d, gateway, endpoint=p.endpoint)
+        if d is not plain:
+            d.one("SELECT choir_secret('box', ?)", json.dumps(
+                {"type": "sync", "scope": url, "key": "5a" * 32}))
+    for i in range(3):
+        put(db, f"/{i}")
+        assert push(db, url)["txid"] == i + 1
+    assert pull(other, url)["txid"] == 3
+    put(other, "/more")
+    assert push(other, url)["txid"] == 4
+    assert pull(db, url)["pulled"] == 1
+    for sql in "SELECT sync_pull(?)", "SELECT sync_push(?)":
+        plain.one("SELECT choir_init()")
+        assert "is encrypted; give its key" in plain.error(sql, url)
+
+
 def test_where_listing_is_forbidden_names_are_probed(
         proxy, gateway, tmp_path, open_db):
     """A missing key answers 403 there, as on AWS without ListBucket."""
@@ -141,21 +172,28 @@ def test_where_listing_is_forbidden_names_are_probed(
         assert "is forbidden" in db.error(f"SELECT {f}", url)
 
 
-def ids(gateway, url):
+def ids(gateway, url, key=None):
     """The version ids of the pushes there."""
-    return [f.read_bytes()[72:88] for f in names(gateway, url)
-            if f.parent.name == "0000"]
+    found = [f.read_bytes() for f in names(gateway, url)
+             if f.parent.name == "0000"]
+    if key:
+        found = [crypt_reader.decrypt(data, key)[1] for data in found]
+    return [data[72:88] for data in found]
 
 
 @pytest.mark.once
 @pytest.mark.inprocess
+@pytest.mark.parametrize("key", [None, b"Z" * 32], ids=["plain", "encrypted"])
 def test_wherever_the_connection_breaks_no_push_is_lost_or_made_twice(
-        proxy, gateway, tmp_path):
+        proxy, gateway, tmp_path, key):
     from conftest import Db
     db, url, p = proxy
+    secret = json.dumps({"type": "sync", "scope": url, "key": (
+        key or b"").hex()}) if key else None
+    db.one("SELECT choir_secret('box', ?)", secret)
     rng = random.Random(11)
     acknowledged = set()
-    for i in range(CUTS):
+    for i in range(CUTS // 3 if key else CUTS):
         root = f"{url}{i % 7}/"
         at = rng.randrange(3)
         fault = rng.choice([sent, heard])
@@ -178,7 +216,7 @@ def test_wherever_the_connection_breaks_no_push_is_lost_or_made_twice(
         p.plan = lambda n, m, t: None
         push(db, root)  # unaided
         assert push(db, root)["pushed"] == 0
-        have = ids(gateway, root)
+        have = ids(gateway, root, key)
         assert len(have) == len(set(have)), i
         if i % 10 == 9:
             d = Db(":memory:")
