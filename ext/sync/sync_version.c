@@ -268,6 +268,10 @@ static int versionIndex(ChoirVersion *v, ChoirErr *pErr, u32 iFile) {
                       nIndex, &any, versionEntry, &load);
   }
   sqlite3_free(end.a);
+  if (err.rc == SQLITE_CORRUPT) { /* its head may say better why */
+    ChoirLtxHead head;
+    choirFolderHead(v->p, pErr, &v->plan.a[iFile], &head, NULL);
+  }
   versionBlame(v, pErr, &err, iFile);
   return e != CHOIR_OBJECT_ABSENT;
 }

@@ -105,6 +105,25 @@ def test_without_a_version_it_is_the_newest_and_the_configured_remote(live,
         ("ws", url, 2)]
 
 
+def test_versions_of_an_encrypted_remote_are_attached_with_its_key(
+        live, open_db, tmp_path, url):
+    key = '{"type":"sync","scope":"file:///","key":"%s"}' % ("5a" * 32)
+    live.one("SELECT choir_secret('box', ?)", key)
+    versions = history(live, url, size=200000)
+    call(live, "sync_compact(?, 'snapshot')", url)
+    for txid, rows in versions.items():
+        attach(live, url, txid)
+        assert held(live, "old") == rows
+        live.rows("DETACH old")
+    for secret in None, key.replace("5a", "5b"):
+        d = open_db(tmp_path / "d.db", uri=True)
+        d.one("SELECT choir_secret('box', ?)", secret)
+        d.error(f"ATTACH 'file:ws?vfs=choir_at&version=2&remote={url}' AS old")
+        assert problem(d).startswith(f"the remote {url}")
+        assert "is encrypted" in problem(d)
+        d.close()
+
+
 def test_sync_at_gives_the_name_to_attach(live, url):
     versions = history(live, url, 3)
     name = live.one("SELECT sync_at(2, ?)", url)

@@ -221,6 +221,7 @@ def test_wherever_the_connection_breaks_no_push_is_lost_or_made_twice(
         if i % 10 == 9:
             d = Db(":memory:")
             arm(d, gateway)
+            d.one("SELECT choir_secret('box', ?)", secret)
             pull(d, root)
             assert paths(d) == paths(db), i
             d.close()
