@@ -264,7 +264,7 @@ CHOIR_PRIVATE void choirCryptSeen(ChoirRemote *p, ChoirErr *pErr, u64 iTxid,
 static void cryptHead(CryptRead *r, ChoirErr *pErr) {
   const u8 *a = r->head.a;
   ChoirErr err = {0, NULL};
-  u8 aKey[32];
+  u8 aKey[32] = {0};
   if (memcmp(a, "LTX1", 4) == 0) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "the remote %s is not encrypted and a secret of type sync"
