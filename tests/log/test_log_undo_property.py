@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Whatever happened to a tracked table, log_undo() gives back what was.
 
-The random statements of test_log_property (REPLACE, UPSERT, OR IGNORE, cascades,
-keys that change, triggers of the host, savepoints) run on tracked tables. Their
+The random statements of random_tables run on tracked tables. Their
 whole content, typed, is remembered at every record. Then everything since a
 random record is undone: the content must be the one remembered, value by value
 and type by type; undoing the undo must give what was before it.
@@ -17,8 +16,8 @@ import random
 
 import pytest
 
-from test_log_property import (COMBINATIONS, NUMBERS, SHAPES, SOME, Run,
-                               generator, quote, typed)  # noqa: F401
+from random_tables import (COMBINATIONS, NUMBERS, SHAPES, SOME, Run,
+                           generator, quote, typed)  # noqa: F401
 
 OPS = int(os.environ.get("CHOIR_LOG_OPS", "3000"))
 SEED = int(os.environ.get("CHOIR_LOG_SEED", "1"))
@@ -70,20 +69,7 @@ class UndoRun(Run):
         return sql, values
 
     def step(self):
-        table = self.rng.choice(list(self.tables))
-        sql, values = self.rng.choice([self.insert, self.insert, self.update,
-                                       self.update, self.delete])(table)
-        rollback = self.rng.random() < 0.1
-        if rollback:
-            self.d.rows("SAVEPOINT test")
-        try:
-            self.d.rows(sql, *values)
-        except self.d.failure as e:
-            assert any(w in str(e) for w in (
-                "constraint", "UNIQUE", "mismatch", "FOREIGN KEY")), (sql, e)
-        if rollback:
-            self.d.rows("ROLLBACK TO test")
-            self.d.rows("RELEASE test")
+        sql, values = self.attempt(0.1)
         self.seen[self.tail()] = self.content()
         self.did.append((self.tail(), sql, values))
 
