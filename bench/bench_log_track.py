@@ -6,7 +6,8 @@
 
 A table of 6 columns, about 350 bytes a row, in WAL mode; one transaction of
 INSERTs, one of UPDATEs of every row. Sides, interleaved: the table alone; with
-log_track and undo off; with undo; with the seeds' own trigger (a UUID key, two
+log_track and undo off; with undo; with the least that recording and keeping the old
+row can be, written by hand; with the seeds' own trigger (a UUID key, two
 indexes, the whole row as JSON); with sqlite-sync (npm @sqliteai/sqlite-sync, when
 CHOIR_SQLITE_SYNC names its .so). CPU time of the process, medians of the rounds
 and of their ratios.
@@ -39,7 +40,19 @@ SEED = [
     f"CREATE TRIGGER seed_{e} AFTER {e} ON t BEGIN INSERT INTO seed_log(id,"
     f" timestamp, action_type, payload) VALUES({UUID}, unixepoch() * 1000,"
     f" 'ROW_{e}', {JSON.format('NEW')}); END" for e in ("INSERT", "UPDATE")]
-SIDES = ["plain", "log", "undo", "seed"] + ["sqlite-sync"] * bool(SYNC)
+LEAST = [
+    "CREATE TABLE least(seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL"
+    " DEFAULT (lower(hex(randomblob(16)))), timestamp INTEGER NOT NULL DEFAULT"
+    " (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),"
+    " action_type TEXT NOT NULL, pk)",
+    "CREATE TABLE least_image(n INTEGER PRIMARY KEY, tag, c1, c2, c3, c4, c5, c6)",
+    "CREATE TRIGGER least_insert AFTER INSERT ON t BEGIN INSERT INTO least("
+    "action_type, pk) VALUES('INSERT', NEW.id); END",
+    "CREATE TRIGGER least_update AFTER UPDATE ON t BEGIN INSERT INTO least("
+    "action_type, pk) VALUES('UPDATE', NEW.id); INSERT INTO least_image(tag, c1,"
+    " c2, c3, c4, c5, c6) VALUES((SELECT max(seq) FROM least), OLD.id, OLD.title,"
+    " OLD.body, OLD.n, OLD.x, OLD.at); END"]
+SIDES = ["plain", "log", "undo", "least", "seed"] + ["sqlite-sync"] * bool(SYNC)
 
 
 def open_db(path, side):
@@ -53,8 +66,8 @@ def open_db(path, side):
     if side in ("log", "undo"):
         c.execute("SELECT log_track('t', ?)",
                   (json.dumps({"undo": side == "undo"}),)).fetchall()
-    elif side == "seed":
-        for sql in SEED:
+    elif side in ("seed", "least"):
+        for sql in SEED if side == "seed" else LEAST:
             c.execute(sql)
     elif side == "sqlite-sync":
         c.execute("SELECT load_extension(?, 'sqlite3_cloudsync_init')", (SYNC,))

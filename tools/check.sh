@@ -80,6 +80,23 @@ hardened() { # what the link flags promise
     { echo "choir.so is linked with $libs"; return 1; }
 }
 
+builds() { # the other two ways to have libcurl: linked, and not at all
+  local curl so
+  for curl in linked none; do
+    so=build/curl-$curl/choir.so
+    make -s -j"$(nproc)" CURL=$curl OPT=-O0 SO=$so all >$build/curl.log 2>&1 ||
+      { tail -20 $build/curl.log; return 1; }
+  done
+  readelf -dW build/curl-linked/choir.so | grep -q 'NEEDED.*libcurl\.so' ||
+    { echo "CURL=linked is not linked with libcurl"; return 1; }
+  [ "$(sqlite3 :memory: ".load $so" "SELECT group_concat(DISTINCT name)
+    FROM pragma_function_list WHERE name IN ('http_headers', 'jsonrpc',
+    's3_get')")" = s3_get ] ||
+    { echo "CURL=none has functions of the network, or lacks s3_get"; return 1; }
+  CHOIR_SO=$PWD/build/curl-linked/choir.so build/venv/bin/python -m pytest -q \
+    -p no:cacheprovider tests/http/test_http_get.py tests/http/test_http_tls.py
+}
+
 rule format format
 rule layers $PYTHON tools/layers.py ext
 rule limits $PYTHON tools/lint.py .
@@ -93,6 +110,7 @@ if [ "${1:-}" != lint ]; then
   rule gcc warnings gcc
   rule cppcheck static_analysis
   rule amalgamation merged
+  rule builds builds
 fi
 [ $failed = 0 ] && echo "check: all rules hold" || echo "check: FAILED"
 exit $failed

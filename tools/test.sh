@@ -8,6 +8,7 @@
 #                         tests whose file name does
 #
 # A stage that cannot run says why; CHOIR_REQUIRE_ALL=1 makes that a failure.
+# unit, kern and oom go on beside the others and are shown at the end.
 # Logs: build/test/<stage>.log.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -19,8 +20,9 @@ case " $STAGES " in *" ${pattern:-none} "*) only=$pattern pattern= ;; esac
 
 log=build/test
 mkdir -p $log
-failed=0 passed=0 skipped=0 summary=()
+rm -f $log/*.result
 python=build/venv/bin/python
+jobs=$(nproc)
 
 stage() { # stage NAME WHAT COMMAND…
   local name=$1 what=$2 start=$SECONDS status line
@@ -31,24 +33,22 @@ stage() { # stage NAME WHAT COMMAND…
   "$@" </dev/null 2>&1 | tee $log/$name.log
   status=${PIPESTATUS[0]}
   line=$(grep -v '^ *$' $log/$name.log | tail -1 | sed 's/^=* *//; s/ *=*$//')
-  if [ "$status" = 77 ]; then
-    skipped=$((skipped + 1)) status=skip
-    [ "${CHOIR_REQUIRE_ALL:-}" != 1 ] || { failed=$((failed + 1)) status=FAIL; }
-  elif [ "$status" = 0 ]; then
-    passed=$((passed + 1)) status=ok
-  else
-    failed=$((failed + 1)) status=FAIL
-  fi
-  summary+=("$(printf '%-9s %-4s %4d s  %s' "$name" $status \
-    $((SECONDS - start)) "$line")")
+  case "$status:${CHOIR_REQUIRE_ALL:-}" in
+    0:*) status=ok ;;
+    77:1) status=FAIL ;;
+    77:*) status=skip ;;
+    *) status=FAIL ;;
+  esac
+  printf '%-9s %-4s %4d s  %s\n' "$name" $status $((SECONDS - start)) "$line" \
+    >$log/$name.result
 }
 
 skip() { echo "skipped: $*"; return 77; }
 
-cases() { # cases ENV… : the SQL-level cases, two at a time
+cases() { # cases ENV… : the SQL-level cases, one more at a time than processors
   local status
   # tests/kern is the stage of that name.
-  env "$@" $python -m pytest -q -n 2 --dist load ${pattern:+-k "$pattern"} \
+  env "$@" $python -m pytest -q -n $((jobs + 1)) --dist load ${pattern:+-k "$pattern"} \
     ${only_marked:+-m "$only_marked"} --ignore=tests/kern tests
   status=$?
   # 5: the pattern matches no case here
@@ -62,7 +62,7 @@ units() {
     [ -e "$file" ] || continue
     name=$(basename "$file" .c)
     [[ -z $pattern || $name == *$pattern* ]] || continue
-    make -s build/unit/"$name" && build/unit/"$name" || status=1
+    make -s -j"$jobs" build/unit/"$name" && build/unit/"$name" || status=1
     n=$((n + 1))
   done
   [ $status = 0 ] && echo "$n unit test programs passed" ||
@@ -75,16 +75,20 @@ kern() {
   make -s kern && make -s foreign
 }
 
+# What the cases under sanitizers and in the shell run on. Both lanes below come
+# here: the first one builds, the other waits and finds it built.
+built() {
+  flock $log/built.lock sh -c "make -s -j$jobs asan && tests/shell/build.sh"
+}
+
 shell() { # shell NAME: cases on build/shell/NAME
-  tests/shell/build.sh &&
-    cases CHOIR_REPEAT=1 CHOIR_DRIVER=shell CHOIR_SHELL="$PWD/build/shell/$1"
+  built && cases CHOIR_REPEAT=1 CHOIR_DRIVER=shell CHOIR_SHELL="$PWD/build/shell/$1"
 }
 
 # The whole of the cases run under both sanitizers in the static shell, which
 # has leaks with their stacks (nothing is unloaded, and Python itself leaks).
 # What needs the connection in its own process runs inside Debian's Python.
 asan() {
-  make -s asan || return 1
   echo "-- the amalgamation in the shell, with leaks"
   UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
     ASAN_OPTIONS=allocator_may_return_null=1:exitcode=23 \
@@ -98,30 +102,44 @@ asan() {
 }
 
 oom() {
-  make -s build/oom/oom build/oom/cases.sql && build/oom/oom build/oom/cases.sql
+  make -s -j"$jobs" build/oom/oom build/oom/cases.sql && build/oom/oom build/oom/cases.sql
 }
 
 hosts() {
   CHOIR_REQUIRE_ALL= $python tests/hosts/run.py # make hosts wants them all
 }
 
-tools/setup.sh && make all || exit 1
+# Most cases wait for servers now and then, so what compiles and computes goes on
+# beside them.
+beside() {
+  [ -n "$only$pattern" ] || built >$log/built.log 2>&1 # said again where needed
+  stage unit "C unit tests" units
+  stage kern "distance kernels, tier by tier" kern
+  stage oom "every function with every allocation failing" oom
+}
+
+trap 'trap - INT TERM; kill 0' INT TERM
+tools/setup.sh && make -j"$jobs" all || exit 1
+beside >$log/beside.log 2>&1 &
+beside=$!
 stage sqlite "the cases on SQLite $($python -c \
   'import sqlite3; print(sqlite3.sqlite_version)') in Debian's Python" cases
 stage newest "the cases on SQLite $($python -c \
   'import apsw; print(apsw.sqlite_lib_version())') in apsw" \
   cases CHOIR_REPEAT=1 CHOIR_DRIVER=apsw
-stage unit "C unit tests" units
-stage kern "distance kernels, tier by tier" kern
 stage asan "the cases on a shell linked from the amalgamation, under\
  AddressSanitizer and UBSan" asan
 stage omit-net "the same with CHOIR_OMIT_NET, without sanitizers" \
   shell choir-shell-nonet
-stage oom "every function with every allocation failing" oom
+wait $beside
+cat $log/beside.log
 stage hosts "hosts that are here" hosts
 
+count() { cat $log/*.result | grep -c "^[^ ]*  *$1 "; }
 echo
-printf 'test: %s\n' "${summary[@]}"
-echo "test: $passed stages passed, $failed failed, $skipped skipped in" \
-  "$SECONDS s"
-[ $failed = 0 ]
+for name in $STAGES; do
+  [ ! -e $log/"$name".result ] || sed 's/^/test: /' $log/"$name".result
+done
+echo "test: $(count ok) stages passed, $(count FAIL) failed, $(count skip)" \
+  "skipped in $SECONDS s"
+[ "$(count ok)" -gt 0 ] && [ "$(count FAIL)" = 0 ]

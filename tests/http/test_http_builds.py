@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""TLS where it could go wrong: inside Node, whose binary brings an OpenSSL of
-its own, and in the build that is linked with libcurl (CHOIR_HTTP_FULL=1: it is
-compiled anew)."""
+"""TLS inside Node, whose binary brings an OpenSSL of its own. (The build that is
+linked with libcurl: `make check`.)"""
 import glob
 import os
 import shutil
 import ssl
 import subprocess
-import sys
 
 import pytest
 
@@ -70,20 +68,3 @@ def test_tls_works_inside_node(secure, tmp_path):
     done = subprocess.run(run + ["/etc/ssl/certs/ca-certificates.crt"],
                           capture_output=True, text=True)
     assert "SSL certificate problem" in done.stderr
-
-
-if os.environ.get("CHOIR_HTTP_FULL") == "1":
-    def test_the_linked_build_does_the_same(secure):
-        subprocess.run(["make", "-s", "CURL=linked",
-                        "SO=build/curl-linked/choir.so", "all"], cwd=ROOT,
-                       check=True, stdout=subprocess.DEVNULL)
-        so = ROOT / "build/curl-linked/choir.so"
-        needed = subprocess.run(["readelf", "-d", so], capture_output=True,
-                                text=True).stdout
-        assert "libcurl.so.4" in needed
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-             "tests/http/test_http_get.py", "tests/http/test_http_tls.py"],
-            cwd=ROOT, env=dict(os.environ, CHOIR_SO=str(so)),
-            capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-3000:]

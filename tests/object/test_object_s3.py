@@ -7,8 +7,8 @@ import urllib.request
 
 import pytest
 
-from fault_proxy import error, heard
-from s3_server import arm
+from fault_proxy import FaultProxy, error, heard
+from s3_server import arm, signed
 
 
 def meta(text):
@@ -135,14 +135,24 @@ def test_a_copy(store):
 
 
 @pytest.mark.net
+@pytest.mark.parametrize("store_name", [
+    "gateway", pytest.param("rgw", marks=pytest.mark.once)])
 @pytest.mark.parametrize("key", ["from", "a b/ü+%&'*=?"])
-def test_a_copy_within_one_endpoint_is_made_by_the_store(proxy, key):
-    db, root, p = proxy
+def test_a_copy_within_one_endpoint_is_made_by_the_store(
+        db, request, store_name, key):
+    server = request.getfixturevalue(store_name)
+    root = f"s3://bucket/{os.urandom(8).hex()}/"
+    arm(db, server)
+    if store_name == "rgw":
+        signed(db, server, "PUT", "/bucket")
     put = meta(db.one("SELECT s3_put(?, ?)", root + key, b"x" * 100_000))
-    p.seen.clear(), p.heads.clear()
-    copy = meta(db.one("SELECT s3_copy(?, ?)", root + key, root + "to/" + key))
-    assert [m for m, _ in p.seen] == ["HEAD", "PUT"]
-    assert b"content-length: 0" in p.heads[1].lower()
+    with FaultProxy(server.port) as p:
+        arm(db, server, endpoint=p.endpoint)
+        copy = meta(db.one("SELECT s3_copy(?, ?)", root + key,
+                           root + "to/" + key))
+        assert [m for m, _ in p.seen] == ["HEAD", "PUT"]
+        assert b"x-amz-copy-source:" in p.heads[1].lower()
+    arm(db, server)
     assert copy["size"] == 100_000 and copy["etag"] == put["etag"]
     assert db.one("SELECT s3_get(?)", root + "to/" + key) == b"x" * 100_000
 
