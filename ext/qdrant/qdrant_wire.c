@@ -343,11 +343,14 @@ CHOIR_PRIVATE void choirQdrantDone(Qdrant *p, ChoirErr *pErr,
                                    const QdrantReply *pReply) {
   QdrantSpan status = choirQdrantGet(pReply->result, "status");
   if (pErr->rc == SQLITE_OK && !choirQdrantIs(status, "completed")) {
+    if (status.z == NULL) {
+      status.z = "no status";
+      status.n = 9;
+    }
     choirErrSet(pErr, SQLITE_ERROR,
                 "%s took the change and does not confirm it (%.*s); run it"
                 " again",
-                p->zUrl, (int)(status.n < 40 ? status.n : 40),
-                status.z ? status.z : "no status");
+                p->zUrl, (int)(status.n < 40 ? status.n : 40), status.z);
   }
 }
 

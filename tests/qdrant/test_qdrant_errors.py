@@ -142,6 +142,30 @@ def test_a_scroll_that_stands_still_is_an_error(db, s):
     assert len(db.rows("SELECT id FROM qdrant_scroll() LIMIT 200")) == 200
 
 
+def test_answers_that_are_missing_are_errors(db, s):
+    points = "/collections/artifacts/points"
+    hit = {"id": 1, "score": 1, "payload": {"user_id": "ada"}}
+    one = {"points": [hit]}
+
+    def ask(path, result, sql):
+        s.on(points + path, reply(json.dumps({"result": result}).encode()))
+        return db.error(sql)
+    for result in ([one], [], {}, 5, None, [one, 5], [one, {}], [one, None]):
+        message = ask("/query/batch", result,
+                      "SELECT * FROM qdrant_search_each('[[1],[2]]')")
+        assert "has fewer answers than 2" in message, result
+    assert "not of user 'ada'" in ask(
+        "/query/batch", [one, {"points": [{"id": 2, "payload": {}}]}],
+        "SELECT * FROM qdrant_search_each('[[1],[2]]')")
+    by = "SELECT id FROM qdrant_scroll() WHERE order_by = 't'"
+    assert "has no order_value" in ask("/scroll", one, by)
+    tied = {"points": [dict(hit, order_value=7)] * 1000}
+    assert "more than 10000 points have the same 't'; scroll without" in ask(
+        "/scroll", tied, by)
+    assert "does not confirm it (no status)" in ask(
+        "/payload", {}, "SELECT qdrant_set_payload('{}', '{\"a\":1}')")
+
+
 def test_cut_slow_and_huge_replies_end_in_time(db, s):
     db.one("SELECT choir_config('http.timeout_ms', 1000)")
     db.one("SELECT choir_config('http.max_bytes', ?)", 1 << 20)
