@@ -160,14 +160,16 @@ static void manySend(ManyRun *p, int iFrom, int iTo) {
   }
   inside = choirQdrantInside(reply.result);
   for (i = iFrom; i < iTo && p->pErr->rc == SQLITE_OK; i++) {
-    if (!manyIsZero(&p->a[i])) {
-      if (!choirQdrantNext(&inside, NULL, &one) ||
-          choirQdrantGet(one, "points").z == NULL) {
-        choirErrSet(p->pErr, SQLITE_ERROR,
-                    "the reply of %s has fewer answers than %d",
-                    p->scan.to.zUrl, n);
-      }
+    if (manyIsZero(&p->a[i])) {
+      continue;
+    }
+    if (choirQdrantNext(&inside, NULL, &one) &&
+        choirQdrantGet(one, "points").z) {
       manyHits(p, i, one);
+    } else {
+      choirErrSet(p->pErr, SQLITE_ERROR,
+                  "the reply of %s has fewer answers than %d", p->scan.to.zUrl,
+                  n);
     }
   }
   choirQdrantReplyFree(&reply);
