@@ -141,9 +141,9 @@ valgrind: ## memcheck over the C unit tests and every example; T=name
 	@tools/setup.sh only valgrind && tools/valgrind.sh $(T)
 coverage: ## lines that the tests run, per room; fails below 90 %
 	@tools/coverage.sh
-analyze: ## clang-tidy, scan-build, gcc -fanalyzer, cppcheck: nothing to explain
-	@tools/setup.sh only clang-tidy-14 clang-tools-14 cppcheck && \
-	  tools/analyze.sh $(T)
+analyze: ## clang-tidy, gcc -fanalyzer, cppcheck: nothing unexplained; T=tool
+	@tools/setup.sh only clang-tidy-14 cppcheck && \
+	  $(PYTHON) tools/analyze.py $(T)
 
 # Every fuzz target is in one program; the name it is called by chooses. With
 # clang's libFuzzer, for SECONDS each: what does not hold is left as a file.

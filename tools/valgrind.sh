@@ -21,6 +21,7 @@ run() { # run NAME INPUT COMMAND…
   shift 2
   timeout 3000 valgrind -q --error-exitcode=99 --leak-check=full \
     --errors-for-leak-kinds=definite --show-leak-kinds=definite \
+    --suppressions="$root/tests/valgrind.supp" \
     --log-file="$out/$name.txt" "$@" <"$input" >"$out/$name.log" 2>&1
   case $? in 99 | 124 | 13[0-9]) verdict=FAIL failed=1 ;; esac
   printf 'valgrind: %-18s %-4s %4d s\n' "$name" $verdict $((SECONDS - start))
