@@ -216,10 +216,13 @@ CHOIR_PRIVATE void choirHmacSha256(const void *aKey, u64 nKey, const void *a,
   choirWipe(&sha, sizeof(sha));
 }
 
-/* Slicing by eight: the tables are built by the first caller of a process. */
+/* Slicing by eight, and carry-less multiplication where the processor has it and
+** the data is long: the tables are built by the first caller of a process. */
 #define CRC64_POLY 0xd800000000000000ULL
 static u64 aCrc64[8][256];
 static int bCrc64;
+
+static void crc64FoldInit(void);
 
 static void crc64Fill(void) {
   int j, k;
@@ -236,6 +239,7 @@ static void crc64Fill(void) {
       aCrc64[k][j] = aCrc64[0][(u8)v] ^ (v >> 8);
     }
   }
+  crc64FoldInit();
 }
 
 static void crc64Init(void) {
@@ -248,12 +252,67 @@ static void crc64Init(void) {
   sqlite3_mutex_leave(pMutex);
 }
 
-CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *pData, u64 n) {
-  const u8 *a = pData;
-  if (!__atomic_load_n(&bCrc64, __ATOMIC_ACQUIRE)) {
-    crc64Init();
+/* a*b modulo the polynomial; bit 63 is the coefficient of x^0. */
+static u64 crc64Times(u64 a, u64 b) {
+  u64 m = 0;
+  for (; a; a <<= 1) {
+    m ^= (a >> 63) ? b : 0;
+    b = (b >> 1) ^ ((b & 1) ? CRC64_POLY : 0);
   }
-  crc = ~crc;
+  return m;
+}
+
+#if defined(HASH_SHANI)
+/* x^511 and x^575: what 64 bytes further on is worth to a half of a lane (one
+** less than 512 and 576, because a product of mirrored words is shifted). 0: no
+** carry-less multiplication here. */
+static u64 aCrc64Fold[2];
+
+static void crc64FoldInit(void) {
+  unsigned a, b, c, d;
+  u64 x = (u64)1 << 62;
+  int i;
+  if (__get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 1))) {
+    for (i = 1; i < 511; i++) {
+      x = crc64Times(x, (u64)1 << 62);
+    }
+    aCrc64Fold[0] = x;
+    for (; i < 575; i++) {
+      x = crc64Times(x, (u64)1 << 62);
+    }
+    aCrc64Fold[1] = x;
+  }
+}
+
+/* 64 bytes with the same remainder as the crc and a[0..n), n a multiple of 64
+** and not 0. */
+__attribute__((target("pclmul,sse2"))) static void
+crc64Fold(u64 crc, const u8 *a, u64 n, u8 aOut[64]) {
+  const __m128i k =
+      _mm_set_epi64x((long long)aCrc64Fold[0], (long long)aCrc64Fold[1]);
+  __m128i v[4];
+  int i;
+  for (i = 0; i < 4; i++) {
+    v[i] = _mm_loadu_si128((const __m128i *)(const void *)(a + 16 * i));
+  }
+  v[0] = _mm_xor_si128(v[0], _mm_set_epi64x(0, (long long)crc));
+  for (a += 64, n -= 64; n; a += 64, n -= 64) {
+    for (i = 0; i < 4; i++) {
+      __m128i w = _mm_loadu_si128((const __m128i *)(const void *)(a + 16 * i));
+      v[i] =
+          _mm_xor_si128(_mm_xor_si128(w, _mm_clmulepi64_si128(v[i], k, 0x00)),
+                        _mm_clmulepi64_si128(v[i], k, 0x11));
+    }
+  }
+  for (i = 0; i < 4; i++) {
+    _mm_storeu_si128((__m128i *)(void *)(aOut + 16 * i), v[i]);
+  }
+}
+#else
+static void crc64FoldInit(void) {}
+#endif
+
+static u64 crc64Slice(u64 crc, const u8 *a, u64 n) {
   for (; n >= 8; a += 8, n -= 8) {
     crc ^= (u64)a[0] | (u64)a[1] << 8 | (u64)a[2] << 16 | (u64)a[3] << 24 |
            (u64)a[4] << 32 | (u64)a[5] << 40 | (u64)a[6] << 48 |
@@ -266,17 +325,26 @@ CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *pData, u64 n) {
   for (; n > 0; a++, n--) {
     crc = aCrc64[0][(u8)crc ^ *a] ^ (crc >> 8);
   }
-  return ~crc;
+  return crc;
 }
 
-/* a*b modulo the polynomial; bit 63 is the coefficient of x^0. */
-static u64 crc64Times(u64 a, u64 b) {
-  u64 m = 0;
-  for (; a; a <<= 1) {
-    m ^= (a >> 63) ? b : 0;
-    b = (b >> 1) ^ ((b & 1) ? CRC64_POLY : 0);
+CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *pData, u64 n) {
+  const u8 *a = pData;
+  if (!__atomic_load_n(&bCrc64, __ATOMIC_ACQUIRE)) {
+    crc64Init();
   }
-  return m;
+  crc = ~crc;
+#if defined(HASH_SHANI)
+  if (n >= 256 && aCrc64Fold[1]) {
+    u8 aFold[64];
+    u64 nFold = n & ~(u64)63;
+    crc64Fold(crc, a, nFold, aFold);
+    crc = crc64Slice(0, aFold, 64);
+    a += nFold;
+    n -= nFold;
+  }
+#endif
+  return ~crc64Slice(crc, a, n);
 }
 
 CHOIR_PRIVATE u64 choirCrc64Join(u64 crcA, u64 crcB, u64 nB) {

@@ -167,6 +167,23 @@ static void crc64_gives_its_published_check_value(void **state) {
   assert_true(choirCrc64(0, z, 0) == 0);
 }
 
+/* Long data goes another way than single bytes. */
+static void crc64_of_any_length_is_that_of_its_bytes(void **state) {
+  u8 a[1100];
+  u64 crc, n, i;
+  int iStart;
+  (void)state;
+  for (i = 0; i < sizeof(a); i++) {
+    a[i] = (u8)(i * 151 + i / 7);
+  }
+  for (iStart = 0; iStart < 3; iStart++) {
+    for (n = 0, crc = 12345; iStart + n < sizeof(a); n++) {
+      assert_true(choirCrc64(12345, a + iStart, n) == crc);
+      crc = choirCrc64(crc, a + iStart + n, 1);
+    }
+  }
+}
+
 static void the_nearest_name_is_near(void **state) {
   static const char *const az[] = {"user", "schema", "remote"};
   (void)state;
@@ -209,6 +226,7 @@ int main(void) {
       cmocka_unit_test(both_sha256_agree_for_every_length_and_split),
       cmocka_unit_test(sha256_gives_the_standards_examples),
       cmocka_unit_test(crc64_gives_its_published_check_value),
+      cmocka_unit_test(crc64_of_any_length_is_that_of_its_bytes),
       cmocka_unit_test(the_nearest_name_is_near),
       cmocka_unit_test(a_library_that_is_missing_says_what_to_install),
   };
