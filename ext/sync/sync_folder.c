@@ -409,25 +409,56 @@ CHOIR_PRIVATE int choirFolderRead(ChoirRemote *p, ChoirErr *pErr,
   return pErr->rc == SQLITE_OK ? e : CHOIR_OBJECT_FAILED;
 }
 
+/* Pages on their way to their places, neighbours in one write, and hashed. */
+typedef struct FilesWrite {
+  int fd;
+  ChoirPages *pPages;
+  u64 iOff;
+  u64 nBuf; /* bytes in aBuf, which belong at iOff */
+  u8 aBuf[1 << 20];
+} FilesWrite;
+
+static void filesFlush(FilesWrite *p, ChoirErr *pErr) {
+  choirFdWrite(pErr, p->fd, p->iOff, p->aBuf, p->nBuf);
+  p->nBuf = 0;
+}
+
 static void filesApply(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *aPage,
                        u32 szPage) {
-  choirFdWrite(pErr, *(int *)pArg, (u64)(iPage - 1) * szPage, aPage, szPage);
+  FilesWrite *p = pArg;
+  u64 iOff = (u64)(iPage - 1) * szPage;
+  if (iOff != p->iOff + p->nBuf || p->nBuf + szPage > sizeof(p->aBuf)) {
+    filesFlush(p, pErr);
+    p->iOff = iOff;
+  }
+  memcpy(p->aBuf + p->nBuf, aPage, szPage);
+  p->nBuf += szPage;
+  p->pPages->szPage = szPage;
+  choirPagesSet(pErr, p->pPages, iPage, aPage);
 }
 
 /* The files of a plan into p->fd. The size, 0: one of them is gone. */
 static u64 filesAssemble(ChoirErr *pErr, ChoirRemote *p,
                          const ChoirFiles *pPlan, u32 szBase) {
   ChoirLtxHead head;
+  FilesWrite *pOut = choirMalloc(pErr, sizeof(*pOut));
   u64 i, nByte = 0;
+  if (pOut) {
+    pOut->fd = p->fd;
+    pOut->pPages = &p->pages;
+  }
   memset(&head, 0, sizeof(head));
   head.szPage = szBase;
   for (i = 0; i < pPlan->n && pErr->rc == SQLITE_OK; i++) {
     const ChoirFile *q = &pPlan->a[i];
     u32 szWas = q->iMin == 1 ? 0 : head.szPage;
-    if (choirFolderRead(p, pErr, q, filesApply, &p->fd, &head, &nByte) !=
+    if (choirFolderRead(p, pErr, q, filesApply, pOut, &head, &nByte) !=
         CHOIR_OBJECT_OK) {
+      sqlite3_free(pOut);
       return 0;
     }
+    filesFlush(pOut, pErr);
+    choirPagesSize(pErr, &p->pages, head.nPage);
     if (szWas && szWas != head.szPage) {
       choirErrSet(pErr, SQLITE_CORRUPT,
                   "the remote %s is damaged: its page size changes from %u to"
@@ -439,6 +470,7 @@ static u64 filesAssemble(ChoirErr *pErr, ChoirRemote *p,
       choirErrSet(pErr, SQLITE_FULL, "cannot extend a temporary file");
     }
   }
+  sqlite3_free(pOut);
   p->head = head;
   p->meta.nByte = nByte;
   return pErr->rc == SQLITE_OK ? (u64)head.nPage * head.szPage : 0;
@@ -453,11 +485,16 @@ static u64 filesOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
   u64 nByte = 0;
   ChoirSpool *pSpool = choirSpoolNew(pErr, p->fd, 0);
   if (pSpool) {
+    sqlite3_file_control(pConn->db, choirSchema(pConn),
+                         SQLITE_FCNTL_DATA_VERSION, &p->iOwn);
     choirSnapshot(pConn, pErr, pSpool, CHOIR_SEAL_ZERO, &pos, aDigest);
     if (pErr->rc == SQLITE_OK && memcmp(aDigest, pos.aSeal, 32) == 0) {
       *pszPage = (u32)choirSpoolPageSize(pSpool);
       nByte = choirSpoolSize(pSpool);
       choirFdWrite(pErr, p->fd, choirSpoolSeal(pSpool), pos.aSeal, 32);
+      choirPagesFree(&p->pages);
+      choirSpoolPages(pSpool, &p->pages);
+      p->bOwn = 1;
     }
     choirSpoolFree(pSpool);
   }
@@ -494,6 +531,10 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
     } else if (iFrom && iGot == iFrom) {
       nByte = nOwn; /* nothing newer */
     } else if (plan.n) {
+      if (iFrom == 0) {
+        choirPagesFree(&p->pages);
+        p->bOwn = 0;
+      }
       nByte = filesAssemble(pErr, p, &plan, szBase);
       szBase = 0;
       iFrom = 0; /* another plan begins from nothing */

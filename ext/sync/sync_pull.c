@@ -8,7 +8,8 @@
 ** into the host's connection in one transaction: readers in WAL mode finish on
 ** the old state, a kill leaves the old or the new one, never a mixture.
 **
-** "Unchanged" was decided by a scan before the write lock was held. The copy's
+** "Unchanged" was decided by a scan before the write lock was held (that which
+** copied this file's own pages as a beginning, where there was one). The copy's
 ** first step takes the lock; SQLite's data version then tells whether anybody
 ** committed since the scan, and if so the copy is rolled back.
 */
@@ -28,26 +29,24 @@ static unsigned pullDataVersion(ChoirSyncRun *p) {
   return v;
 }
 
-/* An empty file takes the remote's page size, and WAL as choir_init() does. A
-** connection of its own, because the host's is running a statement. */
-static void pullNewFile(ChoirSyncRun *p, i64 szPage) {
+/* On a connection of its own, because the host's is running a statement. */
+static void pullAside(ChoirSyncRun *p, const char *zSql) {
   const char *zFile = sqlite3_db_filename(p->pConn->db, choirSchema(p->pConn));
   sqlite3 *db = NULL;
-  if (zFile && zFile[0] &&
+  if (zFile && zFile[0] && p->pErr->rc == SQLITE_OK &&
       sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK) {
-    char z[80];
-    sqlite3_snprintf(sizeof(z), z,
-                     "PRAGMA page_size=%lld; PRAGMA journal_mode=WAL", szPage);
-    sqlite3_exec(db, z, NULL, NULL, NULL);
+    sqlite3_exec(db, zSql, NULL, NULL, NULL);
   }
   sqlite3_close(db);
 }
 
-static void pullPageSize(ChoirSyncRun *p) {
+/* 1: this file is new and takes the remote's page size. */
+static int pullPageSize(ChoirSyncRun *p) {
   sqlite3_stmt *pStmt = NULL;
   i64 szThere = 0, szHere;
+  int bNew = pullPragma(p, "PRAGMA ~.page_count") == 0;
   if (p->pErr->rc != SQLITE_OK) {
-    return;
+    return 0;
   }
   choirErrDb(
       p->pErr, p->there.db,
@@ -56,11 +55,14 @@ static void pullPageSize(ChoirSyncRun *p) {
     szThere = sqlite3_column_int64(pStmt, 0);
   }
   sqlite3_finalize(pStmt);
-  if (pullPragma(p, "PRAGMA ~.page_count") == 0) {
-    pullNewFile(p, szThere);
+  if (bNew) {
+    char z[80];
+    sqlite3_snprintf(sizeof(z), z,
+                     "PRAGMA page_size=%lld; PRAGMA user_version=0", szThere);
+    pullAside(p, z);
   }
   if (pullPragma(p, "PRAGMA ~.page_count") == 0) {
-    return; /* an empty memory database takes any */
+    return 0; /* an empty memory database takes any */
   }
   szHere = pullPragma(p, "PRAGMA ~.page_size");
   if (szHere != szThere) {
@@ -70,6 +72,7 @@ static void pullPageSize(ChoirSyncRun *p) {
                 " page_size=%lld and VACUUM here first",
                 szThere, szHere, szThere);
   }
+  return bNew;
 }
 
 /* What to do with the fetched version. */
@@ -134,7 +137,7 @@ static int pullDecide(ChoirSyncRun *p) {
   }
   if (p->here.bHead &&
       choirPositionKnows(p->pErr, p->there.db, "main", p->here.aHead) &&
-      !choirSyncChanged(p)) {
+      (p->there.bOwn || !choirSyncChanged(p))) {
     return PULL_TAKE;
   }
   return pullConflict(p);
@@ -240,7 +243,7 @@ static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
 static void pullFunc(ChoirCall *pCall) {
   ChoirSyncRun run;
   char *zSaved = NULL;
-  int eDo = PULL_NOTHING;
+  int eDo = PULL_NOTHING, bNew = 0;
   unsigned iVersion;
   choirSyncBegin(&run, pCall, "theirs");
   if (run.there.bFolder) {
@@ -260,19 +263,24 @@ static void pullFunc(ChoirCall *pCall) {
                 run.there.zUrl);
   }
   if (run.bFetched) {
-    pullPageSize(&run);
-    /* From here on nobody else may commit: checked in pullApply. */
+    bNew = pullPageSize(&run);
+    /* From here on (with this file's own pages: since they were read) nobody
+    ** else may commit: checked in pullApply. */
     if (pCall->err.rc == SQLITE_OK) {
       choirPositionRead(run.pErr, run.pConn->db, choirSchema(run.pConn),
                         &run.here);
     }
-    iVersion = pullDataVersion(&run);
+    iVersion = run.there.bOwn ? run.there.iOwn : pullDataVersion(&run);
     eDo = pullDecide(&run);
     if (eDo == PULL_TAKE_KEEP) {
       zSaved = choirBackupKeep(run.pConn, run.pErr, &run.here);
     }
     if (eDo != PULL_NOTHING) {
       pullTake(&run, iVersion);
+    }
+    if (bNew && eDo != PULL_NOTHING) {
+      /* As choir_init() does; only now, so that its pages are written once. */
+      pullAside(&run, "PRAGMA journal_mode=WAL");
     }
   }
   choirSyncResult(&run, pCall, "pulled", eDo != PULL_NOTHING,

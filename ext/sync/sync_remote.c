@@ -180,22 +180,41 @@ static u64 remoteSealOffset(ChoirErr *pErr, ChoirRemote *p) {
   return iOff;
 }
 
-/* The digest of the fetched file, page by page as it is there. */
+/* The hashes of bytes [iOff, iOff+n) of the fetched file as they are there, but
+** with zeros for the seal. a: n bytes. */
+static void remoteHash(ChoirErr *pErr, ChoirRemote *p, u64 iOff, u64 n,
+                       u64 iSeal, u8 *a) {
+  u64 szPage = p->pages.szPage, i;
+  choirFdRead(pErr, p->fd, iOff, a, n);
+  if (iSeal >= iOff && iSeal < iOff + n) { /* inside one page */
+    memset(a + (iSeal - iOff), 0, CHOIR_SYNC_SEAL);
+  }
+  for (i = 0; i < n && pErr->rc == SQLITE_OK; i += szPage) {
+    choirPagesSet(pErr, &p->pages, (iOff + i) / szPage + 1, a + i);
+  }
+}
+
+/* The digest of the fetched file. The pages of a folder were hashed on their
+** way, but for those that were given here or are nowhere. */
 static void remoteDigest(ChoirErr *pErr, ChoirRemote *p, u64 nByte, u64 iSeal) {
-  u64 szPage = remotePageSize(pErr, p), iOff = 0, i;
+  u64 szPage = remotePageSize(pErr, p), iOff, iLock;
   u8 *a = choirMalloc(pErr, REMOTE_CHUNK);
-  p->pages.szPage = (u32)szPage;
-  p->pages.nPage = 0;
-  while (a && iOff < nByte && pErr->rc == SQLITE_OK) {
-    u64 n = nByte - iOff < REMOTE_CHUNK ? nByte - iOff : REMOTE_CHUNK;
-    choirFdRead(pErr, p->fd, iOff, a, n);
-    if (iSeal >= iOff && iSeal < iOff + n) { /* inside one page */
-      memset(a + (iSeal - iOff), 0, CHOIR_SYNC_SEAL);
+  if (a && p->bFolder && p->pages.szPage == szPage &&
+      p->pages.nPage * szPage == nByte) {
+    iLock = (choirLtxLockPage((u32)szPage) - 1) * szPage;
+    remoteHash(pErr, p, 0, szPage, iSeal, a);
+    remoteHash(pErr, p, iSeal - iSeal % szPage, szPage, iSeal, a);
+    if (iLock < nByte) {
+      remoteHash(pErr, p, iLock, szPage, iSeal, a);
     }
-    for (i = 0; i < n && pErr->rc == SQLITE_OK; i += szPage) {
-      choirPagesSet(pErr, &p->pages, (iOff + i) / szPage + 1, a + i);
+  } else if (a) {
+    p->pages.szPage = (u32)szPage;
+    p->pages.nPage = 0;
+    for (iOff = 0; iOff < nByte && pErr->rc == SQLITE_OK;
+         iOff += REMOTE_CHUNK) {
+      u64 n = nByte - iOff < REMOTE_CHUNK ? nByte - iOff : REMOTE_CHUNK;
+      remoteHash(pErr, p, iOff, n, iSeal, a);
     }
-    iOff += n;
   }
   sqlite3_free(a);
   if (pErr->rc == SQLITE_OK) {
@@ -249,7 +268,9 @@ static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
   }
   choirErrClear(&err);
   remoteSealCheck(pErr, p, nByte);
-  zProblem = choirSpoolProblem(pErr, p->db);
+  /* This file's own pages and those that were pushed, all of them proved by the
+  ** digest: nothing that a look at their content could find is new. */
+  zProblem = p->bOwn && p->bSealed ? NULL : choirSpoolProblem(pErr, p->db);
   if (zProblem) {
     remoteDamaged(pErr, p, zProblem);
   }

@@ -20,6 +20,7 @@
 #define SPOOL_BUF ((u64)1 << 20)
 #define SPOOL_LOCKPAGE ((u64)0x40000000)
 #define SPOOL_PAGE1 65536
+#define SPOOL_AHEAD ((u64)1 << 17)
 
 struct ChoirSpool {
   sqlite3_vfs vfs;
@@ -32,7 +33,8 @@ struct ChoirSpool {
   u64 nByte; /* size of the database */
   u64 nOut;  /* bytes of fd, with those in aBuf */
   u64 nBuf;  /* bytes in aBuf, which belong at nOut - nBuf */
-  u8 *aBuf;  /* SPOOL_BUF, then page 1 */
+  u8 *aBuf;  /* of a sink: SPOOL_BUF, then page 1; else SPOOL_AHEAD */
+  u64 iNext; /* of a reader: where the last read ended */
   u32 iRoot; /* root page of the seal, 0: no seal to zero */
   u64 iSeal; /* its offset in fd, 0: not met */
   ChoirPages pages;
@@ -147,6 +149,29 @@ static int spoolReadSink(ChoirSpool *p, void *a, int n, i64 iOff) {
   return SQLITE_IOERR_SHORT_READ;
 }
 
+/* Who reads on gets more than asked for at once; nBuf bytes from nOut on. */
+static void spoolReadAhead(ChoirSpool *p, ChoirErr *pErr, u64 iOff, void *a,
+                           u64 n) {
+  int bHave = iOff >= p->nOut && iOff + n <= p->nOut + p->nBuf;
+  if (!bHave && iOff == p->iNext && n <= SPOOL_AHEAD) {
+    u64 nLeft = p->nByte - iOff;
+    p->nBuf = 0;
+    choirFdRead(pErr, p->fd, iOff, p->aBuf,
+                nLeft < SPOOL_AHEAD ? nLeft : SPOOL_AHEAD);
+    if (pErr->rc == SQLITE_OK) {
+      p->nOut = iOff;
+      p->nBuf = nLeft < SPOOL_AHEAD ? nLeft : SPOOL_AHEAD;
+      bHave = 1;
+    }
+  }
+  if (bHave) {
+    memcpy(a, p->aBuf + (iOff - p->nOut), (size_t)n);
+  } else {
+    choirFdRead(pErr, p->fd, iOff, a, n);
+  }
+  p->iNext = iOff + n;
+}
+
 /* ------------------------------------------------------------ the methods */
 
 static int spoolRead(sqlite3_file *pFile, void *a, int n, sqlite3_int64 iOff) {
@@ -158,7 +183,7 @@ static int spoolRead(sqlite3_file *pFile, void *a, int n, sqlite3_int64 iOff) {
   }
   nHave = (u64)iOff >= p->nByte ? 0 : p->nByte - (u64)iOff;
   nHave = nHave < (u64)n ? nHave : (u64)n;
-  choirFdRead(&err, p->fd, (u64)iOff, a, nHave);
+  spoolReadAhead(p, &err, (u64)iOff, a, nHave);
   if (err.rc != SQLITE_OK) {
     choirErrClear(&err);
     return SQLITE_IOERR_READ;
@@ -341,8 +366,8 @@ CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *pErr, ChoirSpool *p,
                                       int bSink) {
   sqlite3 *db = NULL;
   int rc;
-  if (p && bSink && p->aBuf == NULL) {
-    p->aBuf = choirMalloc(pErr, SPOOL_BUF + SPOOL_PAGE1);
+  if (p && p->aBuf == NULL) {
+    p->aBuf = choirMalloc(pErr, bSink ? SPOOL_BUF + SPOOL_PAGE1 : SPOOL_AHEAD);
   }
   if (p == NULL || pErr->rc != SQLITE_OK) {
     return NULL;
