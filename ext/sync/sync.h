@@ -358,7 +358,7 @@ typedef struct ChoirRemote {
   u64 iBase; /* the transaction there that is this file's head, 0: none */
   ChoirCrypt *pCrypt; /* NULL: it is not encrypted */
   u8 bAnyway;         /* what was rolled back is taken too */
-  u8 bOwn;   /* fetched on top of this file's own pages, which are its head's */
+  u8 bOwn; /* fetched on top of this file's own pages, which are its head's */
   unsigned iOwn; /* its data version before they were read */
 } ChoirRemote;
 
