@@ -25,7 +25,7 @@ for t in "$@"; do
     rm -rf "$small" && mkdir "$small"
     build/fuzz/"$t" -merge=1 -max_len=4096 -rss_limit_mb=4096 "$small" \
       "$kept" "$own" >build/fuzz/"$t".log 2>&1 || { failed=1; continue; }
-    # Those with a name of their own stay; then the smallest, up to 20 KB.
+    # Those with a name of their own stay; then the 60 smallest, up to 20 KB.
     find "$kept" -type f -regex '.*/[0-9a-f]+' -delete
     named=$(cd "$kept" && sha1sum -- * 2>/dev/null)
     size=0
@@ -33,7 +33,7 @@ for t in "$@"; do
       size=$((size + n))
       [ $size -gt 20000 ] || grep -q "^$f " <<<"$named" ||
         cp "$small/$f" "$kept/$(cut -c1-12 <<<"$f")"
-    done < <(cd "$small" && find . -type f -printf '%s %P\n' | sort -n)
+    done < <(cd "$small" && find . -type f -printf '%s %P\n' | sort -n | head -60)
     echo "merge: $t $(find "$kept" -type f | wc -l) inputs"
     continue
   fi
