@@ -300,13 +300,16 @@ CHOIR_PRIVATE void choirNeedAlone(ChoirConn *, ChoirErr *);
 ** late. Resetting a statement that is reading makes SQLite roll back by
 ** itself then: pGuard is one, kept on its first row. A DROP lets go of it,
 ** because SQLite refuses to drop while a statement reads. An interrupt stops
-** every statement too, ROLLBACK TO as well: see stmtInterruptWrite. */
+** every statement too, ROLLBACK TO as well: see stmtInterruptWrite. After an
+** I/O error in a journal only ROLLBACK helps: pRollback, where the savepoint is
+** the whole transaction. */
 struct ChoirTxn {
   ChoirConn *pConn;
-  ChoirTxn *pOuter;       /* the call around this one, or NULL */
-  sqlite3_stmt *pGuard;   /* reading, or NULL */
-  sqlite3_stmt *pRelease; /* RELEASE, prepared in time */
-  sqlite3_stmt *pUndo;    /* ROLLBACK TO */
+  ChoirTxn *pOuter;        /* the call around this one, or NULL */
+  sqlite3_stmt *pGuard;    /* reading, or NULL */
+  sqlite3_stmt *pRelease;  /* RELEASE, prepared in time */
+  sqlite3_stmt *pUndo;     /* ROLLBACK TO */
+  sqlite3_stmt *pRollback; /* ROLLBACK, or NULL in a transaction of the host */
   i64 iRowid;
   u8 bOpen;
 };

@@ -370,7 +370,8 @@ static void stmtTxnFree(ChoirTxn *p) {
   choirStmtDone(p->pConn, p->pGuard);
   choirStmtDone(p->pConn, p->pRelease);
   choirStmtDone(p->pConn, p->pUndo);
-  p->pGuard = p->pRelease = p->pUndo = NULL;
+  choirStmtDone(p->pConn, p->pRollback);
+  p->pGuard = p->pRelease = p->pUndo = p->pRollback = NULL;
 }
 
 CHOIR_PRIVATE void choirNeedAlone(ChoirConn *pConn, ChoirErr *pErr) {
@@ -419,6 +420,7 @@ CHOIR_PRIVATE void choirTxnBegin(ChoirTxn *pTxn, ChoirConn *pConn,
     /* Until the call may write, a guard that has no snapshot of the file. */
     pLater = pTxn->pGuard;
     pTxn->pGuard = choirStmt(pConn, pErr, STMT_GUARD("temp."));
+    pTxn->pRollback = choirStmt(pConn, pErr, "ROLLBACK");
   }
   if (choirStep(pErr, pTxn->pGuard)) {
     pTxn->iRowid = sqlite3_last_insert_rowid(pConn->db);
@@ -476,8 +478,9 @@ static void stmtTxnUndo(ChoirTxn *pTxn) {
     stmtInterruptWrite(pTxn->pConn);
   } else if (rc != SQLITE_DONE) {
     sqlite3_reset(pTxn->pGuard); /* rolls back where memory has run out */
-    if (!sqlite3_get_autocommit(pTxn->pConn->db)) {
-      stmtTxnUndone(pTxn);
+    if (!sqlite3_get_autocommit(pTxn->pConn->db) &&
+        stmtTxnUndone(pTxn) != SQLITE_DONE && pTxn->pRollback) {
+      sqlite3_step(pTxn->pRollback);
     }
   }
 }

@@ -167,12 +167,20 @@ static void workMigrate(ChoirConn *pConn, ChoirErr *pErr,
   choirStmtDone(pConn, p);
 }
 
-/* Is the schema's file empty: no page, no table? */
-static int workIsNew(ChoirConn *pConn, ChoirErr *pErr) {
-  sqlite3_stmt *p = choirPrepare(pConn, pErr, "PRAGMA ~.page_count");
-  int n = choirStep(pErr, p) ? sqlite3_column_int(p, 0) : 1;
+static i64 workPragma(ChoirConn *pConn, ChoirErr *pErr, const char *zSql) {
+  sqlite3_stmt *p = choirPrepare(pConn, pErr, zSql);
+  i64 i = choirStep(pErr, p) ? sqlite3_column_int64(p, 0) : 0;
   sqlite3_finalize(p);
-  return n == 0;
+  return i;
+}
+
+/* Is the schema's file empty: no page, or the one page that a call that was cut
+** off has left, on which nothing was ever made? */
+static int workIsNew(ChoirConn *pConn, ChoirErr *pErr) {
+  return workPragma(pConn, pErr, "PRAGMA ~.page_count") <= 1 &&
+         workPragma(pConn, pErr, "PRAGMA ~.schema_version") == 0 &&
+         workPragma(pConn, pErr, "PRAGMA ~.user_version") == 0 &&
+         workPragma(pConn, pErr, "PRAGMA ~.application_id") == 0;
 }
 
 /* A new file becomes a WAL database. The pragma is refused while a statement

@@ -178,6 +178,8 @@ CHOIR_PRIVATE void choirTempOpen(ChoirTemp *, ChoirErr *, int fdDir,
 CHOIR_PRIVATE int choirTempPublish(ChoirTemp *, ChoirErr *, const char *zName,
                                    int bReplace);
 /* Close, and remove what was not published. */
+/* Removes what processes that were killed have left in a folder. */
+CHOIR_PRIVATE void choirTempSweep(int fdDir);
 CHOIR_PRIVATE void choirTempClose(ChoirTemp *);
 /* A file without a name in the folder for temporary files, 0600; gone when
 ** closed. -1 and sticky on failure. */

@@ -116,6 +116,52 @@ CHOIR_PRIVATE void choirFdRead(ChoirErr *pErr, int fd, u64 iOff, void *a,
 
 /* --------------------------------------------------------- private files */
 
+static i64 folderNanos(const struct stat *p) {
+#if defined(__APPLE__)
+  return (i64)p->st_mtimespec.tv_sec * 1000000000 + p->st_mtimespec.tv_nsec;
+#else
+  return (i64)p->st_mtim.tv_sec * 1000000000 + p->st_mtim.tv_nsec;
+#endif
+}
+
+/* Removes temporary files that nobody writes any more and that are older than
+** iBefore; how many. */
+static i64 folderSweep(int fdDir, i64 iBefore) {
+  int fd = openat(fdDir, ".", FOLDER_DIR);
+  DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
+  struct dirent *pEnt;
+  i64 n = 0;
+  if (pDir == NULL) {
+    if (fd >= 0) {
+      close(fd);
+    }
+    return 0;
+  }
+  while ((pEnt = readdir(pDir)) != NULL) {
+    struct stat st;
+    if (strncmp(pEnt->d_name, FOLDER_TMP, sizeof(FOLDER_TMP) - 1) != 0) {
+      continue;
+    }
+    fd = openat(fdDir, pEnt->d_name,
+                O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) {
+      continue;
+    }
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+        folderNanos(&st) / 1000000 < iBefore &&
+        flock(fd, LOCK_EX | LOCK_NB) == 0) {
+      n += unlinkat(fdDir, pEnt->d_name, 0) == 0;
+    }
+    close(fd);
+  }
+  closedir(pDir);
+  return n;
+}
+
+CHOIR_PRIVATE void choirTempSweep(int fdDir) {
+  (void)folderSweep(fdDir, INT64_MAX);
+}
+
 CHOIR_PRIVATE void choirTempOpen(ChoirTemp *p, ChoirErr *pErr, int fdDir,
                                  const char *zFor) {
   int nTry;
@@ -211,10 +257,15 @@ CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *pErr) {
       iErrno = errno;
       continue;
     }
-    choirTempOpen(&tmp, &err, fdDir, azDir[i]);
-    if (err.rc == SQLITE_OK) {
-      (void)unlinkat(fdDir, tmp.zName, 0);
-      fd = tmp.fd;
+#if defined(__O_TMPFILE) /* O_TMPFILE of Linux: it never has a name */
+    fd = openat(fdDir, ".", __O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+#endif
+    if (fd < 0) {
+      choirTempOpen(&tmp, &err, fdDir, azDir[i]);
+      if (err.rc == SQLITE_OK) {
+        (void)unlinkat(fdDir, tmp.zName, 0);
+        fd = tmp.fd;
+      }
     }
     close(fdDir);
     choirErrClear(&err);
@@ -226,48 +277,6 @@ CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *pErr) {
               "no folder for temporary files%s%s; set TMPDIR",
               iErrno ? ": " : "", iErrno ? strerror(iErrno) : "");
   return -1;
-}
-
-static i64 folderNanos(const struct stat *p) {
-#if defined(__APPLE__)
-  return (i64)p->st_mtimespec.tv_sec * 1000000000 + p->st_mtimespec.tv_nsec;
-#else
-  return (i64)p->st_mtim.tv_sec * 1000000000 + p->st_mtim.tv_nsec;
-#endif
-}
-
-/* Removes temporary files that nobody writes any more and that are older than
-** iBefore; how many. */
-static i64 folderSweep(int fdDir, i64 iBefore) {
-  int fd = openat(fdDir, ".", FOLDER_DIR);
-  DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
-  struct dirent *pEnt;
-  i64 n = 0;
-  if (pDir == NULL) {
-    if (fd >= 0) {
-      close(fd);
-    }
-    return 0;
-  }
-  while ((pEnt = readdir(pDir)) != NULL) {
-    struct stat st;
-    if (strncmp(pEnt->d_name, FOLDER_TMP, sizeof(FOLDER_TMP) - 1) != 0) {
-      continue;
-    }
-    fd = openat(fdDir, pEnt->d_name,
-                O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0) {
-      continue;
-    }
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-        folderNanos(&st) / 1000000 < iBefore &&
-        flock(fd, LOCK_EX | LOCK_NB) == 0) {
-      n += unlinkat(fdDir, pEnt->d_name, 0) == 0;
-    }
-    close(fd);
-  }
-  closedir(pDir);
-  return n;
 }
 
 /* ------------------------------------------------------------------ paths */
@@ -475,7 +484,7 @@ static int folderPut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   }
   if (!p->bSwept) {
     p->bSwept = 1;
-    (void)folderSweep(fdDir, INT64_MAX);
+    choirTempSweep(fdDir);
   }
   choirTempOpen(&tmp, pErr, fdDir, zLast);
   if (tmp.fd >= 0) {

@@ -205,6 +205,7 @@ static void objSqlGetFile(ChoirCall *p) {
     pObj = objSqlOpen(p, 0);
   }
   if (pObj && p->err.rc == SQLITE_OK) {
+    choirTempSweep(fdDir);
     choirTempOpen(&temp, &p->err, fdDir, zFile);
     file.fd = temp.fd;
     if (choirObjectGet(pObj, &p->err, pObj->zKey, 0, -1, &meta, choirObjectToFd,

@@ -214,6 +214,27 @@ static void agentfsWrite(AgentfsRun *p, const char *zFile) {
   }
 }
 
+/* May the export be written there: no file, or a database without a table, as
+** an export that was killed leaves it? *pbMade: there is no file. */
+static int agentfsIsFree(const char *zFile, int *pbMade) {
+  struct stat st;
+  sqlite3 *db = NULL;
+  sqlite3_stmt *p = NULL;
+  int bFree;
+  *pbMade = lstat(zFile, &st) != 0;
+  if (*pbMade || !S_ISREG(st.st_mode)) {
+    return *pbMade;
+  }
+  bFree =
+      sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&
+      sqlite3_prepare_v2(db, "SELECT 1 FROM sqlite_schema", -1, &p, NULL) ==
+          SQLITE_OK &&
+      sqlite3_step(p) == SQLITE_DONE;
+  sqlite3_finalize(p);
+  sqlite3_close(db);
+  return bFree;
+}
+
 /*
 ** SQL: choir_export(file) -> TEXT
 **
@@ -222,7 +243,7 @@ static void agentfsWrite(AgentfsRun *p, const char *zFile) {
 ** keys of the state as its key-value store, finished tasks as tool calls.
 ** Conversations, citations and memories have no place there.
 **
-**   file  TEXT, must not be there
+**   file  TEXT, must not be there, or be an empty database
 **
 ** Gives {"file","took":{"files","keys","tasks"},"left":{"remote"},"problems"};
 ** remote counts artifacts whose content is in the object store.
@@ -238,19 +259,17 @@ static void agentfsExport(ChoirCall *pCall) {
   const char *zFile = choirArgText(pErr, pCall->apArg[0], "file");
   ChoirStoreReport report;
   AgentfsRun run;
-  struct stat st;
   char *z;
-  int bMade;
+  int bMade = 0;
   memset(&run, 0, sizeof(run));
   run.pConn = pCall->pConn;
   run.pErr = pErr;
   choirNeedWorkspace(run.pConn, pErr);
   choirStoreReportInit(&report, pErr, "choir_export");
-  if (pErr->rc == SQLITE_OK && lstat(zFile, &st) == 0) {
+  if (pErr->rc == SQLITE_OK && !agentfsIsFree(zFile, &bMade)) {
     choirErrSet(pErr, SQLITE_ERROR, "%s is there already", zFile);
   }
-  bMade = pErr->rc == SQLITE_OK;
-  if (bMade) {
+  if (pErr->rc == SQLITE_OK) {
     agentfsWrite(&run, zFile);
   }
   sqlite3_close(run.db);

@@ -14,9 +14,11 @@
 
 #if !defined(_WIN32)
 #include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -146,12 +148,42 @@ static void exportBytes(ExportRun *p, ChoirStoreContent *pFrom, int fd,
   }
 }
 
+/* Removes new files that a killed export has left in this folder: whoever
+** still writes one has it locked. */
+static void exportSweep(ExportRun *p) {
+  int fd = openat(p->fdDir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
+  struct dirent *pEnt;
+  if (pDir == NULL && fd >= 0) {
+    close(fd);
+  }
+  while (pDir && (pEnt = readdir(pDir)) != NULL) {
+    if (sqlite3_strglob(".choir-????????????????????????.tmp", pEnt->d_name)) {
+      continue;
+    }
+    fd = openat(p->fdDir, pEnt->d_name,
+                O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0) {
+      if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        unlinkat(p->fdDir, pEnt->d_name, 0);
+      }
+      close(fd);
+    }
+  }
+  if (pDir) {
+    closedir(pDir);
+  }
+}
+
 /* A new file beside the old one, synced, then renamed over it. */
 static void exportReplace(ExportRun *p, ChoirStoreContent *pFrom,
                           const char *zName, mode_t mMode, const char *zPath) {
   char zTemp[48];
   u64 aRandom[2];
   int fd;
+  if (!p->bDirDirty) {
+    exportSweep(p);
+  }
   sqlite3_randomness(sizeof(aRandom), aRandom);
   sqlite3_snprintf((int)sizeof(zTemp), zTemp, ".choir-%016llx%08llx.tmp",
                    aRandom[0], aRandom[1] & 0xffffffff);
@@ -163,6 +195,7 @@ static void exportReplace(ExportRun *p, ChoirStoreContent *pFrom,
                 strerror(errno));
     return;
   }
+  (void)flock(fd, LOCK_EX | LOCK_NB); /* see exportSweep */
   exportBytes(p, pFrom, fd, zPath);
   if (p->pErr->rc == SQLITE_OK &&
       ((mMode && fchmod(fd, mMode & 0775) != 0) || fsync(fd) != 0)) {

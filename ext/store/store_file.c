@@ -143,8 +143,10 @@ CHOIR_PRIVATE int choirStoreOpen(ChoirErr *pErr, const ChoirStoreOwn *pOwn,
   if (pErr->rc != SQLITE_OK) {
     return -1;
   }
-  fd = openat(fdDir, zName,
-              O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | mFlags);
+  do {
+    fd = openat(fdDir, zName,
+                O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | mFlags);
+  } while (fd < 0 && errno == EINTR);
   if (fd < 0 || fstat(fd, pStat) != 0) {
     choirErrSet(pErr, SQLITE_ERROR, "cannot read %s: %s", zShow,
                 strerror(errno));

@@ -94,6 +94,7 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *pConn, ChoirErr *pErr,
     choirErrSet(pErr, SQLITE_ERROR,
                 "'%s' exists; choose a name that is not taken", zFile);
   } else {
+    choirTempSweep(fdDir);
     choirTempOpen(&tmp, pErr, fdDir, zFile);
     if (tmp.fd >= 0) {
       backupWrite(pConn, pErr, &tmp, zFile, zName, pOut);
