@@ -415,9 +415,16 @@ static void configSchema(ChoirConn *pConn, ChoirErr *pErr, const char *zValue) {
   choirStmtFlush(pConn);
 }
 
+/* scheme://user:password@host: no room takes it, and it is not shown. */
+static int configHasUser(const char *z) {
+  const char *zHost = strstr(z, "://");
+  return zHost && zHost[3 + strcspn(zHost + 3, "@/?#")] == '@';
+}
+
 static const char *configMasked(int i, const char *z) {
   int m = aConfigKey[i].mFlags;
-  return z && (m & CONFIG_SECRET || (m & CONFIG_USER && strchr(z, '@')))
+  return z && (m & CONFIG_SECRET || (m & CONFIG_USER && strchr(z, '@')) ||
+               configHasUser(z))
              ? "********"
              : z;
 }

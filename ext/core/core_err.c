@@ -20,6 +20,18 @@ static void errPlain(char *z) {
   }
 }
 
+/* A message quotes what the user gave, which may be a megabyte: of a long one
+** the middle is left out. */
+enum { ERR_HEAD = 1500, ERR_TAIL = 300 };
+
+static void errShort(char *z) {
+  size_t n = z ? strlen(z) : 0;
+  if (n > ERR_HEAD + 3 + ERR_TAIL) {
+    memcpy(z + ERR_HEAD, "\xe2\x80\xa6", 3); /* an ellipsis */
+    memmove(z + ERR_HEAD + 3, z + n - ERR_TAIL, ERR_TAIL + 1);
+  }
+}
+
 CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...) {
   va_list ap;
   if (pErr->rc != SQLITE_OK) {
@@ -28,6 +40,7 @@ CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...) {
   va_start(ap, zFmt);
   pErr->zMsg = sqlite3_vmprintf(zFmt, ap);
   va_end(ap);
+  errShort(pErr->zMsg);
   errPlain(pErr->zMsg);
   pErr->rc = pErr->zMsg ? rc : SQLITE_NOMEM;
 }

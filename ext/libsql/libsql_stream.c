@@ -25,19 +25,13 @@ static char *streamBase(ChoirErr *pErr, const char *zUrl) {
            {"http://", "http://"},
            {"wss://", "https://"},
            {"ws://", "http://"}};
-  int i, nEnd = (int)strcspn(zUrl, "?#");
+  int i, nBase = (int)strcspn(zUrl, "?#"), nEnd = nBase, bPlain = 0;
   ChoirHttpUrl url;
   char *z = NULL;
   for (i = 0; i < 5 && z == NULL; i++) {
     int n = (int)strlen(a[i].zScheme);
     if (sqlite3_strnicmp(zUrl, a[i].zScheme, n) == 0) {
-      int bPlain = i == 0 && strcmp(zUrl + nEnd, "?tls=0") == 0;
-      if (zUrl[nEnd] && !bPlain) {
-        choirErrSet(pErr, SQLITE_ERROR,
-                    "%.*s: a query in the URL is refused; give a token by"
-                    " choir_secret() or LIBSQL_AUTH_TOKEN",
-                    nEnd, zUrl);
-      }
+      bPlain = i == 0 && strcmp(zUrl + nBase, "?tls=0") == 0;
       while (nEnd > n && zUrl[nEnd - 1] == '/') {
         nEnd--;
       }
@@ -46,7 +40,13 @@ static char *streamBase(ChoirErr *pErr, const char *zUrl) {
     }
   }
   if (z) {
-    choirHttpUrl(pErr, z, &url);
+    choirHttpUrl(pErr, z, &url); /* refuses a password, so it may be quoted */
+    if (zUrl[nBase] && !bPlain) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "%.*s: a query in the URL is refused; give a token by"
+                  " choir_secret() or LIBSQL_AUTH_TOKEN",
+                  nBase, zUrl);
+    }
   } else {
     choirErrSet(
         pErr, SQLITE_ERROR,

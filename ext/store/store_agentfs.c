@@ -11,6 +11,7 @@
 
 #if !defined(_WIN32)
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -215,15 +216,24 @@ static void agentfsWrite(AgentfsRun *p, const char *zFile) {
 }
 
 /* May the export be written there: no file, or a database without a table, as
-** an export that was killed leaves it? *pbMade: there is no file. */
+** an export that was killed leaves it? *pbMade: there was no file; an empty one
+** that only its owner reads is made, because SQLite's would be everybody's. */
 static int agentfsIsFree(const char *zFile, int *pbMade) {
   struct stat st;
   sqlite3 *db = NULL;
   sqlite3_stmt *p = NULL;
   int bFree;
-  *pbMade = lstat(zFile, &st) != 0;
-  if (*pbMade || !S_ISREG(st.st_mode)) {
-    return *pbMade;
+  int fd = open(zFile, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  *pbMade = fd >= 0;
+  if (fd >= 0) {
+    close(fd);
+    return 1;
+  }
+  if (lstat(zFile, &st) != 0) {
+    return 1; /* SQLite says why it cannot be made */
+  }
+  if (!S_ISREG(st.st_mode)) {
+    return 0;
   }
   bFree =
       sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&

@@ -574,7 +574,13 @@ static void foreignLeft(ForeignRun *p) {
 static void foreignFileImport(ForeignRun *p, const char *zFile) {
   int i, n = 0;
   ChoirTxn txn;
-  int rc = sqlite3_open_v2(zFile, &p->db, SQLITE_OPEN_READONLY, NULL);
+  struct stat st;
+  int rc;
+  if (stat(zFile, &st) == 0 && !S_ISREG(st.st_mode)) {
+    choirErrSet(p->pErr, SQLITE_ERROR, "%s is not a file", zFile);
+    return; /* a pipe would keep SQLite waiting for ever */
+  }
+  rc = sqlite3_open_v2(zFile, &p->db, SQLITE_OPEN_READONLY, NULL);
   if (rc == SQLITE_NOMEM) {
     choirErrNomem(p->pErr);
   } else if (rc != SQLITE_OK) {

@@ -60,6 +60,7 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
   }
   p->pStore = choirObjectOpen(pConn, pErr, zUrl);
   p->zUrl = p->pStore ? p->pStore->zUrl : NULL;
+  p->bFolder &= p->pStore != NULL;
 }
 
 static void remoteForget(ChoirRemote *p) {

@@ -93,6 +93,9 @@ def content(file, ignore=()):
                        " '_choir_vec'").fetchone():
             cur = con.execute("SELECT name FROM _choir_vec")
             out["_choir_vec"] = (["name"], cur.fetchall())
+        rows = con.execute("SELECT name FROM sqlite_schema WHERE"
+                           " type = 'trigger'").fetchall()
+        out |= {"triggers": (["name"], rows)} if rows else {}
         version = con.execute("PRAGMA user_version").fetchall()
         if out or version != [(0,)]:  # an empty file may be there or not
             out["PRAGMA user_version"] = (["v"], version)

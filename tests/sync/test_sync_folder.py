@@ -405,3 +405,11 @@ def test_we_pull_what_litestream_replicates(tmp_path, open_db, url,
     for f in "sync_push", "sync_pull":
         assert "is written by another tool" in ws.error(f"SELECT {f}(?)", url)
     assert "saved" in pull(ws, url, "theirs")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/", "http://u:x@127.0.0.1:1/"])
+def test_the_status_of_a_remote_that_is_none_is_a_row(tmp_path, db, url):
+    (tmp_path / "remote").mkdir()
+    db.one("SELECT sync_push(?)", f"file://{tmp_path}/remote/")
+    assert db.rows("SELECT remote, state FROM sync_status(?)", url) == [
+        (None, "unreachable")]
