@@ -82,6 +82,11 @@ lint: ## the part of check that needs no build
 test: ## the whole of the tests; T='name pattern' runs a part
 	@tools/test.sh $(if $(T),'$(T)')
 
+proving: all ## failures swept over everything, counted; FULL=1 T=letter SEED=n
+	@tools/setup.sh build >/dev/null
+	@$(PYTHON) tests/proving/run.py $(T) $(if $(FULL),--full) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(REPLAY),--replay '$(REPLAY)')
+
 demo: ## the story on real documents; DIR=folder Q='words' for yours
 	@tools/setup.sh build
 	@$(MAKE) --no-print-directory -j$$(nproc) all
@@ -189,5 +194,5 @@ uninstall: ## what install put there
 clean: ## everything that make made
 	rm -rf build dist choir.so
 
-.PHONY: all help check lint test demo hosts docs amalgamation asan ubsan kern \
+.PHONY: all help check lint test proving demo hosts docs amalgamation asan ubsan kern \
   foreign fuzz tsan valgrind coverage analyze bench install uninstall clean core fuzzlib

@@ -91,3 +91,22 @@ def test_the_workspace_can_live_in_an_attached_schema(open_db, tmp_path):
 
 def test_a_schema_that_is_not_attached_is_named(open_db):
     assert "nowhere" in open_db().error("SELECT choir_init('nowhere')")
+
+
+@pytest.mark.parametrize("key", ["remote", "qdrant.url", "nats.url"])
+def test_a_password_in_any_url_is_masked(open_db, key):
+    d = open_db()
+    url = "https://ada:canary@host/"
+    try:
+        shown = d.one("SELECT choir_config(?, ?)", key, url)
+    except d.failure as e:
+        shown = str(e)
+    assert "canary" not in shown
+    assert "canary" not in repr(d.rows("SELECT * FROM choir_settings"))
+
+
+def test_a_message_does_not_grow_with_what_it_quotes(open_db):
+    message = open_db().error("SELECT choir_config(?)", "ä" * 1_000_000)
+    assert message.startswith("choir_config: no setting 'ää")
+    assert "ä'; " in message[-80:]
+    assert len(message.encode()) < 2000

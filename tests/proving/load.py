@@ -223,8 +223,8 @@ def main():
     (folder / "tmp").mkdir(parents=True)
     os.environ.update(HOME=str(folder), TMPDIR=str(folder / "tmp"),
                       SQLITE_TMPDIR=str(folder / "tmp"))
-    for work, n in ((cycles, args.cycles), (rows, args.rows),
-                    (large, args.mib)):
+    for work, n in ((large, args.mib), (rows, args.rows),
+                    (cycles, args.cycles)):
         if n:
             work(folder, n)
             print(json.dumps(facts), file=sys.stderr, flush=True)

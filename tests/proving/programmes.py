@@ -360,20 +360,29 @@ def paths(file):
         con.close()
 
 
+KEY = ("SELECT choir_secret('k', '{\"type\":\"sync\",\"scope\":\"file:///\","
+       f"\"key\":\"{'5a' * 32}\"}}')")
+
+
 class Remote:
-    """A plain file, or a folder of page deltas."""
+    """A plain file, or a folder of page deltas, in clear or encrypted."""
 
     def __init__(self, folder, mode, kind):
         self.folder, self.mode, self.kind = folder, mode, kind
         self.url = f"file://{folder}/remote/" + (
-            "" if kind == "folder" else "ws.sqlite")
+            "ws.sqlite" if kind == "plain" else "")
         (folder / "remote").mkdir()
+
+    def unlock(self, d):
+        if self.kind == "crypt":
+            d.rows(KEY)
+        return d
 
     def pushed(self, d):
         d.one("SELECT sync_push(?)", self.url)
 
     def device(self):
-        b = Db(self.folder / "b.db")
+        b = self.unlock(Db(self.folder / "b.db"))
         b.one("SELECT sync_pull(?)", self.url)
         b.rows(f"PRAGMA journal_mode={self.mode}")
         return b
@@ -386,7 +395,7 @@ class Remote:
                 return None
         elif not list(remote.rglob("*.ltx")):
             return None
-        d = Db(":memory:")
+        d = self.unlock(Db(":memory:"))
         try:
             d.one("SELECT sync_pull(?)", self.url)
             assert d.one("PRAGMA integrity_check") == "ok"
@@ -399,7 +408,8 @@ class Remote:
 
     def subject(self, call, file="a.db", extra=()):
         """One call, whose push afterwards finds nothing to do."""
-        return {"file": file, "steps": [(f"SELECT {call}", self.url)],
+        return {"settle": [KEY] if self.kind == "crypt" else [],
+                "file": file, "steps": [(f"SELECT {call}", self.url)],
                 "ignore": ("sync_state", "action_log"),
                 "parts": {"remote": self.what},
                 "answers": ["SELECT json_extract(sync_push("
@@ -483,13 +493,13 @@ def remote_programmes(kind):
 
     every = [(first_push, BOTH), (next_push, BOTH), (first_pull, BOTH),
              (next_pull, BOTH), (theirs, BOTH)]
-    if kind == "folder":
+    if kind != "plain":
         every += [(compact, WAL), (snapshot, WAL), (prune, WAL),
                   (restore, WAL)]
     for steps, modes in every:
         def make(folder, mode, steps=steps):
             r = Remote(folder, mode, kind)
-            a = workspace(folder, mode)
+            a = r.unlock(workspace(folder, mode))
             put(a, "one")
             subject = steps(r, a)
             a.close()
@@ -500,3 +510,4 @@ def remote_programmes(kind):
 
 remote_programmes("plain")
 remote_programmes("folder")
+remote_programmes("crypt")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What other programs keep becomes a workspace, and AgentFS gets it back."""
 import json
+import os
 import sqlite3
 import struct
 
@@ -186,3 +187,18 @@ def test_a_hostile_agentfs_file_changes_nothing_or_little(db, tmp_path, sql):
     except db.failure as e:
         assert "choir_import: " in str(e)
     assert all(p == "/f" or ".." not in p for p, in db.rows("SELECT path FROM artifacts"))
+
+
+def test_an_export_is_private_and_goes_where_a_killed_one_began(db, tmp_path):
+    out = tmp_path / "agent.db"
+    out.touch()  # what a process that was killed at once leaves
+    db.one("SELECT choir_export(?)", str(out))
+    assert "is there already" in db.error("SELECT choir_export(?)", str(out))
+    db.one("SELECT choir_export(?)", str(tmp_path / "new.db"))
+    assert (tmp_path / "new.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_no_file_to_import(db, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert db.error("SELECT choir_import(?)", str(tmp_path / "pipe")) == (
+        f"choir_import: {tmp_path}/pipe is not a file")
