@@ -488,7 +488,7 @@ def remote_programmes(kind):
         subject = r.subject("1")
         subject["steps"] = [(f"SELECT sync_restore(2, '{out}', ?)", r.url)]
         subject["parts"]["restored"] = lambda: out.exists() and paths(out)
-        subject["resume"] = "parts"
+        subject["resume"], subject["again"] = "parts", False
         return subject
 
     every = [(first_push, BOTH), (next_push, BOTH), (first_pull, BOTH),
