@@ -621,6 +621,8 @@ struct ChoirPart {
   void (*xDoctor)(ChoirConn *, ChoirErr *, ChoirCursor *);
   /* Rows of name, value, unit. */
   void (*xMetrics)(ChoirConn *, ChoirErr *, ChoirCursor *);
+  /* Writes what was put off, before the file is copied to somewhere else. */
+  void (*xSettle)(ChoirConn *, ChoirErr *);
 };
 
 typedef struct ChoirMigration {
@@ -632,6 +634,10 @@ typedef struct ChoirMigration {
 } ChoirMigration;
 
 CHOIR_PRIVATE void choirPartAdd(ChoirConn *, const ChoirPart *);
+/* Every xSettle, each in a savepoint of its own. What a part cannot settle for
+** reasons of its own (SQLITE_ERROR, damage to what it derives) is left as it
+** is: that must not keep the user's data from being copied. */
+CHOIR_PRIVATE void choirPartsSettle(ChoirConn *, ChoirErr *);
 /* Fails with `no workspace in schema main; run select choir_init()`. */
 CHOIR_PRIVATE void choirNeedWorkspace(ChoirConn *, ChoirErr *);
 /* 1 when the workspace exists in the configured schema. */

@@ -25,6 +25,26 @@ CHOIR_PRIVATE void choirPartAdd(ChoirConn *pConn, const ChoirPart *pPart) {
   }
 }
 
+CHOIR_PRIVATE void choirPartsSettle(ChoirConn *pConn, ChoirErr *pErr) {
+  int i;
+  for (i = 0; i < pConn->nPart && pErr->rc == SQLITE_OK; i++) {
+    ChoirErr err = {SQLITE_OK, NULL};
+    ChoirTxn txn;
+    if (pConn->apPart[i]->xSettle == NULL) {
+      continue;
+    }
+    choirTxnBegin(&txn, pConn, &err);
+    if (err.rc == SQLITE_OK) {
+      pConn->apPart[i]->xSettle(pConn, &err);
+    }
+    choirTxnEnd(&txn, &err);
+    if ((err.rc & 0xff) == SQLITE_ERROR || err.rc == SQLITE_CORRUPT_VTAB) {
+      choirErrClear(&err);
+    }
+    *pErr = err;
+  }
+}
+
 /* A kept statement answers in under a microsecond, and SQLite prepares it anew
 ** when the schema changed. */
 CHOIR_PRIVATE int choirHasWorkspace(ChoirConn *pConn, ChoirErr *pErr) {

@@ -496,11 +496,16 @@ static void sqlMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   choirIndexEach(pConn, pErr, pCur, sqlMetricsOne);
 }
 
+static void sqlSettle(ChoirConn *pConn, ChoirErr *pErr) {
+  choirIndexAbsorbAll(pConn, pErr);
+}
+
 static const ChoirPart sqlPart = {
     .zName = "vec_index",
     .xUninstall = sqlUninstall,
     .xCheck = choirIndexCheck,
     .xMetrics = sqlMetrics,
+    .xSettle = sqlSettle,
 };
 
 static const ChoirModule searchModule = {

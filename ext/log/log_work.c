@@ -437,8 +437,11 @@ static void logMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   choirRowText(pCur, "rows");
 }
 
-static const ChoirPart logPart = {"log",    logInstall, NULL,
-                                  logCheck, logDoctor,  logMetrics};
+static const ChoirPart logPart = {.zName = "log",
+                                  .xInstall = logInstall,
+                                  .xCheck = logCheck,
+                                  .xDoctor = logDoctor,
+                                  .xMetrics = logMetrics};
 
 CHOIR_PRIVATE void choirLogWorkRegister(ChoirConn *pConn);
 CHOIR_PRIVATE void choirLogWorkRegister(ChoirConn *pConn) {

@@ -314,8 +314,11 @@ static void storeMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
 }
 
 /* Its triggers are named _choir_*, which choir_uninstall() removes. */
-static const ChoirPart storePart = {"store",    storeInstall, NULL,
-                                    storeCheck, storeDoctor,  storeMetrics};
+static const ChoirPart storePart = {.zName = "store",
+                                    .xInstall = storeInstall,
+                                    .xCheck = storeCheck,
+                                    .xDoctor = storeDoctor,
+                                    .xMetrics = storeMetrics};
 
 CHOIR_PRIVATE void choirStoreRegister(ChoirConn *pConn, ChoirErr *pErr) {
   choirStoreArtifactRegister(pConn, pErr);

@@ -179,6 +179,8 @@ static void pushEnd(ChoirSyncRun *p) {
 **
 ** A remote that ends in '/' holds page deltas: a push sends the pages that
 ** changed, as one object that Litestream can read, and earlier versions stay.
+** Rows that wait to be put into vector indexes are put there first, so that
+** whoever pulls need not do it.
 **
 **   remote  TEXT, URL of a folder, ending in '/', or of a plain file, ending in
 **           .sqlite or .db; for example file:///srv/backup/; default:
@@ -207,6 +209,7 @@ static void pushFunc(ChoirCall *pCall) {
   if (run.there.pCrypt == NULL) { /* an object would not be encrypted */
     choirArtifactFlush(pCall->pConn, &pCall->err, 0, &flushed);
   }
+  choirPartsSettle(pCall->pConn, &pCall->err);
   if (run.there.bFolder) {
     u64 nByte = choirDeltaPush(&run);
     choirSyncResult(&run, pCall, "pushed", nByte > 0, nByte, NULL);

@@ -337,3 +337,38 @@ def test_a_dump_restored_by_plain_sqlite_has_its_index(db, tmp_path, open_db):
     restored = open_db(tmp_path / "copy.db")
     assert nearest(restored, q) == nearest(db, q)
     assert restored.one("SELECT vec_index_info('near') ->> 'trusted'") == 1
+
+
+def pending(db):
+    return db.one("SELECT vec_index_info('near') ->> 'pending'")
+
+
+@pytest.mark.parametrize("remote", ["ws.sqlite", "folder/"])
+def test_a_push_puts_pending_rows_where_they_belong(open_db, tmp_path, remote):
+    db = open_db(tmp_path / "a.db", init=True)
+    (tmp_path / "folder").mkdir()
+    url = f"file://{tmp_path}/{remote}"
+    q = fill(db)[0]
+    db.rows("INSERT INTO docs(e) VALUES(?)", q)
+    db.run("DELETE FROM docs WHERE id=4")
+    assert pending(db) == 2
+    want = nearest(db, q)
+    assert '"pushed":1' in db.one("SELECT sync_push(?)", url)
+    assert pending(db) == 0
+    assert '"pushed":0' in db.one("SELECT sync_push(?)", url)
+    there = open_db(tmp_path / "b.db")
+    there.one("SELECT sync_pull(?)", url)
+    assert pending(there) == 0
+    assert nearest(there, q) == want == nearest(db, q)
+
+
+def test_a_row_that_cannot_be_indexed_does_not_keep_a_push_back(db, tmp_path):
+    fill(db)
+    db.rows("INSERT INTO docs(id, e) VALUES(5000, x'0011')")
+    assert "row 5000" in db.error("SELECT choir_index()")
+    assert '"pushed":1' in db.one("SELECT sync_push(?)",
+                                  f"file://{tmp_path}/r.sqlite")
+    assert db.rows("SELECT id FROM _choir_vec_near_pending") == [(5000,)]
+    db.run("DELETE FROM docs WHERE id=5000")
+    db.one("SELECT choir_index()")
+    assert pending(db) == 0
