@@ -222,7 +222,8 @@ def filters(path, n, queries, v):
 
 def inserts(path, v, queries):
     print("inserts of 20,000 further rows (rows a second of CPU time)")
-    more = numpy.ascontiguousarray(v[:20_000][:, ::-1])
+    more = numpy.resize(v, (20_000, v.shape[1]))[:, ::-1]
+    more = numpy.ascontiguousarray(more)
 
     def rate(label, db, work, n=len(more)):
         t = time.process_time()
