@@ -485,6 +485,7 @@ CHOIR_PRIVATE void choirRowsFree(ChoirCursor *);
 */
 struct ChoirTable {
   sqlite3_vtab base;
+  struct VtabBind *pBind;
   ChoirConn *pConn;
   const ChoirModule *pModule; /* NULL: a plain ChoirTvf */
   const ChoirTvf *pTvf;

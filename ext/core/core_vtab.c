@@ -21,8 +21,12 @@ typedef struct ChoirCell {
   } u;
 } ChoirCell;
 
+/* What SQLite has of a module. It destroys a module that is registered again
+** before it disconnects the last table of it, through these very methods: so
+** tables hold it too. */
 typedef struct VtabBind {
   ChoirConn *pConn;
+  int nRef; /* the module, and its tables */
   const ChoirTvf *pTvf;
   const ChoirModule *pModule; /* pTvf is inside it, or NULL */
   sqlite3_module methods;     /* those that it has */
@@ -30,8 +34,10 @@ typedef struct VtabBind {
 
 static void vtabUnbind(void *pArg) {
   VtabBind *p = pArg;
-  choirConnUnref(p->pConn);
-  sqlite3_free(p);
+  if (--p->nRef == 0) {
+    choirConnUnref(p->pConn);
+    sqlite3_free(p);
+  }
 }
 
 /* ------------------------------------------------------------------ rows */
@@ -210,13 +216,14 @@ static void vtabFree(ChoirTable *p) {
   if (p->bCreated && p->pModule->xClose) {
     p->pModule->xClose(p);
   }
+  vtabUnbind(p->pBind);
   sqlite3_free(p);
 }
 
 static int vtabConnect(sqlite3 *db, void *pAux, int argc,
                        const char *const *argv, sqlite3_vtab **ppVtab,
                        char **pzErr) {
-  const VtabBind *pBind = pAux;
+  VtabBind *pBind = pAux;
   ChoirErr err = {SQLITE_OK, NULL};
   u64 n = pBind->pModule ? (u64)pBind->pModule->nTable : 0;
   ChoirTable *p = choirMalloc(&err, n < sizeof(*p) ? sizeof(*p) : n);
@@ -225,6 +232,8 @@ static int vtabConnect(sqlite3 *db, void *pAux, int argc,
   (void)db;
   choirBufInit(&columns, &err, CHOIR_BUF_SQL);
   if (p) {
+    p->pBind = pBind;
+    pBind->nRef++;
     p->pConn = pBind->pConn;
     p->pModule = pBind->pModule;
     p->pTvf = pBind->pTvf;
@@ -541,6 +550,7 @@ static void vtabRegister(ChoirConn *pConn, ChoirErr *pErr, const ChoirTvf *pTvf,
     return;
   }
   pBind->pConn = pConn;
+  pBind->nRef = 1;
   pBind->pTvf = pTvf;
   pBind->pModule = pModule;
   pBind->methods = vtabMethods;
