@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs under LD_PRELOAD=fault_shim.so: kill_driver.py DIR SHIM STRIDE
+"""Runs under LD_PRELOAD=shim.so, of tests/proving: kill_driver.py DIR SHIM STRIDE
 
 For every kind of change and both journal modes: a child process makes it and is
 killed (half of the write done, or none) at its 1st, 2nd, ... call that changes a
@@ -82,7 +82,8 @@ def act(sql, n, kind):
     if pid == 0:
         try:
             d = Db(WORK / "a.db")
-            shim.shim_arm(n, kind)
+            shim.shim_root(str(WORK).encode())
+            shim.shim_arm(n, kind, 0)
             d.run(sql)
             d.close()
             os.write(w, str(shim.shim_count()).encode())

@@ -12,6 +12,9 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "proving"))
+import faults  # noqa: E402
+
 STRIDE = "1" if os.environ.get("CHOIR_INDEX_FULL") else "211"
 
 
@@ -19,9 +22,7 @@ STRIDE = "1" if os.environ.get("CHOIR_INDEX_FULL") else "211"
 @pytest.mark.once
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux shim")
 def test_a_kill_at_any_write_leaves_index_and_table_in_agreement(tmp_path):
-    shim = tmp_path / "shim.so"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", shim,
-                    HERE.parent / "sync/fault_shim.c", "-ldl"], check=True)
+    shim = faults.build_shim(tmp_path)
     env = {**os.environ, "LD_PRELOAD": str(shim)}
     out = subprocess.run([sys.executable, HERE / "kill_driver.py",
                           tmp_path / "run", shim, STRIDE], env=env,
