@@ -73,10 +73,10 @@ static void dueWrite(ChoirErr *pErr, const char *zFile, DueState due) {
   int fd;
   choirStateFolder(pErr, zFile);
   fd = pErr->rc == SQLITE_OK
-           ? open(zFile, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-                  0600)
+           ? open(zFile, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)
            : -1;
-  sqlite3_snprintf(sizeof(z), z, "%lld %lld\n", due.nEvery, due.iDue);
+  /* One write of always as many bytes: there is no moment without a schedule */
+  sqlite3_snprintf(sizeof(z), z, "%20lld %20lld\n", due.nEvery, due.iDue);
   if (fd < 0) {
     choirErrno(pErr, errno, "write", zFile);
   } else {
