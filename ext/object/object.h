@@ -165,11 +165,15 @@ CHOIR_PRIVATE ChoirObject *choirFileOpen(ChoirConn *, ChoirErr *,
 /* A file that appears under its name complete or not at all: written to a
 ** private name (O_EXCL, 0600) in the folder it is for, then published. */
 typedef struct ChoirTemp {
-  int fdDir; /* the folder; borrowed */
-  int fd;    /* open for reading and writing, -1: none */
+  int fdDir;         /* the folder; borrowed, unless zLast is set */
+  int fd;            /* open for reading and writing, -1: none */
+  const char *zLast; /* of choirTempBeside: the last part of its path */
   char zName[40];
 } ChoirTemp;
 
+/* For the path zFile of a user, which stays: opens its folder and removes what
+** processes that were killed left there. */
+CHOIR_PRIVATE void choirTempBeside(ChoirTemp *, ChoirErr *, const char *zFile);
 /* zFor is the file's name in messages. */
 CHOIR_PRIVATE void choirTempOpen(ChoirTemp *, ChoirErr *, int fdDir,
                                  const char *zFor);
@@ -178,8 +182,6 @@ CHOIR_PRIVATE void choirTempOpen(ChoirTemp *, ChoirErr *, int fdDir,
 CHOIR_PRIVATE int choirTempPublish(ChoirTemp *, ChoirErr *, const char *zName,
                                    int bReplace);
 /* Close, and remove what was not published. */
-/* Removes what processes that were killed have left in a folder. */
-CHOIR_PRIVATE void choirTempSweep(int fdDir);
 CHOIR_PRIVATE void choirTempClose(ChoirTemp *);
 /* A file without a name in the folder for temporary files, 0600; gone when
 ** closed. -1 and sticky on failure. */

@@ -158,15 +158,12 @@ static i64 folderSweep(int fdDir, i64 iBefore) {
   return n;
 }
 
-CHOIR_PRIVATE void choirTempSweep(int fdDir) {
-  (void)folderSweep(fdDir, INT64_MAX);
-}
-
 CHOIR_PRIVATE void choirTempOpen(ChoirTemp *p, ChoirErr *pErr, int fdDir,
                                  const char *zFor) {
   int nTry;
   p->fdDir = fdDir;
   p->fd = -1;
+  p->zLast = NULL;
   for (nTry = 0; nTry < 8 && p->fd < 0 && pErr->rc == SQLITE_OK; nTry++) {
     struct stat st;
     u64 iRandom;
@@ -194,6 +191,32 @@ CHOIR_PRIVATE void choirTempOpen(ChoirTemp *p, ChoirErr *pErr, int fdDir,
   }
 }
 
+CHOIR_PRIVATE void choirTempBeside(ChoirTemp *p, ChoirErr *pErr,
+                                   const char *zFile) {
+  const char *zSlash = strrchr(zFile, '/');
+  const char *zLast = zSlash ? zSlash + 1 : zFile;
+  char *zDir = choirMprintf(pErr, "%.*s", zSlash ? (int)(zSlash - zFile) : 1,
+                            zSlash ? zFile : ".");
+  int fdDir = -1;
+  memset(p, 0, sizeof(*p));
+  p->fd = -1;
+  if (zDir && zLast[0] == 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "'%s' is a folder; name a file in it",
+                zFile);
+  } else if (zDir) {
+    fdDir = open(zDir[0] ? zDir : "/", FOLDER_DIR);
+    if (fdDir < 0) {
+      choirErrno(pErr, errno, "open the folder", zDir);
+    }
+  }
+  if (fdDir >= 0) {
+    (void)folderSweep(fdDir, INT64_MAX);
+    choirTempOpen(p, pErr, fdDir, zFile);
+    p->zLast = zLast;
+  }
+  sqlite3_free(zDir);
+}
+
 CHOIR_PRIVATE void choirTempClose(ChoirTemp *p) {
   if (p->fd >= 0) {
     if (p->zName[0]) {
@@ -201,6 +224,10 @@ CHOIR_PRIVATE void choirTempClose(ChoirTemp *p) {
     }
     close(p->fd);
     p->fd = -1;
+  }
+  if (p->zLast) {
+    close(p->fdDir);
+    p->zLast = NULL;
   }
 }
 
@@ -484,7 +511,7 @@ static int folderPut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   }
   if (!p->bSwept) {
     p->bSwept = 1;
-    choirTempSweep(fdDir);
+    (void)folderSweep(fdDir, INT64_MAX);
   }
   choirTempOpen(&tmp, pErr, fdDir, zLast);
   if (tmp.fd >= 0) {

@@ -181,50 +181,36 @@ static void objSqlPutFile(ChoirCall *p) {
 **   file  TEXT, a path
 **
 ** > SELECT s3_get_file('file:///no/such/object', '/no/such/folder/x')
-** ! s3_get_file: cannot open '/no/such/folder': No such file or directory
+** ! s3_get_file: cannot open the folder '/no/such/folder': No such file or directory
 */
 static void objSqlGetFile(ChoirCall *p) {
   const char *zFile = choirArgText(&p->err, p->apArg[1], "file");
-  const char *zSlash = zFile ? strrchr(zFile, '/') : NULL;
-  const char *zName = zSlash ? zSlash + 1 : zFile;
-  char *zDir =
-      zFile == NULL ? NULL
-      : zSlash
-          ? choirMprintf(&p->err, "%.*s",
-                         zSlash == zFile ? 1 : (int)(zSlash - zFile), zFile)
-          : choirMprintf(&p->err, ".");
   ChoirObject *pObj = NULL;
   ChoirObjectFd file = {-1, 0};
   ChoirObjectMeta meta;
   ChoirTemp temp;
-  int fdDir = zDir ? open(zDir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-  if (zDir && fdDir < 0) {
-    choirErrno(&p->err, errno, "open", zDir);
+  if (p->err.rc != SQLITE_OK) {
+    return;
   }
+  choirTempBeside(&temp, &p->err, zFile);
   if (p->err.rc == SQLITE_OK) {
     pObj = objSqlOpen(p, 0);
   }
   if (pObj && p->err.rc == SQLITE_OK) {
-    choirTempSweep(fdDir);
-    choirTempOpen(&temp, &p->err, fdDir, zFile);
     file.fd = temp.fd;
     if (choirObjectGet(pObj, &p->err, pObj->zKey, 0, -1, &meta, choirObjectToFd,
                        &file) == CHOIR_OBJECT_ABSENT) {
       objSqlAbsent(&p->err, pObj);
     }
     if (p->err.rc == SQLITE_OK) {
-      choirTempPublish(&temp, &p->err, zName, 1);
+      choirTempPublish(&temp, &p->err, temp.zLast, 1);
     }
-    choirTempClose(&temp);
     if (p->err.rc == SQLITE_OK) {
       objSqlMeta(p, &meta);
     }
   }
-  if (fdDir >= 0) {
-    close(fdDir);
-  }
+  choirTempClose(&temp);
   choirObjectClose(pObj);
-  sqlite3_free(zDir);
 }
 
 /*

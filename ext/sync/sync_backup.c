@@ -50,8 +50,7 @@ static void backupHash(ChoirErr *pErr, int fd, u64 nByte, char zOut[65]) {
 }
 
 static void backupWrite(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
-                        const char *zFile, const char *zName,
-                        ChoirBackup *pOut) {
+                        const char *zFile, ChoirBackup *pOut) {
   ChoirSpool *pSpool = choirSpoolNew(pErr, pTmp->fd, 0);
   u8 aDigest[32];
   if (pSpool == NULL) {
@@ -65,7 +64,7 @@ static void backupWrite(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
     backupCheck(pErr, pTmp->fd, pOut->nByte);
   }
   choirSpoolFree(pSpool);
-  if (choirTempPublish(pTmp, pErr, zName, 0) == CHOIR_OBJECT_CHANGED) {
+  if (choirTempPublish(pTmp, pErr, pTmp->zLast, 0) == CHOIR_OBJECT_CHANGED) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "'%s' exists; choose a name that is not taken", zFile);
   }
@@ -73,38 +72,19 @@ static void backupWrite(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
 
 CHOIR_PRIVATE void choirBackupTo(ChoirConn *pConn, ChoirErr *pErr,
                                  const char *zFile, ChoirBackup *pOut) {
-  const char *zSlash = strrchr(zFile, '/');
-  const char *zName = zSlash ? zSlash + 1 : zFile;
-  char *zDir = choirMprintf(pErr, "%.*s", zSlash ? (int)(zSlash - zFile) : 1,
-                            zSlash ? zFile : ".");
   struct stat st;
   ChoirTemp tmp;
-  int fdDir;
   memset(pOut, 0, sizeof(*pOut));
-  if (zDir == NULL) {
-    return;
-  }
-  fdDir = open(zDir[0] ? zDir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fdDir < 0) {
-    choirErrno(pErr, errno, "open the folder", zDir);
-  } else if (zName[0] == 0) {
-    choirErrSet(pErr, SQLITE_ERROR, "'%s' is a folder; name a file in it",
-                zFile);
-  } else if (fstatat(fdDir, zName, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+  choirTempBeside(&tmp, pErr, zFile);
+  if (pErr->rc == SQLITE_OK &&
+      fstatat(tmp.fdDir, tmp.zLast, &st, AT_SYMLINK_NOFOLLOW) == 0) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "'%s' exists; choose a name that is not taken", zFile);
-  } else {
-    choirTempSweep(fdDir);
-    choirTempOpen(&tmp, pErr, fdDir, zFile);
-    if (tmp.fd >= 0) {
-      backupWrite(pConn, pErr, &tmp, zFile, zName, pOut);
-      choirTempClose(&tmp);
-    }
   }
-  if (fdDir >= 0) {
-    close(fdDir);
+  if (pErr->rc == SQLITE_OK) {
+    backupWrite(pConn, pErr, &tmp, zFile, pOut);
   }
-  sqlite3_free(zDir);
+  choirTempClose(&tmp);
 }
 
 CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *pConn, ChoirErr *pErr,

@@ -269,9 +269,7 @@ static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
   }
   choirErrClear(&err);
   remoteSealCheck(pErr, p, nByte);
-  /* This file's own pages and those that were pushed, all of them proved by the
-  ** digest: nothing that a look at their content could find is new. */
-  zProblem = p->bOwn && p->bSealed ? NULL : choirSpoolProblem(pErr, p->db);
+  zProblem = choirSpoolProblem(pErr, p->db);
   if (zProblem) {
     remoteDamaged(pErr, p, zProblem);
   }

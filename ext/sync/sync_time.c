@@ -294,37 +294,23 @@ CHOIR_PRIVATE const char *choirVersionArg(ChoirErr *pErr, sqlite3_value *p) {
 /* The fetched version under its name. */
 static void timePublish(ChoirErr *pErr, ChoirRemote *p, const char *zFile,
                         u64 nByte) {
-  const char *zSlash = strrchr(zFile, '/');
-  char *zDir = choirMprintf(pErr, "%.*s", zSlash ? (int)(zSlash - zFile) : 1,
-                            zSlash ? zFile : ".");
   u64 iOff, nChunk = (u64)1 << 18;
   u8 *a = choirMalloc(pErr, nChunk);
   ChoirTemp tmp;
-  int fdDir = -1;
-  if (zDir && a) {
-    fdDir = open(zDir[0] ? zDir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fdDir < 0) {
-      choirErrno(pErr, errno, "open the folder", zDir);
-    }
-  }
-  if (fdDir >= 0) {
-    choirTempOpen(&tmp, pErr, fdDir, zFile);
+  if (a) {
+    choirTempBeside(&tmp, pErr, zFile);
     for (iOff = 0; iOff < nByte && pErr->rc == SQLITE_OK; iOff += nChunk) {
       u64 n = nByte - iOff < nChunk ? nByte - iOff : nChunk;
       choirFdRead(pErr, p->fd, iOff, a, n);
       choirFdWrite(pErr, tmp.fd, iOff, a, n);
     }
-    if (pErr->rc == SQLITE_OK &&
-        choirTempPublish(&tmp, pErr, zSlash ? zSlash + 1 : zFile, 0) ==
-            CHOIR_OBJECT_CHANGED) {
+    if (choirTempPublish(&tmp, pErr, tmp.zLast, 0) == CHOIR_OBJECT_CHANGED) {
       choirErrSet(pErr, SQLITE_ERROR,
                   "'%s' exists; choose a name that is not taken", zFile);
     }
     choirTempClose(&tmp);
-    close(fdDir);
   }
   sqlite3_free(a);
-  sqlite3_free(zDir);
 }
 
 /*

@@ -489,6 +489,9 @@ def remote_programmes(kind):
         subject["steps"] = [(f"SELECT sync_restore(2, '{out}', ?)", r.url)]
         subject["parts"]["restored"] = lambda: out.exists() and paths(out)
         subject["resume"], subject["again"] = "parts", False
+        # What a kill left of a file is removed by the next one written there.
+        subject["sweep"] = [f"SELECT sync_restore(2, '{out}2', '{r.url}')"]
+        subject["may_leave"] = (*subject["may_leave"], f"{out.name}2")
         return subject
 
     every = [(first_push, BOTH), (next_push, BOTH), (first_pull, BOTH),
