@@ -172,10 +172,10 @@ SECONDS ?= 20
 fuzz: build/fuzz/fuzz ## libFuzzer on what reads foreign bytes; SECONDS=20 each, T=target
 	@SECONDS_EACH=$(SECONDS) tools/fuzz.sh $(if $(T),$(T),$(FUZZ))
 
-build/oom/oom: tests/oom/oom.c core
+build/oom/oom: tests/oom/oom.c tests/oom/world.c tests/oom/oom.h core
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror $(CFLAGS) -DSQLITE_CORE \
-	  -o $@ $< build/core/libchoir.a -lsqlite3 -lm -ldl
+	  -o $@ $(filter %.c,$^) build/core/libchoir.a -lsqlite3 -lm -ldl
 build/oom/cases.sql: $(SRC) tests/oom/calls.sql tools/docs.py
 	@mkdir -p $(@D)
 	@$(PYTHON) tools/docs.py cases $@ && cat tests/oom/calls.sql >> $@

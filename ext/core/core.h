@@ -216,7 +216,8 @@ struct ChoirConn {
   struct ChoirBind *pBind;     /* every registered function, list */
   const ChoirPart *apPart[16]; /* parts of a workspace, in room order */
   int nPart;
-  char *zKept; /* names another extension kept, comma separated, or NULL */
+  sqlite3 *dbJson; /* core_json.c, made at first use */
+  char *zKept;     /* names another extension kept, comma separated, or NULL */
   /* The connection is being closed and still has its database. */
   void (*xClosing)(ChoirConn *);
   /* Registers everything on another connection (choir.c). */
@@ -549,13 +550,26 @@ CHOIR_PRIVATE void choirStateFolder(ChoirErr *, const char *zFile);
 /* --------------------------------------------------------------- json ----
 ** A private :memory: connection for JSON that came from elsewhere (replies,
 ** secrets): the host's hooks never see it.
+**
+** Where memory runs out, SQLite gives NULL for a text that it could not make.
+** On this connection that is told as NOMEM by the next choirJson…() or at the
+** end of the call, whatever was made of it meanwhile; on the host's SQLite sees
+** to it. And json_valid() gives 0 then: SQL asks it twice, `json_valid(x) OR
+** json_valid(x)`, and the second says NOMEM or what is true (+x of a constant,
+** which would be evaluated once).
 */
-CHOIR_PRIVATE sqlite3 *choirJsonDb(ChoirConn *, ChoirErr *);
+/* Was memory short on the private connection? Then the error is NOMEM,
+** whatever it was. Every function and every method of a table ends with it. */
+CHOIR_PRIVATE void choirJsonMemory(ChoirConn *, ChoirErr *);
 /* zSql prepared there with ?1 bound to zJson, not copied (nJson < 0: up to the
 ** NUL). The caller finalizes. */
 CHOIR_PRIVATE sqlite3_stmt *choirJsonStmt(ChoirConn *, ChoirErr *,
                                           const char *zSql, const char *zJson,
                                           i64 nJson);
+/* The same for JSON of strangers: ?1 is NULL unless zJson is JSON and UTF-8. */
+CHOIR_PRIVATE sqlite3_stmt *choirJsonReply(ChoirConn *, ChoirErr *,
+                                           const char *zSql, const char *zJson,
+                                           i64 nJson);
 /* Is it JSON, by SQLite's strict parser? */
 CHOIR_PRIVATE int choirJsonValid(ChoirConn *, ChoirErr *, const char *zJson,
                                  i64 nJson);

@@ -126,6 +126,7 @@ CHOIR_PRIVATE void choirConnUnref(void *pArg) {
   }
   choirConfigFree(p);
   choirBindFree(p);
+  sqlite3_close(p->dbJson);
   sqlite3_free(p->aStmt);
   sqlite3_free(p->zKept);
   if (p->bPrivate) {

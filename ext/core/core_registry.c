@@ -61,6 +61,7 @@ static void registryInvoke(sqlite3_context *pCtx, int nArg,
       pFunc->xCall(&call);
     }
   }
+  choirJsonMemory(call.pConn, &call.err);
   if (txn.bOpen) {
     choirTxnEnd(&txn, &call.err);
   }
@@ -283,25 +284,13 @@ CHOIR_PRIVATE double choirArgReal(ChoirErr *pErr, sqlite3_value *v,
   return r;
 }
 
-/* json_valid() gives 0 when memory runs out too; json_type() tells the two
-** apart, but accepts JSON5 from SQLite 3.42 on. */
 CHOIR_PRIVATE int choirIsJson(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
-  int bValid = 0, i;
-  for (i = 0; i < 2 && pErr->rc == SQLITE_OK; i++) {
-    sqlite3_stmt *p = choirStmt(pConn, pErr, "SELECT json_valid(?1)");
-    choirBindText(pErr, p, 1, z, -1);
-    bValid = choirStep(pErr, p) && sqlite3_column_int(p, 0);
-    choirStmtDone(pConn, p);
-    if (bValid) {
-      break;
-    }
-    p = choirStmt(pConn, pErr, "SELECT json_type(?1)");
-    choirBindText(pErr, p, 1, z, -1);
-    if (pErr->rc == SQLITE_OK && (sqlite3_step(p) & 0xff) == SQLITE_NOMEM) {
-      choirErrNomem(pErr);
-    }
-    choirStmtDone(pConn, p);
-  }
+  sqlite3_stmt *p =
+      choirStmt(pConn, pErr, "SELECT json_valid(?1) OR json_valid(+?1)");
+  int bValid;
+  choirBindText(pErr, p, 1, z, -1);
+  bValid = choirStep(pErr, p) && sqlite3_column_int(p, 0);
+  choirStmtDone(pConn, p);
   return bValid;
 }
 

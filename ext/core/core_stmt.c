@@ -472,7 +472,8 @@ static void stmtInterruptWrite(ChoirConn *pConn) {
   sqlite3_blob_close(pBlob);
 }
 
-static void stmtTxnUndo(ChoirTxn *pTxn) {
+/* Returns why it was not done in order, or SQLITE_DONE. */
+static int stmtTxnUndo(ChoirTxn *pTxn) {
   int rc = stmtTxnUndone(pTxn);
   if (rc == SQLITE_INTERRUPT) {
     stmtInterruptWrite(pTxn->pConn);
@@ -483,6 +484,7 @@ static void stmtTxnUndo(ChoirTxn *pTxn) {
       sqlite3_step(pTxn->pRollback);
     }
   }
+  return rc;
 }
 
 CHOIR_PRIVATE void choirTxnEnd(ChoirTxn *pTxn, ChoirErr *pErr) {
@@ -499,7 +501,10 @@ CHOIR_PRIVATE void choirTxnEnd(ChoirTxn *pTxn, ChoirErr *pErr) {
   }
   if (pErr->rc != SQLITE_OK) {
     sqlite3_reset(pTxn->pRelease);
-    stmtTxnUndo(pTxn);
+    if ((stmtTxnUndo(pTxn) & 0xff) == SQLITE_NOMEM) {
+      choirErrClear(pErr); /* all is rolled back, the outer calls' work too */
+      choirErrNomem(pErr);
+    }
   }
   stmtTxnFree(pTxn);
   sqlite3_set_last_insert_rowid(db, pTxn->iRowid);

@@ -150,6 +150,12 @@ static void vtabCheckLock(const ChoirConn *pConn, ChoirErr *pErr,
   }
 }
 
+/* What every method ends with. */
+static int vtabErr(ChoirTable *p, ChoirErr *pErr) {
+  choirJsonMemory(p->pConn, pErr);
+  return choirErrVtab(pErr, &p->base, p->pTvf->zName);
+}
+
 /* The arguments of CREATE VIRTUAL TABLE, copied and unquoted, and the columns
 ** that the room makes of them. */
 static void vtabOpen(ChoirTable *p, ChoirErr *pErr, int nArg,
@@ -242,6 +248,7 @@ static int vtabConnect(sqlite3 *db, void *pAux, int argc,
     vtabDeclare(p, &err, &columns);
   }
   choirBufFree(&columns);
+  choirJsonMemory(pBind->pConn, &err);
   rc = err.rc;
   if (rc == SQLITE_OK) {
     *ppVtab = &p->base;
@@ -305,7 +312,7 @@ static int vtabBestIndex(sqlite3_vtab *pVtab, sqlite3_index_info *pInfo) {
     p->pModule->xPlan(p, &err, pInfo, &nArg, &iPlan);
   }
   pInfo->idxNum = (int)mUsable | iPlan << CHOIR_ARGS;
-  return choirErrVtab(&err, pVtab, pTvf->zName);
+  return vtabErr(p, &err);
 }
 
 static int vtabDisconnect(sqlite3_vtab *pVtab) {
@@ -359,7 +366,7 @@ static int vtabClose(sqlite3_vtab_cursor *pCur) {
 }
 
 static int vtabReport(ChoirCursor *p) {
-  return choirErrVtab(&p->err, p->base.pVtab, p->pTvf->zName);
+  return vtabErr((ChoirTable *)p->base.pVtab, &p->err);
 }
 
 /* The function's arguments, and what xPlan asked for. */
@@ -477,7 +484,7 @@ static int vtabUpdate(sqlite3_vtab *pVtab, int argc, sqlite3_value **argv,
   if (err.rc == SQLITE_OK) {
     p->pModule->xWrite(p, &err, argc, argv, pRowid);
   }
-  return choirErrVtab(&err, pVtab, p->pTvf->zName);
+  return vtabErr(p, &err);
 }
 
 static int vtabBegin(sqlite3_vtab *pVtab) {
@@ -489,7 +496,7 @@ static int vtabSync(sqlite3_vtab *pVtab) {
   ChoirTable *p = (ChoirTable *)pVtab;
   ChoirErr err = {SQLITE_OK, NULL};
   p->pModule->xSync(p, &err);
-  return choirErrVtab(&err, pVtab, p->pTvf->zName);
+  return vtabErr(p, &err);
 }
 
 static int vtabRollback(sqlite3_vtab *pVtab) {
@@ -504,7 +511,7 @@ static int vtabMark(sqlite3_vtab *pVtab, int iSavepoint, int bBack) {
   if (p->pModule->xSavepoint) {
     p->pModule->xSavepoint(p, &err, iSavepoint, bBack);
   }
-  return choirErrVtab(&err, pVtab, p->pTvf->zName);
+  return vtabErr(p, &err);
 }
 
 static int vtabSavepoint(sqlite3_vtab *pVtab, int iSavepoint) {

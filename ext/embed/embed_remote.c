@@ -268,10 +268,10 @@ static char *remoteComplaint(ChoirConn *pConn, const ChoirHttp *pHttp) {
   const char *zName, *zValue;
   char *z = NULL;
   int i;
-  sqlite3_stmt *p = choirJsonStmt(
+  sqlite3_stmt *p = choirJsonReply(
       pConn, &err,
-      "SELECT iif(json_valid(?1), coalesce(json_extract(?1, '$.error.message'),"
-      " json_extract(?1, '$.error'), json_extract(?1, '$.message')), NULL)",
+      "SELECT coalesce(json_extract(?1, '$.error.message'),"
+      " json_extract(?1, '$.error'), json_extract(?1, '$.message'))",
       pHttp->body.a, (i64)pHttp->body.n);
   if (choirStep(&err, p) && sqlite3_column_type(p, 0) == SQLITE_TEXT) {
     z = choirMprintf(&err, "%.300s", (const char *)sqlite3_column_text(p, 0));

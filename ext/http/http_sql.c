@@ -46,11 +46,10 @@ static void sqlHeaderLines(ChoirHttp *p, const char *z) {
 }
 
 static void sqlHeaderJson(ChoirHttp *p, const char *z) {
-  sqlite3_stmt *pStmt = choirJsonStmt(
+  sqlite3_stmt *pStmt = choirJsonReply(
       p->pConn, &p->err,
-      "SELECT key, atom, json_valid(?1) FROM json_each(iif(json_valid(?1), ?1,"
-      " '[0]'))",
-      z, -1);
+      "SELECT key, atom, ?1 IS NOT NULL FROM json_each(coalesce(?1, '[0]'))", z,
+      -1);
   while (choirStep(&p->err, pStmt)) {
     const char *zName = (const char *)sqlite3_column_text(pStmt, 0);
     const char *zValue = (const char *)sqlite3_column_text(pStmt, 1);
@@ -86,10 +85,9 @@ static void sqlCookies(ChoirHttp *p, sqlite3_value *v) {
     return;
   }
   choirBufInit(&b, &p->err, 1 << 16);
-  pStmt = choirJsonStmt(p->pConn, &p->err,
-                        "SELECT key, atom FROM json_each("
-                        "iif(json_valid(?1), ?1, '[0]'))",
-                        z, -1);
+  pStmt = choirJsonReply(p->pConn, &p->err,
+                         "SELECT key, atom FROM json_each(coalesce(?1, '[0]'))",
+                         z, -1);
   while (choirStep(&p->err, pStmt)) {
     const char *zName = (const char *)sqlite3_column_text(pStmt, 0);
     const char *zValue = (const char *)sqlite3_column_text(pStmt, 1);
@@ -535,10 +533,9 @@ static void sqlService(ChoirCall *pCall, const char *zUrl,
   sqlHeaders(&http, pHeaders);
   choirHttpSecret(&http);
   choirHttpRun(&http, &pCall->err);
-  pStmt = choirJsonStmt(pCall->pConn, &pCall->err,
-                        "SELECT iif(json_valid(?1), ?1 -> ?2, NULL),"
-                        " iif(json_valid(?1), json_extract(?1, ?3), NULL)",
-                        http.body.a ? http.body.a : "", (i64)http.body.n);
+  pStmt = choirJsonReply(pCall->pConn, &pCall->err,
+                         "SELECT ?1 -> ?2, json_extract(?1, ?3)", http.body.a,
+                         (i64)http.body.n);
   choirBindText(&pCall->err, pStmt, 2, zValue, -1);
   choirBindText(&pCall->err, pStmt, 3, zMessage, -1);
   if (choirStep(&pCall->err, pStmt)) {

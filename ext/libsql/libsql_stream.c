@@ -104,12 +104,11 @@ CHOIR_PRIVATE void choirHranaOpen(ChoirHrana *p, ChoirConn *pConn,
 /* The server's own words in a reply that is no success. */
 static void streamRefused(ChoirHrana *p, const ChoirHttp *pHttp) {
   char *zShow = choirHttpUrlShow(p->pErr, pHttp->zUrl);
-  sqlite3_stmt *pStmt = choirJsonStmt(
+  sqlite3_stmt *pStmt = choirJsonReply(
       p->pConn, p->pErr,
-      "SELECT coalesce(j ->> '$.error.message', j ->> '$.message', j ->>"
-      " '$.error'), coalesce(j ->> '$.error.code', j ->> '$.code') FROM"
-      " (SELECT iif(json_valid(?1), ?1, '{}') AS j)",
-      pHttp->body.a ? pHttp->body.a : "", (i64)pHttp->body.n);
+      "SELECT coalesce(?1 ->> '$.error.message', ?1 ->> '$.message', ?1 ->>"
+      " '$.error'), coalesce(?1 ->> '$.error.code', ?1 ->> '$.code')",
+      pHttp->body.a, (i64)pHttp->body.n);
   if (choirStep(p->pErr, pStmt)) {
     const char *z = (const char *)sqlite3_column_text(pStmt, 0);
     const char *zCode = (const char *)sqlite3_column_text(pStmt, 1);

@@ -157,8 +157,8 @@ static void eventShape(ChoirConn *pConn, ChoirErr *pErr, ChoirBuf *b,
   char *zWhy = choirMprintf(pErr, "%s: payload must be a JSON object", zName);
   choirBufPrintf(b,
                  "SELECT RAISE(ABORT,%Q) WHERE CASE WHEN json_valid("
-                 "NEW.payload) THEN json_type(NEW.payload) END IS NOT"
-                 " 'object';",
+                 "NEW.payload) OR json_valid(NEW.payload) THEN json_type("
+                 "NEW.payload) END IS NOT 'object';",
                  zWhy ? zWhy : "");
   sqlite3_free(zWhy);
   while (choirStep(pErr, p)) {

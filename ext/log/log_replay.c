@@ -50,32 +50,53 @@ static char *replayColumns(ChoirErr *pErr, const ChoirLogShape *p) {
   return choirBufTake(&b);
 }
 
-/* Keeps the rows of zTable as those from before all events. */
+/* Has the table zBase just these columns? */
+static int replayFits(ChoirConn *pConn, ChoirErr *pErr, const char *zBase,
+                      const char *zCols) {
+  sqlite3_stmt *p = choirStmt(
+      pConn, pErr,
+      "SELECT 1 FROM (SELECT group_concat('\"' || replace(name, '\"', '\"\"')"
+      " || '\"', ',') AS cols FROM (SELECT name FROM pragma_table_info(?1, ?2)"
+      " ORDER BY cid)) WHERE cols=?3");
+  int bFits;
+  choirBindText(pErr, p, 1, zBase, -1);
+  choirBindText(pErr, p, 2, choirSchema(pConn), -1);
+  choirBindText(pErr, p, 3, zCols, -1);
+  bFits = choirStep(pErr, p);
+  choirStmtDone(pConn, p);
+  return bFits;
+}
+
+/* Keeps the rows of zTable as those from before all events. A table that fits
+** is emptied, not made again: SQLite cannot roll back a DROP that runs out of
+** memory before the host's own statement ends. */
 static void replayKeep(ChoirConn *pConn, ChoirErr *pErr, const char *zTable) {
   ChoirLogSpec spec;
   ChoirLogShape shape;
-  char *zCols, *z = NULL;
+  const char *zSchema = choirSchema(pConn);
+  ChoirBuf sql;
+  char *zCols, *z;
   memset(&spec, 0, sizeof(spec));
   spec.zTable = zTable;
   choirLogShapeRead(pConn, pErr, &shape, &spec);
   zCols = replayColumns(pErr, &shape);
   z = choirMprintf(pErr, "_choir_event_base_%s", zTable);
-  if (z && choirExists(pConn, pErr, "table", z)) {
-    choirExec(pConn, pErr, "DROP TABLE ~.\"%w\"", z);
+  choirBufInit(&sql, pErr, CHOIR_BUF_SQL);
+  if (z && zCols && replayFits(pConn, pErr, z, zCols)) {
+    choirBufPrintf(&sql, "DELETE FROM \"%w\".\"%w\";", zSchema, z);
+  } else if (z && zCols) {
+    if (choirExists(pConn, pErr, "table", z)) {
+      choirExec(pConn, pErr, "DROP TABLE ~.\"%w\"", z);
+    }
+    choirBufPrintf(&sql, "CREATE TABLE \"%w\".\"%w\"(%s);", zSchema, z, zCols);
   }
-  sqlite3_free(z);
-  z = NULL;
-  if (zCols) { /* not choirExec: a column's name may hold ~. */
-    z = choirMprintf(pErr,
-                     "CREATE TABLE \"%w\".\"_choir_event_base_%w\"(%s);"
-                     "INSERT INTO \"%w\".\"_choir_event_base_%w\" SELECT %s"
-                     " FROM \"%w\".\"%w\"",
-                     choirSchema(pConn), zTable, zCols, choirSchema(pConn),
-                     zTable, zCols, choirSchema(pConn), zTable);
+  choirBufPrintf(&sql, "INSERT INTO \"%w\".\"%w\" SELECT %s FROM \"%w\".\"%w\"",
+                 zSchema, z ? z : "", zCols ? zCols : "", zSchema, zTable);
+  if (pErr->rc == SQLITE_OK) { /* not choirExec: a name may hold ~. */
+    choirErrDb(pErr, pConn->db,
+               sqlite3_exec(pConn->db, sql.a, NULL, NULL, NULL));
   }
-  if (z) {
-    choirErrDb(pErr, pConn->db, sqlite3_exec(pConn->db, z, NULL, NULL, NULL));
-  }
+  choirBufFree(&sql);
   sqlite3_free(z);
   sqlite3_free(zCols);
   choirLogShapeFree(&shape);
@@ -314,6 +335,9 @@ static void replayRebuild(Replay *p) {
     replayCopy(p, i);
   }
   choirTxnEnd(&txn, &stop);
+  if (stop.rc != SQLITE_ABORT) {
+    choirErrNomem(p->pErr);
+  }
 }
 
 /* ------------------------------------------------- writing the difference */

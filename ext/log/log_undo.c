@@ -573,10 +573,10 @@ static int undoReadRecord(ChoirConn *pConn, ChoirErr *pErr, i64 iSeq,
   int b = 0;
   choirBindInt(pErr, p, 1, iSeq);
   if (choirStep(pErr, p)) {
-    pJson = choirJsonStmt(
+    pJson = choirJsonReply(
         pConn, pErr,
         "SELECT json_extract(?1, '$.from'), json_extract(?1, '$.to'),"
-        " json_extract(?1, '$.first') WHERE json_valid(?1)",
+        " json_extract(?1, '$.first') WHERE ?1 IS NOT NULL",
         (const char *)sqlite3_column_text(p, 0), -1);
     if (choirStep(pErr, pJson)) {
       pUndone->iFrom = sqlite3_column_int64(pJson, 0);

@@ -230,11 +230,12 @@ static void flushFill(Flush *p) {
          p->iHead - p->iTail <= FLUSH_WINDOW - FLUSH_READ &&
          choirNatsUnsent(p->pNats) < FLUSH_UNSENT) {
     i64 nWant = p->nLeft < FLUSH_READ ? p->nLeft : FLUSH_READ, nGot = 0;
-    sqlite3_stmt *pRow = choirStmt(
-        p->pConn, p->pErr,
-        "SELECT seq, id, timestamp, action_type, payload, tbl, pk,"
-        " typeof(payload)='text' AND json_valid(payload) FROM ~.action_log"
-        " WHERE seq>?1 AND synced=0 ORDER BY seq LIMIT ?2");
+    sqlite3_stmt *pRow =
+        choirStmt(p->pConn, p->pErr,
+                  "SELECT seq, id, timestamp, action_type, payload, tbl, pk,"
+                  " typeof(payload)='text' AND (json_valid(payload) OR"
+                  " json_valid(payload)) FROM ~.action_log"
+                  " WHERE seq>?1 AND synced=0 ORDER BY seq LIMIT ?2");
     choirBindInt(p->pErr, pRow, 1, p->iRead);
     choirBindInt(p->pErr, pRow, 2, nWant);
     while (choirStep(p->pErr, pRow)) {

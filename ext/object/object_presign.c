@@ -45,11 +45,10 @@ static char *presignRead(const ChoirS3Store *p, ChoirErr *pErr,
                          const char *zShow) {
   ChoirHttpUrl url;
   ChoirErr bad = {SQLITE_OK, NULL};
-  sqlite3_stmt *pStmt = choirJsonStmt(
+  sqlite3_stmt *pStmt = choirJsonReply(
       p->base.pConn, pErr,
-      "SELECT coalesce(j ->> '$.url', j ->> ?2, j ->> '$.presignedUrl') FROM"
-      " (SELECT iif(json_valid(?1), ?1, '{}') AS j)",
-      pHttp->body.a ? pHttp->body.a : "", (i64)pHttp->body.n);
+      "SELECT coalesce(?1 ->> '$.url', ?1 ->> ?2, ?1 ->> '$.presignedUrl')",
+      pHttp->body.a, (i64)pHttp->body.n);
   const char *z;
   char *zUrl = NULL;
   choirBindText(pErr, pStmt, 2,

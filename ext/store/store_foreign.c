@@ -21,7 +21,7 @@
   "CASE WHEN typeof(" x ") IN ('integer', 'real') THEN CAST(" x                \
   " * iif(abs(" x ") < 1e11, 1000, 1) AS INTEGER) ELSE"                        \
   " CAST(round((julianday(" x ") - 2440587.5) * 86400000) AS INTEGER) END"
-#define JSON(x) "iif(json_valid(" x "), " x ", NULL)"
+#define JSON(x) "iif(json_valid(" x ") OR json_valid(" x "), " x ", NULL)"
 #define ROLE(x)                                                                \
   "CASE lower(" x ") WHEN 'user' THEN 'user' WHEN 'human' THEN 'user'"         \
   " WHEN 'assistant' THEN 'assistant' WHEN 'ai' THEN 'assistant'"              \
@@ -83,7 +83,7 @@ static const ForeignKind aForeign[] = {
       {"keys", "kv_store",
        "SELECT key, value, " MS("{kv_store.created_at}") ", " MS(
            "{kv_store.updated_at}") " FROM kv_store WHERE "
-                                    "json_valid(value)"
+                                    "(json_valid(value) OR json_valid(value))"
                                     " AND key<>''",
        TO_STATE},
       {"tasks", "tool_calls",
@@ -218,7 +218,7 @@ static const ForeignKind aForeign[] = {
            "{state_storage.created_"
            "at}") ", " MS("{state_storage.updated_at}") " FROM state_storage"
                                                         " WHERE "
-                                                        "json_valid(value_json)"
+                                                        "(json_valid(value_json) OR json_valid(value_json))"
                                                         " AND key_name<>''",
        TO_STATE}}},
     {"nola",

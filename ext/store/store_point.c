@@ -487,7 +487,7 @@ CHOIR_PRIVATE void choirStoreStateCheck(ChoirConn *pConn, ChoirCursor *pCur) {
       choirStmt(pConn, &pCur->err,
                 "SELECT 'the value of state key ' || key_name || ' is not JSON'"
                 " FROM ~.state_storage WHERE value_json IS NOT NULL"
-                " AND NOT json_valid(value_json)");
+                " AND NOT (json_valid(value_json) OR json_valid(value_json))");
   while (n++ < 100 && choirStep(&pCur->err, p)) {
     choirRowText(pCur, "store");
     choirRowText(pCur, (const char *)sqlite3_column_text(p, 0));

@@ -97,7 +97,7 @@ static void keepPage(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *aPage,
       memset(a, 0, (size_t)n);
     }
   }
-  if (pErr->rc == SQLITE_OK) {
+  if (pErr->rc == SQLITE_OK && iByte < p->seen.n) {
     p->seen.a[iByte] |= (char)(1 << (iPage - 1) % 8);
     choirFdWrite(pErr, p->fdPage, (u64)(iPage - 1) * szPage, aPage, szPage);
   }

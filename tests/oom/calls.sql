@@ -66,7 +66,7 @@ SELECT json_extract(artifact_flush(), '$.left');
 SELECT length(artifact_fetch('/a.bin'));
 SELECT artifact_delete('/a.bin');
 SELECT json_extract(artifact_sweep(0), '$.forbidden');
--- case objects
+-- case objects @alone
 SELECT json_extract(s3_put('file:///proc/self/cwd/o1', 'abc'), '$.size');
 SELECT key, size, CAST(content AS TEXT) FROM s3_blob('file:///proc/self/cwd/')
   WHERE key BETWEEN 'o1' AND 'o2' AND key GLOB 'o*' ORDER BY key LIMIT 2;
