@@ -217,6 +217,7 @@ struct ChoirConn {
   const ChoirPart *apPart[16]; /* parts of a workspace, in room order */
   int nPart;
   sqlite3 *dbJson; /* core_json.c, made at first use */
+  u8 bJsonShort;   /* memory ran out there during this call */
   char *zKept;     /* names another extension kept, comma separated, or NULL */
   /* The connection is being closed and still has its database. */
   void (*xClosing)(ChoirConn *);

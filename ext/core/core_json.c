@@ -6,9 +6,15 @@
 */
 #include "core.h"
 
+/* Has memory run out since the last look? */
+static int jsonShort(const ChoirConn *pConn) {
+  return pConn->dbJson &&
+         (sqlite3_errcode(pConn->dbJson) & 0xff) == SQLITE_NOMEM;
+}
+
 CHOIR_PRIVATE void choirJsonMemory(ChoirConn *pConn, ChoirErr *pErr) {
-  if (pConn->dbJson &&
-      (sqlite3_errcode(pConn->dbJson) & 0xff) == SQLITE_NOMEM) {
+  if (pConn->bJsonShort || jsonShort(pConn)) {
+    pConn->bJsonShort = 0;
     sqlite3_exec(pConn->dbJson, "", NULL, NULL, NULL); /* forgets the code */
     choirErrClear(pErr);
     choirErrNomem(pErr);
@@ -24,7 +30,10 @@ static sqlite3 *jsonDb(ChoirConn *pConn, ChoirErr *pErr) {
     pConn->dbJson = NULL;
     choirErrNomem(pErr);
   }
-  choirJsonMemory(pConn, pErr);
+  if (jsonShort(pConn)) {
+    pConn->bJsonShort = 1;
+    choirErrNomem(pErr);
+  }
   return pConn->dbJson;
 }
 

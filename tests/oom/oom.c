@@ -287,9 +287,16 @@ static int complain(const Run *r, long n, int bEver, const char *zWhat,
                     const char *zMore) {
   printf("oom: %s %d.%ld %s: %s%s%.300s\n", r->p->zName, r->iStep, n,
          bEver ? "ever" : "once", zWhat, zMore ? ": " : "", zMore ? zMore : "");
+  printf("oom:   replay: tests/oom/run.py %s %d.%ld %s\n", r->p->zName,
+         r->iStep, n, bEver ? "ever" : "once");
   worldWhere(1, NULL);
   fflush(stdout); /* or every child to come prints it again */
   return 1;
+}
+
+static int isName(const char *z, const char *zEnd, const char *zName) {
+  return (long)strlen(zName) == zEnd - z &&
+         strncmp(z, zName, strlen(zName)) == 0;
 }
 
 /* May the statement have failed after a call of choir has done its work and
@@ -305,11 +312,12 @@ static int failsLater(const Run *r) {
     int i;
     z += strspn(z, "abcdefghijklmnopqrstuvwxyz0123456789_");
     for (i = 0; *z == '(' && i < pShared->nFunction; i++) {
-      const char *zIs = pShared->azFunction[i];
-      if ((long)strlen(zIs) == z - zName &&
-          strncmp(zName, zIs, strlen(zIs)) == 0) {
+      if (isName(zName, z, pShared->azFunction[i])) {
         n += 1 + pShared->aEffect[i];
       }
+    }
+    for (i = 0; *z == '(' && i < pShared->nModule; i++) {
+      n += isName(zName, z, pShared->aModule[i].zName);
     }
   }
   return n > 1 || !worldInside();
@@ -386,10 +394,12 @@ static int runFault(const Run *r, long n, int bEver) {
     }
     sqlite3_exec(r->db, "ROLLBACK", NULL, NULL, NULL);
   }
-  if (isNomem(now.rc)) {
+  /* Without memory SQLite may roll back a transaction of the host's. */
+  if (isNomem(now.rc) && sqlite3_get_autocommit(r->db) == r->bAutocommit) {
     bad |= runAgain(r, n, bEver);
   }
-  if (n % 8 == 0 && !bad && (!isNomem(now.rc) || !failsLater(r))) {
+  if (n % 8 == 0 && !bad && (!isNomem(now.rc) || !failsLater(r)) &&
+      sqlite3_get_autocommit(r->db) == want->bAutocommit) {
     bad = checkRest(r, n, bEver); /* it costs more than most cases */
   }
   free(now.zText);
@@ -684,6 +694,25 @@ static int replay(const Case *p, int iStep, long n, int bEver) {
 
 /* ------------------------------------------------------------------- cases */
 
+/* z with the address of the server in the place of each $NAME; malloc'd. */
+static char *withAddress(const char *z, const char *zName) {
+  Result r;
+  const char *zAt;
+  memset(&r, 0, sizeof(r));
+  for (; (zAt = strchr(z, '$')) != NULL; z = zAt) {
+    add(&r, z, (size_t)(zAt - z));
+    if (strncmp(zAt + 1, zName, strlen(zName)) == 0) {
+      add(&r, getenv(zName), strlen(getenv(zName)));
+      zAt += strlen(zName);
+    } else {
+      add(&r, "$", 1);
+    }
+    zAt++;
+  }
+  add(&r, z, strlen(z));
+  return r.zText;
+}
+
 static void readCases(const char *zFile) {
   FILE *f = fopen(zFile, "rb");
   char *z, *zNext;
@@ -713,6 +742,9 @@ static void readCases(const char *zFile) {
     p->bNet = zFlag != NULL;
     p->bAlone = p->bNet || strstr(p->zName, " @alone") != NULL;
     p->bSkip = zFlag && getenv(zFlag + 6) == NULL;
+    if (p->bNet && !p->bSkip) {
+      p->zSql = withAddress(p->zSql, zFlag + 6);
+    }
     zFlag = strstr(p->zName, " @");
     if (zFlag) {
       *zFlag = 0;
