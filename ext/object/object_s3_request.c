@@ -113,6 +113,9 @@ static void s3WriteFirst(ChoirS3Call *p) {
   char *zEtag = choirHttpReply(&p->http, "ETag");
   char *zRange = choirHttpReply(&p->http, "Content-Range");
   i64 iWant = p->iFrom + p->iGiven;
+  if (p->http.err.rc == SQLITE_NOMEM) { /* no header was read */
+    choirErrNomem(p->pErr);
+  }
   if (p->http.iStatus == 206) {
     if (zRange == NULL || strncmp(zRange, "bytes ", 6) != 0 ||
         strtoll(zRange + 6, NULL, 10) != iWant) {

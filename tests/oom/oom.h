@@ -39,6 +39,7 @@ enum Method { /* of a virtual table, bits of Module.mHas and mCalled */
 typedef struct Module {
   char zName[48];
   unsigned mHas, mCalled;
+  int bOurs; /* in choir_help */
 } Module;
 
 typedef struct Shared { /* of all processes */
