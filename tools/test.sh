@@ -102,7 +102,7 @@ asan() {
 }
 
 oom() {
-  make -s -j"$jobs" build/oom/oom build/oom/cases.sql && build/oom/oom build/oom/cases.sql
+  make -s -j"$jobs" build/oom/oom build/oom/cases.sql && $python tests/oom/run.py
 }
 
 hosts() {
