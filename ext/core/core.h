@@ -300,8 +300,8 @@ CHOIR_PRIVATE void choirNeedAlone(ChoirConn *, ChoirErr *);
 ** Once SQLite itself has run out of memory, no statement runs any more on the
 ** connection until the host's own has ended, so a roll-back would come too
 ** late. Resetting a statement that is reading makes SQLite roll back by
-** itself then: pGuard is one, kept on its first row. A DROP lets go of it,
-** because SQLite refuses to drop while a statement reads. An interrupt stops
+** itself then: pGuard is one, kept on its first row. A DROP TABLE lets go of
+** it, because SQLite refuses that while a statement reads. An interrupt stops
 ** every statement too, ROLLBACK TO as well: see stmtInterruptWrite. After an
 ** I/O error in a journal only ROLLBACK helps: pRollback, where the savepoint is
 ** the whole transaction. */

@@ -262,7 +262,7 @@ CHOIR_PRIVATE void choirExecText(ChoirConn *pConn, ChoirErr *pErr,
   while (z && *z && pErr->rc == SQLITE_OK) {
     sqlite3_stmt *pStmt = NULL;
     int rc = sqlite3_prepare_v2(pConn->db, z, -1, &pStmt, &z);
-    if (pStmt && sqlite3_strnicmp(sqlite3_sql(pStmt), "DROP ", 5) == 0) {
+    if (pStmt && sqlite3_strnicmp(sqlite3_sql(pStmt), "DROP TABLE", 10) == 0) {
       rc = stmtExecDrop(pConn, pStmt);
     }
     while (pStmt && (rc == SQLITE_OK || rc == SQLITE_ROW)) {

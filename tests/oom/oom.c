@@ -729,19 +729,20 @@ static void readCases(const char *zFile) {
     exit(1);
   }
   z = malloc(1 << 24);
-  n = fread(z, 1, (1 << 24) - 1, f);
-  z[n] = 0;
+  z[0] = '\n';
+  n = fread(z + 1, 1, (1 << 24) - 2, f);
+  z[n + 1] = 0;
   fclose(f);
   aCase[nCase++].zName = "load"; /* no SQL: the entry point itself */
-  for (z = strstr(z, "-- case "); z && nCase < MAX_CASE; z = zNext) {
+  for (z = strstr(z, "\n-- case "); z && nCase < MAX_CASE; z = zNext) {
     Case *p = &aCase[nCase++];
-    char *zEnd = strchr(z, '\n'), *zFlag;
-    p->zName = z + 8;
+    char *zEnd = strchr(z + 1, '\n'), *zFlag;
+    p->zName = z + 9;
     *zEnd = 0;
     p->zSql = zEnd + 1;
-    zNext = strstr(p->zSql, "-- case ");
+    zNext = strstr(p->zSql, "\n-- case ");
     if (zNext) {
-      zNext[-1] = 0;
+      *zNext = 0;
     }
     p->bEmpty = strstr(p->zName, " @empty") != NULL;
     p->bDrops = strstr(p->zName, " @drops") != NULL;

@@ -111,16 +111,15 @@ int worldInside(void) {
 }
 
 int worldWhere(int bPrint, const char *zFunction) {
-  char zExe[512], zCmd[4096], zLine[512];
-  ssize_t nExe = readlink("/proc/self/exe", zExe, sizeof(zExe) - 1);
+  char zCmd[4096], zLine[512];
   Dl_info self;
   int i, n, bIn = 0;
   FILE *f;
-  if (nWhere == 0 || nExe < 0 || !dladdr((void *)worldInside, &self)) {
+  if (nWhere == 0 || !dladdr((void *)worldInside, &self)) {
     return 0;
   }
-  zExe[nExe] = 0;
-  n = snprintf(zCmd, sizeof(zCmd), "addr2line -fspi -e '%s'", zExe);
+  n = snprintf(zCmd, sizeof(zCmd), "addr2line -fspi -e /proc/%d/exe",
+               (int)getpid());
   for (i = 2; i < nWhere && n < (int)sizeof(zCmd) - 32; i++) {
     if (whereSelf(apWhere[i])) {
       n += snprintf(
