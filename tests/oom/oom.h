@@ -36,6 +36,10 @@ enum Method { /* of a virtual table, bits of Module.mHas and mCalled */
               M_COUNT
 };
 
+#define M_LOOSE                                                                \
+  (1u << M_CONNECT | 1u << M_DISCONNECT | 1u << M_DESTROY | 1u << M_NEXT |     \
+   1u << M_EOF | 1u << M_COLUMN | 1u << M_ROWID)
+
 typedef struct Module {
   char zName[48];
   unsigned mHas, mCalled;
