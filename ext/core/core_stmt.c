@@ -337,6 +337,9 @@ CHOIR_PRIVATE void choirBindReal(ChoirErr *pErr, sqlite3_stmt *pStmt, int i,
 
 CHOIR_PRIVATE void choirBindValue(ChoirErr *pErr, sqlite3_stmt *pStmt, int i,
                                   sqlite3_value *v) {
+  if (v == NULL) { /* sqlite3_value_dup() without memory */
+    choirErrNomem(pErr);
+  }
   if (pErr->rc == SQLITE_OK) {
     stmtBound(pErr, pStmt, sqlite3_bind_value(pStmt, i, v));
   }
