@@ -724,7 +724,11 @@ static void artifactSweepDelete(ArtifactSweep *p) {
     const char *zName = p->gone.a + i;
     char *zKey = artifactKey(&p->place, p->pErr, zName);
     ChoirErr err = {SQLITE_OK, NULL};
-    int e = choirObjectDelete(p->place.pStore, &err, zKey, NULL);
+    int e;
+    if (zKey == NULL) {
+      break;
+    }
+    e = choirObjectDelete(p->place.pStore, &err, zKey, NULL);
     if (err.rc == SQLITE_AUTH) {
       p->nForbidden++;
     } else if (err.rc != SQLITE_OK) {

@@ -72,7 +72,7 @@ static void timeVersions(ChoirErr *pErr, ChoirFiles *p) {
 static void timeReset(ChoirCursor *pCur) {
   TimeCursor *p = (TimeCursor *)pCur;
   choirFilesFree(&p->files);
-  if (p->there.pStore) {
+  if (p->there.pStore || p->there.pCrypt) { /* it was opened, in part */
     choirRemoteClose(&p->there);
   }
   p->iHead = 0;
