@@ -214,12 +214,11 @@ static const ForeignKind aForeign[] = {
      "state_storage.key_name state_storage.value_json",
      " state_storage ",
      {{"keys", "state_storage",
-       "SELECT key_name, value_json, " MS(
-           "{state_storage.created_"
-           "at}") ", " MS("{state_storage.updated_at}") " FROM state_storage"
-                                                        " WHERE "
-                                                        "(json_valid(value_json) OR json_valid(value_json))"
-                                                        " AND key_name<>''",
+       "SELECT key_name, value_json, " MS("{state_storage.created_at}") ", " MS(
+           "{state_storage.updated_at}") " FROM state_storage"
+                                         " WHERE (json_valid(value_json) OR "
+                                         "json_valid(value_json))"
+                                         " AND key_name<>''",
        TO_STATE}}},
     {"nola",
      "conversation_history.user_id conversation_history.message"
