@@ -156,6 +156,13 @@ static int vtabErr(ChoirTable *p, ChoirErr *pErr) {
   return choirErrVtab(pErr, &p->base, p->pTvf->zName);
 }
 
+/* What every method ends with that cannot fail. */
+static void vtabForgive(ChoirConn *pConn) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  choirJsonMemory(pConn, &err);
+  choirErrClear(&err);
+}
+
 /* The arguments of CREATE VIRTUAL TABLE, copied and unquoted, and the columns
 ** that the room makes of them. */
 static void vtabOpen(ChoirTable *p, ChoirErr *pErr, int nArg,
@@ -316,7 +323,9 @@ static int vtabBestIndex(sqlite3_vtab *pVtab, sqlite3_index_info *pInfo) {
 }
 
 static int vtabDisconnect(sqlite3_vtab *pVtab) {
+  ChoirConn *pConn = ((ChoirTable *)pVtab)->pConn;
   vtabFree((ChoirTable *)pVtab);
+  vtabForgive(pConn);
   return SQLITE_OK;
 }
 
@@ -355,6 +364,7 @@ static void vtabReset(ChoirCursor *p) {
     p->apArg[i] = NULL;
   }
   choirErrClear(&p->err);
+  vtabForgive(p->pConn);
   p->bEof = 0;
   p->iRow = 0;
 }
@@ -502,6 +512,7 @@ static int vtabSync(sqlite3_vtab *pVtab) {
 static int vtabRollback(sqlite3_vtab *pVtab) {
   ChoirTable *p = (ChoirTable *)pVtab;
   p->pModule->xRollback(p);
+  vtabForgive(p->pConn);
   return SQLITE_OK;
 }
 
