@@ -177,8 +177,8 @@ CHOIR_PRIVATE void choirTempBeside(ChoirTemp *, ChoirErr *, const char *zFile);
 /* zFor is the file's name in messages. */
 CHOIR_PRIVATE void choirTempOpen(ChoirTemp *, ChoirErr *, int fdDir,
                                  const char *zFor);
-/* fsync, then give it its name: by link (OK or CHANGED when the name is
-** taken) or by rename over whatever has it; then fsync the folder. */
+/* fsync, then give it its name, over whatever has it or only when nothing does
+** (OK or CHANGED); then fsync the folder. */
 CHOIR_PRIVATE int choirTempPublish(ChoirTemp *, ChoirErr *, const char *zName,
                                    int bReplace);
 /* Close, and remove what was not published. */

@@ -12,8 +12,8 @@
 ** is followed (O_NOFOLLOW for every part), so no key leads out of it.
 **
 ** A put writes `.choir-tmp-<random>` (O_EXCL, 0600) beside its target, fsyncs
-** it, then links it (if absent) or renames it (otherwise) and fsyncs the
-** folder. Compare-and-swap compares and renames under flock on `.choir-lock`
+** it, then renames it, over what is there or only where nothing is, and fsyncs
+** the folder. Compare-and-swap compares and renames under flock on `.choir-lock`
 ** in the target's folder. That file is empty and stays: the lock is the
 ** kernel's and dies with its holder, never the file's existence. Writers hold
 ** flock on their temporary file, so one left by a crash is recognised by being
@@ -238,6 +238,24 @@ static void folderSyncDir(ChoirErr *pErr, int fdDir) {
   }
 }
 
+/* rename that fails with EEXIST where zTo is: in one step, or, on a file system
+** or a libc that cannot, by a link and the removal of the old name. */
+static int folderRenameNew(int fdDir, const char *zFrom, const char *zTo) {
+  int rc;
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 28)
+  extern int renameat2(int, const char *, int, const char *, unsigned);
+  rc = renameat2(fdDir, zFrom, fdDir, zTo, 1 /* RENAME_NOREPLACE */);
+  if (rc == 0 || (errno != EINVAL && errno != ENOSYS)) {
+    return rc;
+  }
+#endif
+  rc = linkat(fdDir, zFrom, fdDir, zTo, 0);
+  if (rc == 0) {
+    (void)unlinkat(fdDir, zFrom, 0);
+  }
+  return rc;
+}
+
 CHOIR_PRIVATE int choirTempPublish(ChoirTemp *p, ChoirErr *pErr,
                                    const char *zName, int bReplace) {
   if (pErr->rc == SQLITE_OK && fsync(p->fd) != 0) {
@@ -246,20 +264,13 @@ CHOIR_PRIVATE int choirTempPublish(ChoirTemp *p, ChoirErr *pErr,
   if (pErr->rc != SQLITE_OK) {
     return CHOIR_OBJECT_FAILED;
   }
-  if (bReplace) {
-    if (renameat(p->fdDir, p->zName, p->fdDir, zName) != 0) {
-      choirErrno(pErr, errno, "replace", zName);
-    } else {
-      p->zName[0] = 0;
-    }
-  } else if (linkat(p->fdDir, p->zName, p->fdDir, zName, 0) != 0) {
-    if (errno == EEXIST) {
-      return CHOIR_OBJECT_CHANGED;
-    }
-    choirErrno(pErr, errno, "create", zName);
-  } else {
-    (void)unlinkat(p->fdDir, p->zName, 0);
+  if ((bReplace ? renameat(p->fdDir, p->zName, p->fdDir, zName)
+                : folderRenameNew(p->fdDir, p->zName, zName)) == 0) {
     p->zName[0] = 0;
+  } else if (errno == EEXIST && !bReplace) {
+    return CHOIR_OBJECT_CHANGED;
+  } else {
+    choirErrno(pErr, errno, bReplace ? "replace" : "create", zName);
   }
   folderSyncDir(pErr, p->fdDir);
   return pErr->rc == SQLITE_OK ? CHOIR_OBJECT_OK : CHOIR_OBJECT_FAILED;

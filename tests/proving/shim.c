@@ -559,11 +559,12 @@ int unlinkat(int fd, const char *zName, int flags) {
 
 int unlink(const char *z) { return unlinkat(AT_FDCWD, z, 0); }
 
-int renameat(int fd, const char *zFrom, int fdTo, const char *zTo) {
-  REAL(renameat);
+int renameat2(int fd, const char *zFrom, int fdTo, const char *zTo,
+              unsigned flags) {
+  REAL(renameat2);
   char z[PATHS], z2[PATHS], *zStash = NULL;
   if (eMode == OFF && !bWatch) {
-    return x(fd, zFrom, fdTo, zTo);
+    return x(fd, zFrom, fdTo, zTo, flags);
   }
   pathOf(fd, zFrom, z);
   pathOf(fdTo, zTo, z2);
@@ -574,7 +575,7 @@ int renameat(int fd, const char *zFrom, int fdTo, const char *zTo) {
     }
     zStash = stash(z2);
   }
-  int rc = x(fd, zFrom, fdTo, zTo);
+  int rc = x(fd, zFrom, fdTo, zTo, flags);
   if (rc == 0) {
     named('r', z2, strdup(z), zStash);
     for (File *p = pFiles; p; p = p->pNext) {
@@ -584,8 +585,12 @@ int renameat(int fd, const char *zFrom, int fdTo, const char *zTo) {
   return rc;
 }
 
+int renameat(int fd, const char *zFrom, int fdTo, const char *zTo) {
+  return renameat2(fd, zFrom, fdTo, zTo, 0);
+}
+
 int rename(const char *zFrom, const char *zTo) {
-  return renameat(AT_FDCWD, zFrom, AT_FDCWD, zTo);
+  return renameat2(AT_FDCWD, zFrom, AT_FDCWD, zTo, 0);
 }
 
 int linkat(int fd, const char *zFrom, int fdTo, const char *zTo, int flags) {
