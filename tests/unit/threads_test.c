@@ -24,7 +24,7 @@
 #define ROUNDS 12
 
 static char zDir[] = "/tmp/choir-threads-XXXXXX";
-static int nFailed;
+static int nCall, nFailed;
 
 static sqlite3 *openDb(const char *zFile) {
   sqlite3 *db = NULL;
@@ -45,6 +45,7 @@ static void run(sqlite3 *db, int bMust, const char *zFmt, ...) {
   va_start(ap, zFmt);
   z = sqlite3_vmprintf(zFmt, ap);
   va_end(ap);
+  __atomic_add_fetch(&nCall, 1, __ATOMIC_RELAXED);
   if (sqlite3_exec(db, z, NULL, NULL, NULL) != SQLITE_OK && bMust) {
     fprintf(stderr, "%s\n%s\n", z, sqlite3_errmsg(db));
     __atomic_add_fetch(&nFailed, 1, __ATOMIC_RELAXED);
@@ -235,6 +236,6 @@ int main(void) {
   if (system(z) != 0) {
     return 1;
   }
-  printf("threads: %d failures\n", nFailed);
+  printf("threads: %d calls, %d failures\n", nCall, nFailed);
   return nFailed != 0;
 }
