@@ -637,7 +637,8 @@ struct ChoirPart {
   void (*xDoctor)(ChoirConn *, ChoirErr *, ChoirCursor *);
   /* Rows of name, value, unit. */
   void (*xMetrics)(ChoirConn *, ChoirErr *, ChoirCursor *);
-  /* Writes what was put off, before the file is copied to somewhere else. */
+  /* Writes what was put off, if anything, before the file is copied to somewhere
+  ** else. What cannot be written now must not keep it from being copied. */
   void (*xSettle)(ChoirConn *, ChoirErr *);
 };
 
@@ -650,9 +651,7 @@ typedef struct ChoirMigration {
 } ChoirMigration;
 
 CHOIR_PRIVATE void choirPartAdd(ChoirConn *, const ChoirPart *);
-/* Every xSettle, each in a savepoint of its own. What a part cannot settle for
-** reasons of its own (SQLITE_ERROR, damage to what it derives) is left as it
-** is: that must not keep the user's data from being copied. */
+/* Every xSettle. */
 CHOIR_PRIVATE void choirPartsSettle(ChoirConn *, ChoirErr *);
 /* Fails with `no workspace in schema main; run select choir_init()`. */
 CHOIR_PRIVATE void choirNeedWorkspace(ChoirConn *, ChoirErr *);

@@ -28,20 +28,9 @@ CHOIR_PRIVATE void choirPartAdd(ChoirConn *pConn, const ChoirPart *pPart) {
 CHOIR_PRIVATE void choirPartsSettle(ChoirConn *pConn, ChoirErr *pErr) {
   int i;
   for (i = 0; i < pConn->nPart && pErr->rc == SQLITE_OK; i++) {
-    ChoirErr err = {SQLITE_OK, NULL};
-    ChoirTxn txn;
-    if (pConn->apPart[i]->xSettle == NULL) {
-      continue;
+    if (pConn->apPart[i]->xSettle) {
+      pConn->apPart[i]->xSettle(pConn, pErr);
     }
-    choirTxnBegin(&txn, pConn, &err);
-    if (err.rc == SQLITE_OK) {
-      pConn->apPart[i]->xSettle(pConn, &err);
-    }
-    choirTxnEnd(&txn, &err);
-    if ((err.rc & 0xff) == SQLITE_ERROR || err.rc == SQLITE_CORRUPT_VTAB) {
-      choirErrClear(&err);
-    }
-    *pErr = err;
   }
 }
 

@@ -395,6 +395,9 @@ CHOIR_PRIVATE void choirIndexInfo(ChoirConn *, ChoirErr *, const char *zName,
                                   ChoirBuf *);
 /* Absorbs every index of the workspace's schema. */
 CHOIR_PRIVATE i64 choirIndexAbsorbAll(ChoirConn *, ChoirErr *);
+/* The same before the file is copied: takes the write lock for an index that
+** has pending rows, and leaves those that it does not get or that are spoilt. */
+CHOIR_PRIVATE void choirIndexSettle(ChoirConn *, ChoirErr *);
 
 CHOIR_PRIVATE void choirIndexSqlRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirIndexRegister(ChoirConn *, ChoirErr *);

@@ -625,6 +625,38 @@ CHOIR_PRIVATE i64 choirIndexAbsorbAll(ChoirConn *pConn, ChoirErr *pErr) {
   return n;
 }
 
+static int makeHasPending(ChoirConn *pConn, ChoirErr *pErr, const char *zName) {
+  char *zSql =
+      choirMprintf(pErr, "SELECT 1 FROM \"%w\".\"_choir_vec_%w_pending\"",
+                   choirSchema(pConn), zName);
+  sqlite3_stmt *pStmt = zSql ? choirPrepare(pConn, pErr, zSql) : NULL;
+  int bHas = choirStep(pErr, pStmt);
+  sqlite3_finalize(pStmt);
+  sqlite3_free(zSql);
+  return bHas;
+}
+
+static void makeSettleOne(ChoirConn *pConn, ChoirErr *pErr, void *pArg,
+                          const char *zName) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  ChoirTxn txn;
+  (void)pArg;
+  if (makeHasPending(pConn, &err, zName)) {
+    choirTxnBegin(&txn, pConn, &err);
+    choirIndexAbsorb(pConn, &err, zName, 0);
+    choirTxnEnd(&txn, &err);
+  }
+  if (err.rc == SQLITE_NOMEM || err.rc == SQLITE_INTERRUPT) {
+    *pErr = err;
+  } else {
+    choirErrClear(&err);
+  }
+}
+
+CHOIR_PRIVATE void choirIndexSettle(ChoirConn *pConn, ChoirErr *pErr) {
+  choirIndexEach(pConn, pErr, NULL, makeSettleOne);
+}
+
 /* ----------------------------------------------------------------- info */
 
 /* Of the ten nearest of up to 20 rows, themselves excluded, how many a search

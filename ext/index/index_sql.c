@@ -496,16 +496,12 @@ static void sqlMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   choirIndexEach(pConn, pErr, pCur, sqlMetricsOne);
 }
 
-static void sqlSettle(ChoirConn *pConn, ChoirErr *pErr) {
-  choirIndexAbsorbAll(pConn, pErr);
-}
-
 static const ChoirPart sqlPart = {
     .zName = "vec_index",
     .xUninstall = sqlUninstall,
     .xCheck = choirIndexCheck,
     .xMetrics = sqlMetrics,
-    .xSettle = sqlSettle,
+    .xSettle = choirIndexSettle,
 };
 
 static const ChoirModule searchModule = {

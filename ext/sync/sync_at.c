@@ -401,36 +401,43 @@ static int atLastError(sqlite3_vfs *pVfs, int n, char *z) {
   return p->xGetLastError ? p->xGetLastError(p, n, z) : 0;
 }
 
+/* choir_at, or choir_at2, … where another copy of choir has that name in this
+** process: it knows its own connections only. */
+static char zAtName[16] = AT_NAME;
+static sqlite3_vfs atVfs = {
+    .iVersion = 1,
+    .mxPathname = 512,
+    .zName = zAtName,
+    .xOpen = atOpen,
+    .xDelete = atDelete,
+    .xAccess = atAccess,
+    .xFullPathname = atPath,
+    .xDlOpen = atDlOpen,
+    .xDlError = atDlError,
+    .xDlSym = atDlSym,
+    .xDlClose = atDlClose,
+    .xRandomness = atRandomness,
+    .xSleep = atSleep,
+    .xCurrentTime = atTime,
+    .xGetLastError = atLastError,
+};
+
 CHOIR_PRIVATE int choirAtPublish(void) {
-  static sqlite3_vfs vfs = {
-      .iVersion = 1,
-      .mxPathname = 512,
-      .zName = AT_NAME,
-      .xOpen = atOpen,
-      .xDelete = atDelete,
-      .xAccess = atAccess,
-      .xFullPathname = atPath,
-      .xDlOpen = atDlOpen,
-      .xDlError = atDlError,
-      .xDlSym = atDlSym,
-      .xDlClose = atDlClose,
-      .xRandomness = atRandomness,
-      .xSleep = atSleep,
-      .xCurrentTime = atTime,
-      .xGetLastError = atLastError,
-  };
   sqlite3_mutex *pMutex = atMutex();
   int rc = SQLITE_OK;
   sqlite3_mutex_enter(pMutex);
-  if (vfs.pAppData ==
-      NULL) { /* once: a second SQLite in the process has none */
+  if (atVfs.pAppData == NULL) { /* a second SQLite in the process has none */
     sqlite3_vfs *pUnder = sqlite3_vfs_find(NULL);
+    int i;
+    for (i = 2; i < 100 && sqlite3_vfs_find(zAtName); i++) {
+      sqlite3_snprintf(sizeof(zAtName), zAtName, AT_NAME "%d", i);
+    }
     if (pUnder) {
-      vfs.szOsFile = (int)sizeof(AtFile) > pUnder->szOsFile
-                         ? (int)sizeof(AtFile)
-                         : pUnder->szOsFile;
-      vfs.pAppData = pUnder;
-      rc = sqlite3_vfs_register(&vfs, 0);
+      atVfs.szOsFile = (int)sizeof(AtFile) > pUnder->szOsFile
+                           ? (int)sizeof(AtFile)
+                           : pUnder->szOsFile;
+      atVfs.pAppData = pUnder;
+      rc = sqlite3_vfs_register(&atVfs, 0);
     }
   }
   sqlite3_mutex_leave(pMutex);
@@ -482,7 +489,7 @@ static void atUri(ChoirCall *pCall) {
   iTxid = choirVersionPlan(pErr, &there, iTxid, &plan);
   choirFilesFree(&plan);
   choirBufInit(&b, pErr, CHOIR_BUF_SQL);
-  choirBufPrintf(&b, "file:ws?vfs=" AT_NAME "&version=%llu&remote=", iTxid);
+  choirBufPrintf(&b, "file:ws?vfs=%s&version=%llu&remote=", zAtName, iTxid);
   for (z = pErr->rc == SQLITE_OK ? there.zUrl : ""; *z; z++) {
     choirBufPrintf(&b, strchr(zPlain, *z) ? "%c" : "%%%02X", (u8)*z);
   }

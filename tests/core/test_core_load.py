@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Loading: nothing is opened, nothing is written, any order, any moment."""
+import json
 import os
 import pathlib
 import subprocess
@@ -123,12 +124,38 @@ def test_inside_a_transaction_of_the_host(open_db):
     assert d.rows("SELECT name FROM sqlite_schema") == []
 
 
-def test_any_file_name_finds_the_entry_point(tmp_path, open_db):
-    other = tmp_path / "what-ever.so"
-    other.write_bytes(pathlib.Path(SO).read_bytes())
-    d = open_db(choir=False)
-    d.load(str(other))
-    assert d.one("SELECT choir_version()")
+COPY = """
+import json, pathlib, shutil, sys
+sys.path[:0] = [sys.argv[1]]
+from conftest import SO, Db
+folder = pathlib.Path(sys.argv[2])
+shutil.copy(SO, folder / "what-ever.so")
+(folder / "remote").mkdir()
+url = f"file://{folder}/remote/"
+a = Db(folder / "a.db", init=True, uri=True)
+b = Db(folder / "b.db", choir=False, uri=True)
+b.load(folder / "what-ever.so")
+a.one("SELECT setting_set('colour', 'blue')")
+a.one("SELECT sync_push(?)", url)
+names = []
+for d in a, b:
+    names += [d.one("SELECT sync_at(1, ?)", url)]
+    d.rows("ATTACH ? AS old", names[-1])
+    names += [d.one("SELECT setting_value FROM old.user_settings")]
+print(json.dumps(names))
+"""
+
+
+@pytest.mark.inprocess
+@pytest.mark.once
+def test_a_copy_under_any_name_loads_beside_the_first(tmp_path):
+    """Each has a VFS for the versions that its own connections attach."""
+    out = subprocess.run([sys.executable, "-c", COPY, ROOT / "tests", tmp_path],
+                         capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    one, value, two, again = json.loads(out.stdout)
+    assert value == again == "blue"
+    assert "vfs=choir_at&" in one and "vfs=choir_at2&" in two
 
 
 def test_the_read_only_entry_point_offers_no_writing(open_db):
