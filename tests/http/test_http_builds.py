@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
 """TLS inside Node, whose binary brings an OpenSSL of its own. (The build that is
 linked with libcurl: `make check`.)"""
-import glob
 import os
-import shutil
 import ssl
 import subprocess
 
 import pytest
 
-from conftest import ROOT, SO
+from conftest import SO
 from fault_server import FaultServer, reply
+from npm_package import npm_package
 
 pytestmark = [pytest.mark.once, pytest.mark.inprocess]
 
@@ -43,20 +42,12 @@ def secure(tmp_path):
 
 def node():
     """Node from npm: not Debian's, which uses the system's OpenSSL."""
-    folder = ROOT / "build/servers/node"
-    pattern = str(folder / "node_modules/node-linux-*/bin/node")
-    if not glob.glob(pattern):
-        if not shutil.which("npm"):
-            subprocess.run([ROOT / "tools/setup.sh", "only", "npm"])
-        folder.mkdir(parents=True, exist_ok=True)
-        arch = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
-        subprocess.run(["npm", "install", "--no-save", "--prefix", str(folder),
-                        f"node-linux-{arch}@24.21.0"],
-                       capture_output=True)
-    found = glob.glob(pattern)
-    if not found:
-        pytest.skip("Node: no npm to install it with")
-    return found[0]
+    arch = {"x86_64": "x64", "aarch64": "arm64"}[os.uname().machine]
+    name = f"node-linux-{arch}"
+    at = npm_package("node", f"{name}@24.21.0")
+    if at is None:
+        pytest.skip("Node: npm cannot install it")
+    return str(at / "node_modules" / name / "bin/node")
 
 
 def test_tls_works_inside_node(secure, tmp_path):
