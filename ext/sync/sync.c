@@ -356,16 +356,20 @@ static int syncSame(ChoirConn *pConn, ChoirErr *pErr, const u8 aDigest[32]) {
 }
 
 static void syncTables(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
-                       ChoirBuf *pOut) {
-  ChoirBuf b;
-  choirBufInit(&b, pErr, CHOIR_BUF_JSON);
-  if (pErr->rc == SQLITE_OK && choirHasWorkspace(pConn, pErr)) {
-    choirDiffTables(pConn, pErr, p->db, &b);
-    choirBufText(pOut, "\"tables\":[");
-    choirBufText(pOut, b.n ? b.a : "");
-    choirBufText(pOut, "],");
+                       int bSame, ChoirBuf *pOut) {
+  ChoirBuf differ, digest;
+  int bHere = !bSame && pErr->rc == SQLITE_OK && choirHasWorkspace(pConn, pErr);
+  choirBufInit(&differ, pErr, CHOIR_BUF_JSON);
+  choirBufInit(&digest, pErr, CHOIR_BUF_JSON);
+  if (pErr->rc == SQLITE_OK) {
+    choirDiffTables(pConn, pErr, p->db, bHere, &differ, &digest);
   }
-  choirBufFree(&b);
+  if (bHere) {
+    choirBufPrintf(pOut, "\"tables\":[%s],", differ.n ? differ.a : "");
+  }
+  choirBufPrintf(pOut, "\"digests\":[%s],", digest.n ? digest.a : "");
+  choirBufFree(&differ);
+  choirBufFree(&digest);
 }
 
 /*
@@ -375,11 +379,14 @@ static void syncTables(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
 ** and undamaged: every checksum on the way, its digest (SHA-256 over all pages)
 ** and PRAGMA quick_check. Changes nothing. Gives a JSON object: ok, version,
 ** txid, bytes (read), sha256 (the digest), same (1 when this file has the same
-** content), ms, and with read_data objects (how many were read). When this
-** file's content differs, tables is an array of the tables whose rows do: name,
-** here and there (rows), only_here and only_there (rows the other side does not
-** have, value for value; a changed row counts on both). Virtual tables are
-** compared by the tables they keep, the schema as sqlite_schema.
+** content), ms, and with read_data objects (how many were read). digests is an
+** array of all its tables: name, rows, digest (over the rows with their types,
+** whatever their order; docs/formats.md, "Table digests"). When this file's
+** content differs, tables is an array of the tables whose rows do: name, here
+** and there (rows), digest (of this file's), only_here and only_there (rows the
+** other side does not have, value for value; a changed row counts on both).
+** Virtual tables are compared by the tables they keep, the schema as
+** sqlite_schema.
 **
 **   remote     TEXT, URL; default: choir_config('remote')
 **   read_data  INTEGER, 1: read every object of a folder, also those that the
@@ -426,9 +433,7 @@ static void syncVerify(ChoirCall *pCall) {
   if (bAll) {
     choirBufPrintf(&b, "\"objects\":%llu,", there.bFolder ? n : 1);
   }
-  if (!bSame) {
-    syncTables(pCall->pConn, &pCall->err, &there, &b);
-  }
+  syncTables(pCall->pConn, &pCall->err, &there, bSame, &b);
   choirBufPrintf(&b, "\"ms\":%lld}", choirMonotonic() - iStart);
   choirBufResult(&b, pCall->pCtx);
   choirRemoteClose(&there);

@@ -559,10 +559,12 @@ CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *, ChoirCall *,
 ** row in those it makes. */
 CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *, ChoirErr *);
 
-/* Appends a JSON object for each table in which this file's and the other
-** database's rows differ, separated by commas. */
+/* Appends JSON objects, separated by commas: to pDigest the digest of each table
+** of the other database, with bHere to pOut those in which this file's rows
+** differ from its. */
 CHOIR_PRIVATE void choirDiffTables(ChoirConn *, ChoirErr *, sqlite3 *,
-                                   ChoirBuf *);
+                                   int bHere, ChoirBuf *pOut,
+                                   ChoirBuf *pDigest);
 
 /* sync_push to a folder; the bytes sent, 0: there was nothing to send. */
 CHOIR_PRIVATE u64 choirDeltaPush(ChoirSyncRun *);

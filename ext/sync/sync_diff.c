@@ -3,9 +3,10 @@
 ** Which tables differ between this file and a version, and by how many rows.
 **
 ** A row is the SHA-256 of its values with their types (a float by its bits),
-** without its rowid unless that is a column. A table is the number of its rows
-** and the sum of their hashes, so neither order nor rowids count. Where two
-** sums differ, the hashes themselves are sorted and compared.
+** without its rowid unless that is a column. A table's digest is the sum of
+** their hashes, as four words modulo 2^64, so neither order nor rowids count
+** (docs/formats.md, "Table digests"). Where two differ, the hashes themselves are
+** sorted and compared.
 **
 ** Ordinary tables only: a virtual table is what the tables of its own hold, and
 ** generated columns follow from the others. The schema is compared as a table
@@ -168,25 +169,52 @@ static sqlite3_stmt *diffOpen(ChoirErr *pErr, const DiffSide *pSide,
   return p;
 }
 
-/* One table on both sides, appended to pOut when it differs. */
+static void diffHex(const DiffSum *p, char zOut[65]) {
+  u8 a[32];
+  int i;
+  for (i = 0; i < 32; i++) {
+    a[i] = (u8)(p->aSum[i / 8] >> (56 - 8 * (i % 8)));
+  }
+  choirHex(a, 32, zOut);
+}
+
+static void diffDigest(const DiffSum *p, const char *zName, ChoirBuf *pOut) {
+  char z[65];
+  if (p->bThere) {
+    diffHex(p, z);
+    choirBufText(pOut, pOut->n ? ",{\"name\":" : "{\"name\":");
+    choirBufJson(pOut, zName, -1);
+    choirBufPrintf(pOut, ",\"rows\":%llu,\"digest\":\"%s\"}", p->nRow, z);
+  }
+}
+
+/* One table on both sides: its digest there, and when it differs how. */
 static void diffCompare(ChoirConn *pConn, ChoirErr *pErr,
-                        const DiffSide aSide[2], const char *zTable,
-                        ChoirBuf *pOut) {
+                        const DiffSide aSide[2], const char *zTable, int bHere,
+                        ChoirBuf *pOut, ChoirBuf *pDigest) {
+  const char *zName = zTable ? zTable : "sqlite_schema";
+  char zHere[65];
   DiffSum aSum[2];
   int i, bKeep;
-  for (i = 0; i < 2; i++) {
+  memset(aSum, 0, sizeof(aSum));
+  for (i = !bHere; i < 2; i++) {
     diffSum(pConn, pErr, diffOpen(pErr, &aSide[i], zTable), 0, &aSum[i]);
   }
-  if (pErr->rc != SQLITE_OK ||
+  diffDigest(&aSum[1], zName, pDigest);
+  if (pErr->rc != SQLITE_OK || !bHere ||
       (aSum[0].bThere == aSum[1].bThere && aSum[0].nRow == aSum[1].nRow &&
        memcmp(aSum[0].aSum, aSum[1].aSum, sizeof(aSum[0].aSum)) == 0)) {
     return;
   }
   bKeep = aSum[0].nRow <= DIFF_ROWS && aSum[1].nRow <= DIFF_ROWS;
   choirBufText(pOut, pOut->n ? ",{\"name\":" : "{\"name\":");
-  choirBufJson(pOut, zTable ? zTable : "sqlite_schema", -1);
+  choirBufJson(pOut, zName, -1);
   choirBufPrintf(pOut, ",\"here\":%llu,\"there\":%llu", aSum[0].nRow,
                  aSum[1].nRow);
+  if (aSum[0].bThere) {
+    diffHex(&aSum[0], zHere);
+    choirBufPrintf(pOut, ",\"digest\":\"%s\"", zHere);
+  }
   for (i = 0; i < 2 && bKeep; i++) {
     diffSum(pConn, pErr, diffOpen(pErr, &aSide[i], zTable), 1, &aSum[i]);
     if (aSum[i].nRow) {
@@ -223,26 +251,25 @@ static int diffExists(ChoirErr *pErr, const DiffSide *pSide,
 
 /* The list is read while the tables are, so this file is read in one state. */
 CHOIR_PRIVATE void choirDiffTables(ChoirConn *pConn, ChoirErr *pErr,
-                                   sqlite3 *dbThere, ChoirBuf *pOut) {
+                                   sqlite3 *dbThere, int bHere, ChoirBuf *pOut,
+                                   ChoirBuf *pDigest) {
   DiffSide aSide[2] = {{pConn->db, choirSchema(pConn)}, {dbThere, "main"}};
-  sqlite3_stmt *ap[2];
+  sqlite3_stmt *ap[2] = {NULL, NULL};
   int i;
-  for (i = 0; i < 2; i++) {
+  for (i = !bHere; i < 2; i++) {
     char *z = choirMprintf(pErr, zDiffList, aSide[i].zSchema);
     ap[i] = diffPrepare(pErr, &aSide[i], z);
     sqlite3_free(z);
   }
-  for (i = 0; i < 2; i++) {
+  for (i = !bHere; i < 2; i++) {
     while (choirStep(pErr, ap[i])) {
       const char *z = (const char *)sqlite3_column_text(ap[i], 0);
-      if (z && (i == 0 || !diffExists(pErr, &aSide[0], z))) {
-        diffCompare(pConn, pErr, aSide, z, pOut);
+      if (z && (i == 0 || !bHere || !diffExists(pErr, &aSide[0], z))) {
+        diffCompare(pConn, pErr, aSide, z, bHere, pOut, pDigest);
       }
     }
-    if (i == 0) {
-      diffCompare(pConn, pErr, aSide, NULL, pOut);
-    }
   }
+  diffCompare(pConn, pErr, aSide, NULL, bHere, pOut, pDigest);
   sqlite3_finalize(ap[0]);
   sqlite3_finalize(ap[1]);
 }
