@@ -93,6 +93,11 @@ asan() {
   UBSAN_OPTIONS=print_stacktrace=1 CHOIR_SANITIZED=1 \
     ASAN_OPTIONS=allocator_may_return_null=1:exitcode=23 \
     shell choir-shell-asan || return 1
+  echo "-- choir.so loaded, loaded again and closed by a host in C"
+  make -s build/unit/anchor_test &&
+    env LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
+      ASAN_OPTIONS=detect_leaks=0 CHOIR_SO="$PWD/build/asan/choir.so" \
+      build/unit/anchor_test || return 1
   echo "-- choir.so inside Python"
   only_marked=inprocess \
     cases CHOIR_REPEAT=1 LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \

@@ -324,8 +324,10 @@ static int vtabBestIndex(sqlite3_vtab *pVtab, sqlite3_index_info *pInfo) {
 
 static int vtabDisconnect(sqlite3_vtab *pVtab) {
   ChoirConn *pConn = ((ChoirTable *)pVtab)->pConn;
+  choirConnRef(pConn); /* the table may hold the last reference */
   vtabFree((ChoirTable *)pVtab);
   vtabForgive(pConn);
+  choirConnUnref(pConn);
   return SQLITE_OK;
 }
 

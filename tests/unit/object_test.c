@@ -207,7 +207,10 @@ static void addMany(Fixture *f) {
     i += choirObjectPut(p, &f->err, "n", &src, CHOIR_IF_MATCH, m.zEtag,
                         &mNew) == CHOIR_OBJECT_OK;
   }
-  _exit(f->err.rc != SQLITE_OK);
+  i = f->err.rc != SQLITE_OK;
+  choirObjectClose(p);
+  choirErrClear(&f->err);
+  _exit(i);
 }
 
 static void test_swaps_by_many_processes_lose_nothing(void **pp) {
