@@ -11,7 +11,7 @@ does not change: what choir adds to a bare request is the difference.
 
   search  k = 10 for a vector of 384, 200 times, against a libcurl loop that
           sends the same body over one connection and parses nothing
-  scroll  10,320 rows (whole pages), their largest id, artifact_id and path,
+  scroll  10,320 rows, their largest id, artifact_id and path,
           against a libcurl loop that sends the same page requests and parses
           nothing
   upsert  POINTS x 384 from a table, against qdrant-client's upload_points with
@@ -194,7 +194,7 @@ def reads(url, folder, con, v, rounds):
             "user_id", "model", "artifact_id", "path"],
         "query": [round(float(x), 7) for x in v[7]]}))
     pages, after, rows = [], None, 0
-    for limit in [64, 256] + [1000] * 10:
+    for limit in [1000] * 10 + [320]:
         body = {"filter": tenant, "limit": limit, "with_vector": False,
                 "with_payload": ["user_id", "model", "artifact_id", "path"]}
         if after:

@@ -136,7 +136,14 @@ CHOIR_PRIVATE int choirBufUnbase64(ChoirBuf *p, const char *z, u64 n) {
 CHOIR_PRIVATE i64 choirUtf8Valid(const char *z, i64 n) {
   i64 i = 0;
   while (i < n) {
-    int nByte = bufUtf8Char((const u8 *)z + i, n - i);
+    u64 aByte = 0;
+    int nByte = 8; /* of ASCII at once */
+    if (n - i >= 8) {
+      memcpy(&aByte, z + i, 8);
+    }
+    if (n - i < 8 || (aByte & 0x8080808080808080u)) {
+      nByte = bufUtf8Char((const u8 *)z + i, n - i);
+    }
     if (nByte == 0) {
       break;
     }

@@ -109,6 +109,9 @@ CHOIR_PRIVATE int choirHttpHeaderNth(const ChoirHttp *, int i,
 /* Runs it to its end. An HTTP error status is not an error. */
 CHOIR_PRIVATE void choirHttpRun(ChoirHttp *, ChoirErr *);
 CHOIR_PRIVATE void choirHttpStart(ChoirHttp *);
+/* Started, and the request sent as far as that goes without waiting: the server
+** works while the caller does something else, then choirHttpRun. */
+CHOIR_PRIVATE void choirHttpAhead(ChoirHttp *);
 /* Until one of ap[0..n) that was not given before is done: its index, its
 ** failure in ->err; -1 when none is left. An interrupt ends them all. */
 CHOIR_PRIVATE int choirHttpWait(ChoirConn *, ChoirHttp **ap, int n);
@@ -136,7 +139,7 @@ CHOIR_PRIVATE i64 choirHttpDate(const char *z);
 ** One attempt of an exchange, for http_run.c only.
 */
 CHOIR_PRIVATE void choirHttpWireStart(ChoirHttp *);
-/* Drives every attempt of the connection, at most nMs. */
+/* Drives every attempt of the connection, then waits for at most nMs. */
 CHOIR_PRIVATE void choirHttpWirePoll(ChoirConn *, ChoirErr *, int nMs);
 /* 1: ended, the exchange holds the reply or p->err; *pbRetry: the failure may
 ** pass, *pbSent: the request may have reached the server. */

@@ -557,7 +557,7 @@ CHOIR_PRIVATE void choirHttpWirePoll(ChoirConn *pConn, ChoirErr *pErr,
   }
   wireSigpipeBlock(&sig, pState);
   rc = pState->curl.multi_perform(pState->pMulti, &nRunning);
-  if (rc == CURLM_OK && wireCollect(pState) == 0) {
+  if (rc == CURLM_OK && wireCollect(pState) == 0 && nMs > 0) {
     rc = pState->curl.multi_poll(pState->pMulti, NULL, 0, nMs, NULL);
   }
   wireSigpipeRestore(&sig);

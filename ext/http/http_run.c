@@ -736,6 +736,17 @@ CHOIR_PRIVATE int choirHttpStep(ChoirHttp *p) {
   return runTurn(p->pConn, &p, 1, &i);
 }
 
+CHOIR_PRIVATE void choirHttpAhead(ChoirHttp *p) {
+  ChoirErr err = {0, NULL};
+  if (p->err.rc == SQLITE_OK) {
+    choirHttpStart(p);
+  }
+  if (p->eState == RUN_WIRE) {
+    choirHttpWirePoll(p->pConn, &err, 0);
+  }
+  choirErrClear(&err); /* what it is, choirHttpRun will find */
+}
+
 CHOIR_PRIVATE void choirHttpRun(ChoirHttp *p, ChoirErr *pErr) {
   if (pErr->rc == SQLITE_OK) {
     if (p->err.rc == SQLITE_OK) {

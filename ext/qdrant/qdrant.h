@@ -103,6 +103,12 @@ CHOIR_PRIVATE void choirQdrantClose(Qdrant *);
 CHOIR_PRIVATE void choirQdrantSend(Qdrant *, ChoirErr *, QdrantReply *,
                                    const char *zMethod, const char *zTail,
                                    const ChoirBuf *pBody, int bRetry);
+/* The same in two steps, so that the server works meanwhile. pBody stays until
+** the reply is received. */
+CHOIR_PRIVATE void choirQdrantAhead(Qdrant *, ChoirErr *, QdrantReply *,
+                                    const char *zMethod, const char *zTail,
+                                    const ChoirBuf *pBody, int bRetry);
+CHOIR_PRIVATE void choirQdrantReceive(Qdrant *, ChoirErr *, QdrantReply *);
 /* Fails when the reply does not say that the change is done. */
 CHOIR_PRIVATE void choirQdrantDone(Qdrant *, ChoirErr *, const QdrantReply *);
 CHOIR_PRIVATE void choirQdrantReplyFree(QdrantReply *);
@@ -206,9 +212,11 @@ struct QdrantScan {
   const char *zModel; /* model of the query, or NULL */
 
   /* Private. */
-  QdrantReply reply;
-  QdrantSpan rest;  /* points of the page that were not given yet */
-  QdrantSpan after; /* of a scroll: where to go on, in the reply */
+  QdrantReply aReply[2]; /* the page that is read, and the next one */
+  int iReply;            /* which is read */
+  ChoirBuf ahead;        /* of a scroll: the request for the next one, sent */
+  QdrantSpan rest;       /* points of the page that were not given yet */
+  QdrantSpan after;      /* of a scroll: where to go on, in the reply */
   i64 nPage, nGiven, nAsked, iOffset;
   int nSeen; /* of a query: ids given so far */
   u8 (*aSeen)[16];

@@ -2,6 +2,11 @@
 /*
 ** A query or a scroll, page by page: as many as the host reads rows of.
 **
+** While the second page of a scroll and those that follow are read, the server
+** is already at work on the next one, unless the host has said how many rows it
+** wants. What comes of that is only ever a page sooner: if it fails, the page is
+** asked for again in its time.
+**
 ** What the host says it wants (LIMIT) sizes the first page and nothing else;
 ** k bounds the rows. A query without k that is read beyond QDRANT_K_MAX hits
 ** is an error, not a short answer. Pages of an approximate search may overlap,
@@ -24,12 +29,15 @@ CHOIR_PRIVATE void choirQdrantScanInit(QdrantScan *p, ChoirErr *pErr) {
   choirBufInit(&p->payload, pErr, CHOIR_BUF_SQL);
   choirBufInit(&p->orderAt, pErr, CHOIR_BUF_SQL);
   choirBufInit(&p->tied, pErr, CHOIR_BUF_SQL);
+  choirBufInit(&p->ahead, pErr, QDRANT_REQUEST);
   p->rMmr = -1.0;
 }
 
 CHOIR_PRIVATE void choirQdrantScanFree(QdrantScan *p) {
-  choirQdrantReplyFree(&p->reply);
+  choirQdrantReplyFree(&p->aReply[0]);
+  choirQdrantReplyFree(&p->aReply[1]);
   choirQdrantClose(&p->to);
+  choirBufFree(&p->ahead);
   choirBufFree(&p->filter);
   choirBufFree(&p->payload);
   choirBufFree(&p->orderAt);
@@ -351,10 +359,13 @@ static void scanOrderAt(QdrantScan *p, ChoirErr *pErr, const QdrantHit *pHit) {
 
 /* ------------------------------------------------------------------ pages */
 
-/* How many points to ask for now, 0: no more. */
-static i64 scanPage(QdrantScan *p, ChoirErr *pErr) {
+/* How many points to ask for after the first nHave, 0: no more. */
+static i64 scanPage(QdrantScan *p, ChoirErr *pErr, i64 nHave) {
   i64 nMost = p->bVector ? 250 : 1000;
   i64 n = p->nPage ? p->nPage * 4 : p->nHint ? p->nHint : p->bQuery ? 16 : 64;
+  if (!p->bQuery && p->nHint > nHave) {
+    n = p->nHint - nHave;
+  }
   if (p->nPage == 0 && p->bByArtifact) {
     n *= 4; /* several chunks of each */
   }
@@ -402,53 +413,106 @@ CHOIR_PRIVATE void choirQdrantScanBody(QdrantScan *p, ChoirBuf *b) {
   }
 }
 
-static void scanFetch(QdrantScan *p, ChoirErr *pErr) {
-  i64 n = scanPage(p, pErr);
-  ChoirBuf b;
-  if (n == 0) {
-    p->bLast = 1;
+/* The request for the next nPage points. */
+static void scanBody(QdrantScan *p, ChoirBuf *b) {
+  choirBufText(b, "{");
+  choirQdrantFilterOpen(&p->to, b, "filter");
+  choirBufAppend(b, p->filter.a ? p->filter.a : "", p->filter.n);
+  if (p->nTied) {
+    choirBufText(b, ",{\"must_not\":[{\"has_id\":[");
+    choirBufAppend(b, p->tied.a, p->tied.n);
+    choirBufText(b, "]}]}");
+  }
+  choirBufPrintf(b, "]},\"limit\":%lld,\"with_vector\":", p->nPage);
+  if (p->bVector) {
+    scanWithVector(p, b);
+  } else {
+    choirBufText(b, "false");
+  }
+  choirBufText(b, ",\"with_payload\":");
+  choirBufText(b, p->payload.n ? p->payload.a : "true");
+  if (p->bQuery) {
+    choirQdrantScanBody(p, b);
+  } else if (p->zOrder) {
+    scanOrderBody(p, b);
+  } else if (p->after.z) {
+    choirBufText(b, ",\"offset\":");
+    choirBufAppend(b, p->after.z, (u64)p->after.n);
+  }
+  choirBufText(b, "}");
+}
+
+/* The page that was asked for ahead; 0: there is none, or it failed. */
+static int scanArrived(QdrantScan *p, ChoirErr *pErr, QdrantReply *pReply) {
+  ChoirErr err = {0, NULL};
+  if (p->ahead.n == 0) {
+    return 0;
+  }
+  choirQdrantReceive(&p->to, &err, pReply);
+  p->ahead.n = 0;
+  if (err.rc == SQLITE_INTERRUPT || err.rc == SQLITE_NOMEM) {
+    *pErr = err;
+    return 1;
+  }
+  if (err.rc != SQLITE_OK) {
+    choirErrClear(&err);
+    choirQdrantReplyFree(pReply);
+    return 0;
+  }
+  return 1;
+}
+
+/* Asks for the page after the one that has just come, if it will be read: the
+** host wants more rows, or has not said and is at its second page already. */
+static void scanAhead(QdrantScan *p, ChoirErr *pErr, int bFirst) {
+  QdrantReply *pNext = &p->aReply[!p->iReply];
+  i64 nHave = p->nGiven + p->nPage;
+  if (p->bLast || p->nK || (p->nHint ? p->nHint <= nHave : bFirst)) {
     return;
   }
-  choirBufInit(&b, pErr, QDRANT_REQUEST);
-  choirBufText(&b, "{");
-  choirQdrantFilterOpen(&p->to, &b, "filter");
-  choirBufAppend(&b, p->filter.a ? p->filter.a : "", p->filter.n);
-  if (p->nTied) {
-    choirBufText(&b, ",{\"must_not\":[{\"has_id\":[");
-    choirBufAppend(&b, p->tied.a, p->tied.n);
-    choirBufText(&b, "]}]}");
+  scanPage(p, pErr, nHave);
+  scanBody(p, &p->ahead);
+  choirQdrantReplyFree(pNext);
+  choirQdrantAhead(&p->to, pErr, pNext, "POST", "points/scroll", &p->ahead, 1);
+}
+
+static void scanFetch(QdrantScan *p, ChoirErr *pErr) {
+  int bFirst = p->nPage == 0;
+  int bScroll = !p->bQuery && !p->zOrder;
+  QdrantSpan inside, key, value;
+  QdrantReply *pReply = &p->aReply[!p->iReply];
+  ChoirBuf b;
+  if (!scanArrived(p, pErr, pReply)) {
+    if (scanPage(p, pErr, p->nGiven) == 0) {
+      p->bLast = 1;
+      return;
+    }
+    choirBufInit(&b, pErr, QDRANT_REQUEST);
+    scanBody(p, &b);
+    choirQdrantSend(&p->to, pErr, pReply, "POST",
+                    p->bQuery ? "points/query" : "points/scroll", &b, 1);
+    choirBufFree(&b);
   }
-  choirBufPrintf(&b, "]},\"limit\":%lld,\"with_vector\":", n);
-  if (p->bVector) {
-    scanWithVector(p, &b);
-  } else {
-    choirBufText(&b, "false");
-  }
-  choirBufText(&b, ",\"with_payload\":");
-  choirBufText(&b, p->payload.n ? p->payload.a : "true");
-  if (p->bQuery) {
-    choirQdrantScanBody(p, &b);
-  } else if (p->zOrder) {
-    scanOrderBody(p, &b);
-  } else if (p->after.z) {
-    choirBufText(&b, ",\"offset\":");
-    choirBufAppend(&b, p->after.z, (u64)p->after.n);
-  }
-  choirBufText(&b, "}");
-  choirQdrantReplyFree(&p->reply);
-  memset(&p->rest, 0, sizeof(p->rest));
-  choirQdrantSend(&p->to, pErr, &p->reply, "POST",
-                  p->bQuery ? "points/query" : "points/scroll", &b, 1);
-  choirBufFree(&b);
+  choirQdrantReplyFree(&p->aReply[p->iReply]);
+  p->iReply = !p->iReply;
   p->nAsked = 0;
-  p->rest = choirQdrantInside(choirQdrantGet(p->reply.result, "points"));
+  memset(&p->rest, 0, sizeof(p->rest));
+  memset(&p->after, 0, sizeof(p->after));
+  for (inside = choirQdrantInside(pReply->result);
+       choirQdrantNext(&inside, &key, &value);) {
+    if (choirQdrantIs(key, "points")) {
+      p->rest = choirQdrantInside(value);
+    } else if (choirQdrantIs(key, "next_page_offset")) {
+      p->after = value;
+    }
+  }
   if (pErr->rc == SQLITE_OK && p->rest.z == NULL) {
     choirErrSet(pErr, SQLITE_ERROR, "the reply of %s has no points",
                 p->to.zUrl);
   }
-  if (!p->bQuery && !p->zOrder) {
-    p->after = choirQdrantGet(p->reply.result, "next_page_offset");
+  if (bScroll && pErr->rc == SQLITE_OK) {
     p->bLast = p->after.z == NULL || p->after.z[0] == 'n';
+    scanAhead(p, pErr, bFirst);
   }
 }
 
@@ -512,7 +576,7 @@ CHOIR_PRIVATE int choirQdrantScanNext(QdrantScan *p, ChoirErr *pErr,
       return 0;
     }
     if (!choirQdrantNext(&p->rest, NULL, &point)) {
-      if ((p->bQuery || p->zOrder) && p->reply.http.pConn &&
+      if ((p->bQuery || p->zOrder) && p->aReply[p->iReply].http.pConn &&
           p->nAsked < p->nPage) {
         return 0; /* a short page is the last one */
       }

@@ -36,7 +36,8 @@ enum {
   ARG_ARTIFACT,
   ARG_N
 };
-#define TABLE_ARGS 10 /* of a created table */
+#define TABLE_ARGS 10               /* of a created table */
+#define TABLE_HINT ((i64)1 << 40) /* a larger LIMIT is none */
 
 enum { SCAN_SEARCH, SCAN_SIMILAR, SCAN_SCROLL, SCAN_CREATED };
 
@@ -423,8 +424,8 @@ static void filterValues(TableCursor *p, int bArgs) {
     }
     z = *zEnd ? zEnd + 1 : zEnd;
   }
-  if (nLimit >= 0 && nLimit <= QDRANT_K_MAX && nOffset >= 0 &&
-      nOffset <= QDRANT_K_MAX) {
+  if (nLimit >= 0 && nLimit <= TABLE_HINT && nOffset >= 0 &&
+      nOffset <= TABLE_HINT) {
     p->scan.nHint = nLimit + nOffset;
   }
 }

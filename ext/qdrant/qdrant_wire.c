@@ -305,13 +305,12 @@ static char *wireTarget(Qdrant *p, ChoirErr *pErr, const char *zTail) {
   return choirBufTake(&b);
 }
 
-CHOIR_PRIVATE void choirQdrantSend(Qdrant *p, ChoirErr *pErr,
-                                   QdrantReply *pReply, const char *zMethod,
-                                   const char *zTail, const ChoirBuf *pBody,
-                                   int bRetry) {
+CHOIR_PRIVATE void choirQdrantAhead(Qdrant *p, ChoirErr *pErr,
+                                    QdrantReply *pReply, const char *zMethod,
+                                    const char *zTail, const ChoirBuf *pBody,
+                                    int bRetry) {
   char *zTarget = wireTarget(p, pErr, zTail);
   const char *zKey = wireKey(p, pErr);
-  ChoirErr why = {0, NULL};
   memset(pReply, 0, sizeof(*pReply));
   if (pErr->rc == SQLITE_OK) {
     ChoirHttp *pHttp = &pReply->http;
@@ -327,15 +326,31 @@ CHOIR_PRIVATE void choirQdrantSend(Qdrant *p, ChoirErr *pErr,
     if (zKey) {
       choirHttpHeader(pHttp, "api-key", zKey);
     }
-    choirHttpRun(pHttp, &why);
+    choirHttpAhead(pHttp);
+  }
+  sqlite3_free(zTarget);
+}
+
+CHOIR_PRIVATE void choirQdrantReceive(Qdrant *p, ChoirErr *pErr,
+                                      QdrantReply *pReply) {
+  ChoirErr why = {0, NULL};
+  if (pErr->rc == SQLITE_OK) {
+    choirHttpRun(&pReply->http, &why);
     wireFailed(p, pErr, &why);
   }
   if (pErr->rc == SQLITE_OK && pReply->http.iStatus / 100 != 2) {
-    wireRefused(p, pErr, pReply, zKey);
+    wireRefused(p, pErr, pReply, wireKey(p, pErr));
   } else if (pErr->rc == SQLITE_OK) {
     wireRead(p, pErr, pReply);
   }
-  sqlite3_free(zTarget);
+}
+
+CHOIR_PRIVATE void choirQdrantSend(Qdrant *p, ChoirErr *pErr,
+                                   QdrantReply *pReply, const char *zMethod,
+                                   const char *zTail, const ChoirBuf *pBody,
+                                   int bRetry) {
+  choirQdrantAhead(p, pErr, pReply, zMethod, zTail, pBody, bRetry);
+  choirQdrantReceive(p, pErr, pReply);
 }
 
 /* What was accepted and not yet done cannot be read back: not a success. */

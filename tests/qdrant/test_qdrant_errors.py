@@ -10,6 +10,7 @@ from fault_server import (FaultServer, chunked, cut, drip, endless, head, raw,
 
 COUNT = "SELECT qdrant_count()"
 PATH = "/collections/artifacts/points/count"
+SCROLL = "/collections/artifacts/points/scroll"
 OK = reply(b'{"result":{"count":3},"status":"ok","time":0.1}',
            type="application/json")
 
@@ -136,6 +137,57 @@ def test_a_scroll_that_never_ends_is_the_hosts_to_end(db, s):
         b'{"result":{"points":[{"id":1,"payload":{"user_id":"ada"}}],'
         b'"next_page_offset":1}}'))
     assert len(db.rows("SELECT id FROM qdrant_scroll() LIMIT 200")) == 200
+
+
+def pages(sock, request):
+    """A scroll over the points 1 to 1400."""
+    asked = json.loads(request.body)
+    first = asked.get("offset") or 1
+    last = min(first + asked["limit"] - 1, 1400)
+    return reply(json.dumps({"result": {
+        "points": [{"id": i, "payload": {"user_id": "ada"}}
+                   for i in range(first, last + 1)],
+        "next_page_offset": None if last == 1400 else last + 1}}).encode())(
+            sock, request)
+
+
+def test_a_page_asked_for_ahead_only_comes_sooner(db, s):
+    """The third page is asked for while the second is read. Whatever becomes of
+    that, every point comes once."""
+    for fault in (reset, cut(pages, 300), refusal(500, "x"), raw(b""),
+                  reply(b"nonsense")):
+        s.seen.clear()
+        s.on(SCROLL, pages, pages, fault, pages)
+        assert [i for i, in db.rows("SELECT id FROM qdrant_scroll()")] == list(
+            range(1, 1401))
+        assert len(s.seen) in (5, 6)  # 64, 256, 1000 in vain, 1000, the rest
+    s.on(SCROLL, pages, pages, refusal(500, "x"))
+    assert "the server failed" in db.error("SELECT id FROM qdrant_scroll()")
+    s.on(SCROLL, pages)
+    s.on(PATH, OK)  # other requests between the rows
+    assert db.rows("SELECT count(DISTINCT id), sum(qdrant_count()) FROM"
+                   " qdrant_scroll() WHERE id % 100 = 0") == [(14, 14 * 3)]
+
+
+@pytest.mark.inprocess
+def test_who_reads_slowly_still_gets_every_page(db, s):
+    s.on(SCROLL, pages)
+    rows = iter(db.con.execute("SELECT id FROM qdrant_scroll()"))
+    got = [next(rows)[0] for _ in range(10)]
+    db.one("SELECT choir_config('http.timeout_ms', 1500)")
+    got += [next(rows)[0] for _ in range(90)]
+    db.one("SELECT choir_config('http.timeout_ms', 0)")
+    time.sleep(1.6)  # the third page is there, and past its time
+    assert got + [r[0] for r in rows] == list(range(1, 1401))
+
+
+def test_a_limit_asks_for_nothing_ahead_that_it_does_not_need(db, s):
+    s.on(SCROLL, pages)
+    for limit, asked in ((150, [150]), (1000, [1000]), (1300, [1000, 300])):
+        s.seen.clear()
+        assert len(db.rows(f"SELECT id FROM qdrant_scroll() LIMIT {limit}")) \
+            == limit
+        assert [json.loads(r.body)["limit"] for r in s.seen] == asked
 
 
 def test_answers_that_are_missing_are_errors(db, s):
