@@ -4,9 +4,8 @@
 
   bench/bench_embed.py [TEXTS=10000]
 
-For each provider: requests of a first run by embed_all() over a table, with the
-one by which the length of an unknown model's vectors is learnt; of a second run
-and of embed() over all rows; processor time of a text on choir's side (the
+For each provider, with a model that choir does not know yet: requests of a first
+run by embed_all() over a table, of a second run and of embed() over all rows; processor time of a text on choir's side (the
 server, a thread of this process, is not counted).
 """
 import math
@@ -51,9 +50,9 @@ def run(provider, n, folder):
                    length) == n
         again = time.thread_time() - start
     most = math.ceil(n / BATCH[provider])
-    assert first <= most + 1 and len(s.requests) == first and second == 0
-    print(f"{provider}: {n} texts, {first} requests ({most} batches of"
-          f" {BATCH[provider]} and one for the length), second run {second};"
+    assert first <= most and len(s.requests) == first and second == 0
+    print(f"{provider}: {n} texts, {first} requests (batches of"
+          f" {BATCH[provider]}), second run {second};"
           f" {cpu / n * 1e6:.0f} us a text, {again / n * 1e6:.0f} us from the"
           " cache")
 

@@ -59,16 +59,24 @@ static const char *embedProvider(ChoirConn *pConn, ChoirErr *pErr,
   return pErr->rc == SQLITE_OK ? zName : NULL;
 }
 
-CHOIR_PRIVATE const ChoirEmbedModel *choirEmbedModel(ChoirConn *pConn,
-                                                     ChoirErr *pErr) {
+CHOIR_PRIVATE const ChoirEmbedModel *
+choirEmbedModelFor(ChoirConn *pConn, ChoirErr *pErr, const char *const *azText,
+                   const i64 *anText, int n, int eRole) {
   const char *z =
       embedProvider(pConn, pErr, choirConfig(pConn, "embed.provider"));
 #ifndef CHOIR_OMIT_NET
   if (z && embedIsRemote(z)) {
-    return choirRemoteModel(pConn, pErr, z);
+    return choirRemoteModel(pConn, pErr, z, azText, anText, n, eRole);
   }
+#else
+  (void)azText, (void)anText, (void)n, (void)eRole;
 #endif
   return z ? choirHashModel() : NULL;
+}
+
+CHOIR_PRIVATE const ChoirEmbedModel *choirEmbedModel(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
+  return choirEmbedModelFor(pConn, pErr, NULL, NULL, 0, CHOIR_EMBED_DOCUMENT);
 }
 
 /* embed.provider is checked when it is set, not only when it is used. */
@@ -154,11 +162,11 @@ static void embedFunc(ChoirCall *p) {
     return;
   }
   z = choirArgText(&p->err, p->apArg[0], "text");
-  pModel = choirEmbedModel(p->pConn, &p->err);
+  n = sqlite3_value_bytes(p->apArg[0]);
+  pModel = choirEmbedModelFor(p->pConn, &p->err, &z, &n, z != NULL, eRole);
   if (pModel == NULL) {
     return;
   }
-  n = sqlite3_value_bytes(p->apArg[0]);
   a = choirMalloc(&p->err, (u64)pModel->nDim * sizeof(float));
   if (a) {
     choirEmbedBatch(p->pConn, &p->err, pModel, &z, &n, 1, eRole, a);
@@ -419,7 +427,6 @@ static void embedEachFilter(ChoirCursor *pCur) {
     return;
   }
   z = choirArgJson(pCur->pConn, pErr, pCur->apArg[0], "texts");
-  pModel = choirEmbedModel(pCur->pConn, pErr);
   /* On choir's own connection: a table of the host may be called json_each. */
   pStmt = choirJsonStmt(pCur->pConn, pErr,
                         "SELECT value, type, json_type(?1) FROM json_each(?1)",
@@ -436,7 +443,12 @@ static void embedEachFilter(ChoirCursor *pCur) {
     }
   }
   sqlite3_finalize(pStmt);
-  if (pErr->rc == SQLITE_OK && p->nText > 0) {
+  pModel = pErr->rc == SQLITE_OK && p->nText > 0
+               ? choirEmbedModelFor(pCur->pConn, pErr,
+                                    (const char *const *)p->azText, p->anText,
+                                    (int)p->nText, eRole)
+               : NULL;
+  if (pModel) {
     p->nDim = pModel->nDim;
     p->a = choirMalloc(pErr, (u64)p->nText * (u64)p->nDim * sizeof(float));
     if (p->a) {
@@ -477,7 +489,10 @@ typedef struct EmbedAll {
 
 static void embedAllFlush(ChoirCall *p, EmbedAll *pAll) {
   const ChoirEmbedModel *pModel =
-      pAll->bFailed ? NULL : choirEmbedModel(p->pConn, &p->err);
+      pAll->bFailed ? NULL
+                    : choirEmbedModelFor(p->pConn, &p->err,
+                                         (const char *const *)pAll->azText,
+                                         pAll->anText, pAll->n, pAll->eRole);
   float *a = pModel ? choirMalloc(&p->err, (u64)pAll->n * (u64)pModel->nDim *
                                                sizeof(float))
                     : NULL;

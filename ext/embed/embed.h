@@ -100,9 +100,12 @@ CHOIR_PRIVATE const char *choirRemoteName(int i);
 /* "provider/model" as configured, without asking; caller frees. */
 CHOIR_PRIVATE char *choirRemoteModelName(ChoirConn *, ChoirErr *,
                                          const char *zProvider);
-/* The model itself; the first time its vectors' length may be asked for. */
+/* The model itself; see choirEmbedModelFor. */
 CHOIR_PRIVATE const ChoirEmbedModel *choirRemoteModel(ChoirConn *, ChoirErr *,
-                                                      const char *zProvider);
+                                                      const char *zProvider,
+                                                      const char *const *azText,
+                                                      const i64 *anText, int n,
+                                                      int eRole);
 
 /* 1 and the vector when it is kept under that key. */
 CHOIR_PRIVATE int choirEmbedCacheGet(ChoirConn *, const u8 aKey[32], int nDim,
@@ -117,6 +120,11 @@ CHOIR_PRIVATE void choirEmbedCacheDimPut(ChoirConn *, const char *zModel,
 
 /* The configured model, or an error that lists the known ones. */
 CHOIR_PRIVATE const ChoirEmbedModel *choirEmbedModel(ChoirConn *, ChoirErr *);
+/* The same for texts that are embedded next: from them the length of a service's
+** vectors is learnt, the first time, so that nothing else is sent for it. */
+CHOIR_PRIVATE const ChoirEmbedModel *
+choirEmbedModelFor(ChoirConn *, ChoirErr *, const char *const *azText,
+                   const i64 *anText, int n, int eRole);
 /* Any number of texts, in batches of the model's size; checks that what comes
 ** back is finite. */
 CHOIR_PRIVATE void choirEmbedBatch(ChoirConn *, ChoirErr *,

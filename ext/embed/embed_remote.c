@@ -15,7 +15,8 @@
 ** white space alone is the zero vector and is not sent.
 **
 ** A model is called provider/name; its vectors' length is embed.dimensions, or
-** what the cache remembers, or asked for once with a text of one word.
+** what the cache remembers, or what the first batch of texts comes back with
+** (that of one word, where the length is wanted before there is a text).
 */
 #include "embed.h"
 #ifndef CHOIR_OMIT_NET
@@ -56,17 +57,36 @@ static const RemoteDriver aRemoteDriver[] = {
 };
 #define REMOTE_N ((int)(sizeof(aRemoteDriver) / sizeof(aRemoteDriver[0])))
 
+/* What a call still has to send: each text once. */
+typedef struct RemoteWant {
+  const char *azText[REMOTE_BATCH_MAX];
+  i64 anText[REMOTE_BATCH_MAX];
+  u8 aKey[REMOTE_BATCH_MAX][32];
+  int aFor[REMOTE_BATCH_MAX]; /* text i of the call -> its place here, or -1 */
+  int n;
+  float *a; /* n vectors, once their length is known; owned */
+} RemoteWant;
+
 /* The configured service; the model's name and url point into it. */
 typedef struct RemoteState {
   ChoirEmbedModel model;
   const RemoteDriver *pDriver;
   char *zName; /* provider/model */
   char *zUrl;
-  u8 bOwnUrl; /* the URL is the driver's, or from its own variable */
+  RemoteWant *pLearnt; /* what the length was learnt from, or NULL; owned */
+  u8 bOwnUrl;          /* the URL is the driver's, or from its own variable */
 } RemoteState;
+
+static void remoteWantFree(RemoteWant *p) {
+  if (p) {
+    sqlite3_free(p->a);
+    sqlite3_free(p);
+  }
+}
 
 static void remoteStateFree(void *pArg) {
   RemoteState *p = pArg;
+  remoteWantFree(p->pLearnt);
   sqlite3_free(p->zName);
   sqlite3_free(p->zUrl);
 }
@@ -202,13 +222,17 @@ static void remoteVector(RemoteState *p, ChoirErr *pErr, sqlite3_stmt *pNumber,
   choirBindText(pErr, pNumber, 1, zArray, -1);
   while (choirStep(pErr, pNumber)) {
     int eType = sqlite3_column_type(pNumber, 0);
+    float r = (float)sqlite3_column_double(pNumber, 0);
     if (eType != SQLITE_FLOAT && eType != SQLITE_INTEGER) {
       choirErrSet(pErr, SQLITE_ERROR,
                   "%s gave a vector with a value that is not a number",
                   p->zName);
+    } else if (!isfinite(r)) { /* before it is kept */
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "%s gave a vector with NaN or an infinity", p->zName);
     }
     if (aOut && n < p->model.nDim) {
-      aOut[n] = (float)sqlite3_column_double(pNumber, 0);
+      aOut[n] = r;
     }
     n++;
   }
@@ -324,11 +348,12 @@ static void remoteRefused(const RemoteState *p, ChoirConn *pConn,
   sqlite3_free(zUrl);
 }
 
-/* One request; a batch that is too large is halved. aOut NULL: only the
-** vectors' length is wanted. */
+/* The vectors of texts [iFrom, iFrom+n): one request, unless that is too large
+** and goes in halves. Their length is learnt here if need be. */
 static void remoteSend(RemoteState *p, ChoirConn *pConn, ChoirErr *pErr,
-                       const char *const *azText, const i64 *anText, int n,
-                       int eRole, float *aOut) {
+                       RemoteWant *pWant, int iFrom, int n, int eRole) {
+  const char *const *azText = pWant->azText + iFrom;
+  const i64 *anText = pWant->anText + iFrom;
   ChoirHttp http;
   ChoirBuf body;
   i64 nText = 0;
@@ -352,19 +377,23 @@ static void remoteSend(RemoteState *p, ChoirConn *pConn, ChoirErr *pErr,
   }
   if (pErr->rc == SQLITE_OK) {
     bHalve = http.iStatus == 413 && n > 1;
-    if (http.iStatus == 200) {
-      remoteReply(p, pConn, pErr, &http.body, n, aOut);
-    } else if (!bHalve) {
+    if (http.iStatus != 200 && !bHalve) {
       remoteRefused(p, pConn, pErr, &http, nText);
+    } else if (!bHalve && pWant->a == NULL) { /* how long are they? */
+      remoteReply(p, pConn, pErr, &http.body, n, NULL);
+      pWant->a =
+          choirMalloc(pErr, (u64)pWant->n * (u64)p->model.nDim * sizeof(float));
+    }
+    if (!bHalve && pWant->a) {
+      remoteReply(p, pConn, pErr, &http.body, n,
+                  pWant->a + (i64)iFrom * p->model.nDim);
     }
   }
   choirHttpFree(&http);
   choirBufFree(&body);
   if (bHalve) {
-    i = n / 2;
-    remoteSend(p, pConn, pErr, azText, anText, i, eRole, aOut);
-    remoteSend(p, pConn, pErr, azText + i, anText + i, n - i, eRole,
-               aOut ? aOut + (i64)i * p->model.nDim : NULL);
+    remoteSend(p, pConn, pErr, pWant, iFrom, n / 2, eRole);
+    remoteSend(p, pConn, pErr, pWant, iFrom + n / 2, n - n / 2, eRole);
   }
 }
 
@@ -391,15 +420,18 @@ static void remoteUnit(float *a, int n) {
   }
 }
 
-/* What a call still has to send: each text once. */
-typedef struct RemoteWant {
-  const char *azText[REMOTE_BATCH_MAX];
-  i64 anText[REMOTE_BATCH_MAX];
-  u8 aKey[REMOTE_BATCH_MAX][32];
-  int aFor[REMOTE_BATCH_MAX]; /* text i of the call -> its place here, or -1 */
-  int n;
-  float *a; /* n vectors */
-} RemoteWant;
+/* Is it one of the texts that the length was learnt from? */
+static int remoteLearnt(const RemoteState *p, const u8 aKey[32], float *aOut) {
+  const RemoteWant *pHave = p->pLearnt;
+  int i, nDim = p->model.nDim;
+  for (i = 0; pHave && i < pHave->n; i++) {
+    if (memcmp(pHave->aKey[i], aKey, 32) == 0) {
+      memcpy(aOut, pHave->a + (i64)i * nDim, (size_t)nDim * sizeof(float));
+      return 1;
+    }
+  }
+  return 0;
+}
 
 static void remoteCollect(const RemoteState *p, ChoirConn *pConn,
                           RemoteWant *pWant, const char *const *azText,
@@ -419,7 +451,8 @@ static void remoteCollect(const RemoteState *p, ChoirConn *pConn,
     for (j = 0; j < pWant->n && memcmp(pWant->aKey[j], aKey, 32) != 0; j++) {
     }
     if (j == pWant->n) {
-      if (choirEmbedCacheGet(pConn, aKey, nDim, aOut + (i64)i * nDim)) {
+      if (remoteLearnt(p, aKey, aOut + (i64)i * nDim) ||
+          choirEmbedCacheGet(pConn, aKey, nDim, aOut + (i64)i * nDim)) {
         continue;
       }
       pWant->azText[j] = azText[i];
@@ -430,17 +463,10 @@ static void remoteCollect(const RemoteState *p, ChoirConn *pConn,
   }
 }
 
-static void remoteBatch(ChoirConn *pConn, ChoirErr *pErr,
-                        const char *const *azText, const i64 *anText, int n,
-                        int eRole, float *aOut) {
-  RemoteState *p = choirState(pConn, pErr, &remoteStateType);
-  RemoteWant *pWant = choirMalloc(pErr, sizeof(*pWant));
-  int i, iFrom, nDim = p ? p->model.nDim : 0;
-  if (pWant == NULL) {
-    return;
-  }
-  remoteCollect(p, pConn, pWant, azText, anText, n, eRole, aOut);
-  pWant->a = choirMalloc(pErr, (u64)pWant->n * (u64)nDim * sizeof(float));
+/* Sends what is wanted and keeps it. */
+static void remoteFetch(RemoteState *p, ChoirConn *pConn, ChoirErr *pErr,
+                        RemoteWant *pWant, int eRole) {
+  int i, iFrom;
   for (iFrom = 0; iFrom < pWant->n && pErr->rc == SQLITE_OK; iFrom = i) {
     i64 nByte = 0;
     for (i = iFrom; i < pWant->n && (i == iFrom || nByte + pWant->anText[i] <=
@@ -448,30 +474,69 @@ static void remoteBatch(ChoirConn *pConn, ChoirErr *pErr,
          i++) {
       nByte += pWant->anText[i];
     }
-    remoteSend(p, pConn, pErr, pWant->azText + iFrom, pWant->anText + iFrom,
-               i - iFrom, eRole, pWant->a + (i64)iFrom * nDim);
+    remoteSend(p, pConn, pErr, pWant, iFrom, i - iFrom, eRole);
   }
   for (i = 0; i < pWant->n && pErr->rc == SQLITE_OK; i++) {
-    remoteUnit(pWant->a + (i64)i * nDim, nDim);
+    remoteUnit(pWant->a + (i64)i * p->model.nDim, p->model.nDim);
   }
   if (pErr->rc == SQLITE_OK && pWant->n > 0) {
-    choirEmbedCachePut(pConn, pWant->n, (const u8(*)[32])pWant->aKey, nDim,
-                       pWant->a);
-    for (i = 0; i < n; i++) {
-      if (pWant->aFor[i] >= 0) {
-        memcpy(aOut + (i64)i * nDim, pWant->a + (i64)pWant->aFor[i] * nDim,
-               (u64)nDim * sizeof(float));
-      }
-    }
+    choirEmbedCachePut(pConn, pWant->n, (const u8(*)[32])pWant->aKey,
+                       p->model.nDim, pWant->a);
   }
-  sqlite3_free(pWant->a);
-  sqlite3_free(pWant);
 }
 
-/* The vectors' length: as configured, as remembered, or asked for. */
-static void remoteDim(RemoteState *p, ChoirConn *pConn, ChoirErr *pErr) {
+static void remoteBatch(ChoirConn *pConn, ChoirErr *pErr,
+                        const char *const *azText, const i64 *anText, int n,
+                        int eRole, float *aOut) {
+  RemoteState *p = choirState(pConn, pErr, &remoteStateType);
+  RemoteWant *pWant = choirMalloc(pErr, sizeof(*pWant));
+  int i, nDim = p ? p->model.nDim : 0;
+  if (pWant == NULL) {
+    return;
+  }
+  remoteCollect(p, pConn, pWant, azText, anText, n, eRole, aOut);
+  pWant->a = choirMalloc(pErr, (u64)pWant->n * (u64)nDim * sizeof(float));
+  remoteFetch(p, pConn, pErr, pWant, eRole);
+  for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
+    if (pWant->aFor[i] >= 0) {
+      memcpy(aOut + (i64)i * nDim, pWant->a + (i64)pWant->aFor[i] * nDim,
+             (u64)nDim * sizeof(float));
+    }
+  }
+  remoteWantFree(pWant);
+  remoteWantFree(p->pLearnt);
+  p->pLearnt = NULL;
+}
+
+/* Learns the vectors' length from the first batch of the texts that are to be
+** embedded, or from a word when there is none. */
+static void remoteLearn(RemoteState *p, ChoirConn *pConn, ChoirErr *pErr,
+                        const char *const *azText, const i64 *anText, int n,
+                        int eRole) {
   static const char *const azWord[] = {"choir"};
   static const i64 anWord[] = {5};
+  RemoteWant *pWant = choirMalloc(pErr, sizeof(*pWant));
+  float rNone;
+  if (pWant) {
+    n = n < p->model.nBatch ? n : p->model.nBatch;
+    remoteCollect(p, pConn, pWant, azText, anText, n, eRole, &rNone);
+    if (pWant->n == 0) {
+      remoteCollect(p, pConn, pWant, azWord, anWord, 1, eRole, &rNone);
+    }
+    remoteFetch(p, pConn, pErr, pWant, eRole);
+  }
+  if (pErr->rc == SQLITE_OK) {
+    choirEmbedCacheDimPut(pConn, p->zName, p->model.nDim);
+    p->pLearnt = pWant;
+    pWant = NULL;
+  } else {
+    p->model.nDim = 0;
+  }
+  remoteWantFree(pWant);
+}
+
+/* The vectors' length as configured or remembered, 0: not known. */
+static void remoteDim(RemoteState *p, ChoirConn *pConn, ChoirErr *pErr) {
   p->model.nDim = (int)choirConfigInt(pConn, "embed.dimensions", 0);
   if (choirConfig(pConn, "embed.dimensions") &&
       (p->model.nDim < 1 || p->model.nDim > REMOTE_DIM_MAX)) {
@@ -481,16 +546,12 @@ static void remoteDim(RemoteState *p, ChoirConn *pConn, ChoirErr *pErr) {
   if (p->model.nDim == 0 && pErr->rc == SQLITE_OK) {
     p->model.nDim = choirEmbedCacheDim(pConn, p->zName);
   }
-  if (p->model.nDim == 0 && pErr->rc == SQLITE_OK) {
-    remoteSend(p, pConn, pErr, azWord, anWord, 1, CHOIR_EMBED_DOCUMENT, NULL);
-    if (pErr->rc == SQLITE_OK) {
-      choirEmbedCacheDimPut(pConn, p->zName, p->model.nDim);
-    }
-  }
 }
 
 CHOIR_PRIVATE const ChoirEmbedModel *
-choirRemoteModel(ChoirConn *pConn, ChoirErr *pErr, const char *zProvider) {
+choirRemoteModel(ChoirConn *pConn, ChoirErr *pErr, const char *zProvider,
+                 const char *const *azText, const i64 *anText, int n,
+                 int eRole) {
   RemoteState *p = choirState(pConn, pErr, &remoteStateType);
   char *zName = choirRemoteModelName(pConn, pErr, zProvider);
   char *zOld;
@@ -511,7 +572,12 @@ choirRemoteModel(ChoirConn *pConn, ChoirErr *pErr, const char *zProvider) {
   p->model.xBatch = remoteBatch;
   if (p->model.nDim == 0 || zOld == NULL || strcmp(zOld, zName) != 0) {
     p->model.nDim = 0;
+    remoteWantFree(p->pLearnt);
+    p->pLearnt = NULL;
     remoteDim(p, pConn, pErr);
+  }
+  if (p->model.nDim == 0 && pErr->rc == SQLITE_OK) {
+    remoteLearn(p, pConn, pErr, azText, anText, n, eRole);
   }
   sqlite3_free(zOld);
   return pErr->rc == SQLITE_OK ? &p->model : NULL;

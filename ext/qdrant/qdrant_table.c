@@ -36,7 +36,7 @@ enum {
   ARG_ARTIFACT,
   ARG_N
 };
-#define TABLE_ARGS 10               /* of a created table */
+#define TABLE_ARGS 10             /* of a created table */
 #define TABLE_HINT ((i64)1 << 40) /* a larger LIMIT is none */
 
 enum { SCAN_SEARCH, SCAN_SIMILAR, SCAN_SCROLL, SCAN_CREATED };
