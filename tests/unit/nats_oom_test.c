@@ -178,7 +178,7 @@ static int makeImage(void **pp) {
   z = sqlite3_mprintf("nats://u:p@127.0.0.1:%d", iPort);
   setenv("NATS_URL", z, 1);
   setenv("CHOIR_USER", "ada", 1);
-  setenv("CHOIR_NATS_TIMEOUT_MS", "2000", 1);
+  setenv("CHOIR_NATS_TIMEOUT_MS", "30000", 1);
   sqlite3_free(z);
   assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
   assert_int_equal(sqlite3_choir_init(db, &z, NULL), SQLITE_OK);
