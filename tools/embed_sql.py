@@ -40,10 +40,12 @@ def statements(text):
 
 
 def c_string(text):
+    """Views are one line in the file: Drizzle's introspection reads no other."""
     lines = text.rstrip(";").split("\n")
+    end = " " if re.match(r"CREATE\s+VIEW", text) else "\\n"
     return "\n".join(
         '     "%s%s"' % (l.replace("\\", "\\\\").replace('"', '\\"'),
-                         "\\n" if i + 1 < len(lines) else "")
+                         end if i + 1 < len(lines) else "")
         for i, l in enumerate(lines))
 
 

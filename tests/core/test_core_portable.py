@@ -13,6 +13,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT, SO
+from npm_package import npm_package
 
 SQLITE3 = shutil.which("sqlite3", path="/usr/bin:/bin:" + os.environ["PATH"])
 HARD = ("defensive on", "trusted_schema off", "dqs_dml off", "dqs_ddl off",
@@ -224,3 +225,30 @@ def test_choir_works_under_every_setting_of_the_host(tmp_path, setting):
         "SELECT choir_check();", settings=setting)
     assert got == [["1"], ["36"], ["36"], ["1"], ["/a.md"], ["1"],
                    ['{"ok":1,"problems":[]}']]
+
+
+@pytest.mark.once
+def test_drizzle_reads_every_table_and_view_from_the_file(db, tmp_path):
+    at = npm_package("drizzle", "drizzle-kit@0.31.11", "drizzle-orm@0.45.2",
+                     "@libsql/client@0.18.0", "--ignore-scripts")
+    if at is None:
+        pytest.skip("drizzle-kit: no npm to install it with")
+    db.run("CREATE TABLE mine(id INTEGER PRIMARY KEY, b REAL)")
+    out = tmp_path / "drizzle"
+    subprocess.run(
+        ["node", at / "node_modules/drizzle-kit/bin.cjs", "pull", "--dialect",
+         "sqlite", "--url", f"file:{db.path}", "--out", out], cwd=at,
+        check=True, capture_output=True, timeout=120)
+    snapshot = json.loads((out / "meta/0000_snapshot.json").read_text())
+    tables, views = (
+        {name for name, in db.rows(
+            "SELECT name FROM sqlite_schema WHERE type = ? AND"
+            " name NOT GLOB 'sqlite_*'", kind)}
+        for kind in ("table", "view"))
+    assert tables >= {"mine", "artifacts", "messages", "action_log"}
+    assert set(snapshot["tables"]) >= tables
+    assert set(snapshot["views"]) == views >= {"files", "timeline", "chat"}
+    for name in tables:
+        columns = {c for c, in db.rows(
+            "SELECT name FROM pragma_table_info(?)", name)}
+        assert set(snapshot["tables"][name]["columns"]) == columns
