@@ -29,6 +29,7 @@ from test_http_canary import forms  # noqa: E402
 SECRETS = {n: f"canary-{n}-{os.getpid():x}-9f8e7d6c" for n in (
     "bearer", "header", "s3key", "s3token", "proxy", "cookie", "signature",
     "userinfo", "nats", "qdrant", "libsql", "process")}
+LEFT_EMPTY = ("temporary folder",)  # a place with nothing shows nothing
 INSIDE = {n: f"canary-env-{n}-51c3" for n in ("openai", "aws")}
 
 
@@ -59,6 +60,7 @@ class Canary:
         except d.failure as e:
             self.put(place, "")
             self.put("errors", str(e) + "\n")
+        self.put("sqlite_stmt", repr(d.rows("SELECT sql FROM sqlite_stmt")))
 
     def arm(self, d, s, other):
         secret = "SELECT choir_secret(?, ?)"
@@ -67,7 +69,7 @@ class Canary:
              "bearer_token": SECRETS["bearer"],
              "headers": {"api-key": SECRETS["header"]}}))
         d.one(secret, "store", json.dumps(
-            {"type": "s3", "scope": "s3://b/", "access_key": "AKIAX",
+            {"type": "s3", "scope": "s3://bkt/", "access_key": "AKIAX",
              "secret_key": SECRETS["s3key"], "region": "eu-west-1",
              "session_token": SECRETS["s3token"],
              "endpoint": s.url("/")}))
@@ -90,7 +92,7 @@ class Canary:
         (self.folder / "home/.aws/config").write_text(
             f"[profile p]\ncredential_process = {script}\nregion = x\n")
         self.ask(d, "answers", secret, "process", json.dumps(
-            {"type": "s3", "scope": "s3://p/", "provider": "chain",
+            {"type": "s3", "scope": "s3://prc/", "provider": "chain",
              "profile": "p", "endpoint": s.url("/")}))
         s.on("/echo", echo)
         s.on("/gone", close)
@@ -119,14 +121,14 @@ class Canary:
                         "SELECT choir_config('qdrant.url', ?)",
                         "SELECT choir_config('remote', ?)"):
                 self.ask(d, "columns", sql, url)
-        for sql in ("SELECT s3_get('s3://b/k')", "SELECT s3_put('s3://b/k', 'x')",
-                    "SELECT s3_get('s3://p/k')", "SELECT * FROM s3_list('s3://p/')",
-                    "SELECT sync_push('s3://b/ws/')", "SELECT nats_ping()",
+        for sql in ("SELECT s3_get('s3://bkt/k')", "SELECT s3_put('s3://bkt/k', 'x')",
+                    "SELECT s3_get('s3://prc/k')", "SELECT * FROM s3_list('s3://prc/')",
+                    "SELECT sync_push('s3://bkt/ws/')", "SELECT nats_ping()",
                     "SELECT qdrant_ping()", "SELECT embed('x')",
                     "SELECT nats_publish('a', 'b')", "SELECT embed_model()",
-                    "SELECT * FROM s3_probe('s3://b/')"):
+                    "SELECT * FROM s3_probe('s3://bkt/')"):
             self.ask(d, "columns", sql)
-        self.ask(d, "presigned", "SELECT length(s3_presign('GET', 's3://b/k', 9))")
+        self.ask(d, "presigned", "SELECT length(s3_presign('GET', 's3://bkt/k', 9))")
         d.one("SELECT choir_config('http.proxy', ?)",
               "http://u:" + SECRETS["proxy"] + "@127.0.0.1:1/")
         self.ask(d, "columns", "SELECT * FROM http_get('http://127.0.0.1:2/')")
@@ -156,7 +158,7 @@ class Canary:
                       "choir_doctor", "choir_metrics", "choir_help",
                       "sqlite_schema", "action_log", "timeline", "log_changes",
                       "sync_health", "sync_status", "pragma_function_list",
-                      "s3_credentials('s3://b/k')", "s3_credentials('s3://p/k')"):
+                      "s3_credentials('s3://bkt/k')", "s3_credentials('s3://prc/k')"):
             self.ask(d, table, f"SELECT * FROM {table}")
         for call in "choir_debug()", "choir_check()", "log_prove(1)":
             self.ask(d, call, f"SELECT {call}")
@@ -174,30 +176,6 @@ class Canary:
                     found += q.name.encode() + q.read_bytes()
         self.put(place, found)
 
-    def statements(self):
-        """What SQLite itself remembers of statements: sqlite_stmt."""
-        try:
-            import apsw
-        except ImportError:
-            return
-        con = apsw.Connection(":memory:")
-        con.enableloadextension(True)
-        con.loadextension(os.environ.get("CHOIR_SO", str(
-            HERE.parent.parent / "choir.so")))
-        con.execute("SELECT choir_secret('a', ?)", (json.dumps(
-            {"type": "http", "scope": "http://127.0.0.1:1/",
-             "bearer_token": SECRETS["bearer"]}),)).fetchall()
-        try:
-            con.execute("SELECT * FROM http_get('http://127.0.0.1:1/')").fetchall()
-        except apsw.Error as e:
-            self.put("errors", str(e))
-        try:
-            self.put("sqlite_stmt", repr(con.execute(
-                "SELECT sql FROM sqlite_stmt").fetchall()))
-        except apsw.Error:
-            pass  # a build without it
-        con.close()
-
     def run(self):
         with FaultServer() as s, FaultServer() as other:
             d = Db(self.folder / "ws.db", init=True)
@@ -210,13 +188,13 @@ class Canary:
                 lambda t: self.put("the host's trace hook", t + "\n"))
             self.ask(d, "columns", "SELECT request_headers, meta FROM"
                      f" http_get('{s.url('/echo')}')")
-            self.ask(d, "columns", "SELECT s3_get('s3://b/k')")
+            self.ask(d, "columns", "SELECT s3_get('s3://bkt/k')")
             self.work(d)
             self.files(["ws.db"], "the database")
             self.files(["ws.db-wal"], "the WAL")
             self.files(["ws.db-shm"], "the shared memory")
             d.con.set_trace_callback(None)
-            sent = SECRETS["bearer"] in self.own
+            sent = all(SECRETS[n] in self.own for n in ("bearer", "s3token"))
             self.put("/proc/self/cmdline", pathlib.Path(
                 "/proc/self/cmdline").read_bytes())
             d.rows("PRAGMA journal_mode = delete")
@@ -224,7 +202,6 @@ class Canary:
             self.files(["ws.db-journal"], "the rollback journal")
             d.run("COMMIT; VACUUM")
             d.close()
-        self.statements()
         for place, names in (
                 ("the closed database", ["ws.db"]), ("backup", ["out/backup.db"]),
                 ("AgentFS export", ["out/agent.db"]),
@@ -254,11 +231,12 @@ def inner(folder):
                 at = data.index(needle.encode())
                 violations.append({"replay": place, "what": f"{name}: " + repr(
                     data[max(0, at - 60):at + 20])})
-    if not sent or not c.places["environment of a program"]:
-        violations.append({"replay": "", "what": "the canaries did not fly"})
+    empty = [p for p, v in c.places.items() if not v and p not in LEFT_EMPTY]
+    if not sent or empty:
+        violations.append({"replay": "", "what": "the canaries did not fly"
+                           f" everywhere: {empty}"})
     (folder / "result.json").write_text(json.dumps(
-        {"places": sorted(c.places), "violations": violations,
-         "empty": [p for p, v in c.places.items() if not v]}))
+        {"places": sorted(c.places), "violations": violations}))
 
 
 def main():
