@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -140,26 +141,30 @@ print(d.error(sys.argv[2], sys.argv[3]))
 """
 
 
+@pytest.fixture
+def open_folder():
+    """A folder of everybody's: pytest closes its own to others at each start."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        yield pathlib.Path(name)
+
+
 @pytest.mark.inprocess
-def test_a_remote_that_may_not_be_written(tmp_path, db, open_db, url):
+def test_a_remote_that_may_not_be_written(db, open_db, open_folder):
     put(db, "/a")
     db.rows("PRAGMA journal_mode=DELETE")
-    for p in tmp_path, *tmp_path.parents:
-        if os.getuid() == os.stat(p).st_uid and "pytest" in str(p):
-            os.chmod(p, 0o755)
-    os.chmod(tmp_path / "remote", 0o555)
-    own = tmp_path / "own"
-    own.mkdir()
-    shutil.copy(tmp_path / "ws.db", own / "ws.db")
-    for p in own, own / "ws.db":
-        os.chmod(p, 0o777)
-    out = child(AS_NOBODY, own / "ws.db", "SELECT sync_push(?)", url,
-                env={**os.environ, "HOME": str(own)})
+    remote, own = open_folder / "remote", open_folder / "ws.db"
+    remote.mkdir(0o555)
+    url = f"file://{remote}/ws.sqlite"
+    shutil.copy(db.path, own)
+    os.chmod(own, 0o666)
+    out = child(AS_NOBODY, own, "SELECT sync_push(?)", url,
+                env={**os.environ, "HOME": str(open_folder)})
     assert out.stdout.strip() == (
         "sync_push: cannot write 'ws.sqlite': Permission denied"), out
-    assert os.listdir(tmp_path / "remote") == []
-    d = open_db(own / "ws.db")
-    os.chmod(tmp_path / "remote", 0o755)
+    assert os.listdir(remote) == []
+    d = open_db(own)
+    os.chmod(remote, 0o755)
     assert json.loads(d.one("SELECT sync_push(?)", url))["pushed"] == 1
 
 
