@@ -657,7 +657,9 @@ CHOIR_PRIVATE ChoirObject *choirS3Open(ChoirConn *pConn, ChoirErr *pErr,
   if (nBucket < 3 || nBucket > 63 ||
       strspn(zPath, "abcdefghijklmnopqrstuvwxyz0123456789.-") < nBucket) {
     choirErrSet(pErr, SQLITE_ERROR,
-                "'%.80s' names no bucket; write s3://bucket/folder/key", zUrl);
+                "'%.80s' names no bucket (3 to 63 of a-z, 0-9, '.' and"
+                " '-'); write s3://bucket/folder/key",
+                zUrl);
   } else if (strlen(zPath) - nBucket > CHOIR_S3_KEY_MAX + 1) {
     choirErrSet(pErr, SQLITE_ERROR, "the key has %lld bytes, at most %d",
                 (i64)(strlen(zPath) - nBucket - 1), CHOIR_S3_KEY_MAX);
