@@ -159,6 +159,8 @@ def main():
     parser.add_argument("--replay")
     args = parser.parse_args()
     LOG.mkdir(parents=True, exist_ok=True)
+    so = shutil.copy(os.environ.get("CHOIR_SO", ROOT / "choir.so"), LOG)
+    os.environ["CHOIR_SO"] = so  # whatever is built meanwhile
     table, bad = [], 0
     for letter, what, stage in stages(args.full):
         if args.letters and letter not in args.letters:
