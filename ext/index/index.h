@@ -251,7 +251,7 @@ typedef struct ChoirIndex {
   i64 iGen, iSchema, nRow, iTop, iSeed;
   int eMode, bTrusted;
   double rScale;
-  char *zProbes; /* lists to probe for each recall, as calibrated */
+  char *zProbes; /* how far lists may be for each recall, as calibrated */
   ChoirCode code;
   float *aMean;
   i64 nList;
@@ -273,6 +273,7 @@ typedef struct ChoirIndex {
 #define INDEX_AUTO_ASKED 20000 /* … and vec_index_optimize() */
 #define INDEX_PROBES 6
 #define INDEX_RECALL 0.97 /* unless a search says otherwise */
+#define INDEX_REACH 1e6   /* in the registry, distances times scale and this */
 /* The i-th recall that an index is calibrated for, ascending. */
 CHOIR_PRIVATE double choirIndexRecall(int i);
 
@@ -361,14 +362,14 @@ typedef struct ChoirSearch {
   int bBut;
   int (*xAccept)(void *, i64 iRowid); /* which rows count, or NULL */
   void *pArg;
-  float rEpsilon; /* 0: the default */
-  i64 *anFrom;    /* or NULL: how many hits the n-th list gave */
+  float *arFar; /* or NULL: for each hit, how much farther its list is than
+                     the nearest list */
+  i64 *pnList;  /* or NULL: adds how many lists were looked at */
 } ChoirSearch;
 
 /* pScan (freed by the caller) has the hits, sorted. */
 CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *, ChoirErr *,
                                     const ChoirSearch *, ChoirScan *pScan);
-CHOIR_PRIVATE i64 choirIndexProbes(const ChoirIndex *, double rRecall);
 
 /* --------------------------------------------------------------- make ---- */
 typedef struct ChoirIndexOptions {

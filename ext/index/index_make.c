@@ -11,8 +11,11 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define MAKE_SAMPLE 2048 /* rows for the mean and the scale */
-#define MAKE_PROBE 64    /* queries for the calibration */
+#define MAKE_SAMPLE 2048         /* rows for the mean and the scale */
+#define MAKE_TRIES 512           /* queries for the calibration, fewer … */
+#define MAKE_WORK ((i64)1 << 29) /* … where they look at more codes */
+#define MAKE_READ ((i64)1 << 18) /* … or read more vectors */
+#define MAKE_SHOWN 20            /* queries for the recall that is shown */
 #define MAKE_PROBE_K 10
 #define MAKE_NAME 60 /* bytes of a name, at most */
 
@@ -249,20 +252,36 @@ static void makeFill(ChoirIndex *p, ChoirErr *pErr, ChoirWrite *w, int bPending,
 
 /* -------------------------------------------------------- calibration */
 
-/* The vector of some row of list i, into the fetch; its rowid in *piRowid. */
+/* The vector of row i, as the lists come one after the other, into the fetch;
+** its rowid in *piRowid. */
 static int makeSample(ChoirIndex *p, ChoirErr *pErr, ChoirFetch *pFetch, i64 i,
                       i64 *piRowid) {
-  sqlite3_stmt *pStmt = choirIndexStmt(p, pErr, INDEX_SQL_LAST);
-  i64 nRow, iAt;
+  sqlite3_stmt *pStmt;
+  i64 iList = 0, iFirst, nSeg, nRow;
   int bHave = 0;
-  choirBindInt(pErr, pStmt, 1, p->aList[i].iId << INDEX_SEG_BITS);
-  choirBindInt(pErr, pStmt, 2, ((p->aList[i].iId + 1) << INDEX_SEG_BITS) - 1);
+  while (iList < p->nList && i >= p->aList[iList].n) {
+    i -= p->aList[iList++].n;
+  }
+  if (iList == p->nList) {
+    return 0;
+  }
+  iFirst = p->aList[iList].iId << INDEX_SEG_BITS;
+  pStmt = choirIndexStmt(p, pErr, INDEX_SQL_SEG_COUNT);
+  choirBindInt(pErr, pStmt, 1, iFirst);
+  choirBindInt(pErr, pStmt, 2, iFirst + ((i64)1 << INDEX_SEG_BITS) - 1);
+  nSeg = choirStep(pErr, pStmt) ? sqlite3_column_int64(pStmt, 0) : 0;
+  choirStmtDone(p->pConn, pStmt);
+  pStmt = choirIndexStmt(p, pErr, INDEX_SQL_LAST);
+  choirBindInt(pErr, pStmt, 1, iFirst);
+  choirBindInt(pErr, pStmt, 2,
+               iFirst +
+                   (i64)((double)nSeg * (double)i / (double)p->aList[iList].n));
   if (choirStep(pErr, pStmt)) {
     const u8 *a = choirIndexSeg(p, pErr, pStmt, &nRow);
     if (a) {
-      iAt = i * 7919 % nRow;
-      *piRowid = choirCodeRowid(
-          &p->code, a + (size_t)(iAt / 32) * p->code.nBlock, (int)(iAt & 31));
+      i = i * 7919 % nRow;
+      *piRowid = choirCodeRowid(&p->code, a + (size_t)(i / 32) * p->code.nBlock,
+                                (int)(i & 31));
       bHave = 1;
     }
   }
@@ -270,46 +289,64 @@ static int makeSample(ChoirIndex *p, ChoirErr *pErr, ChoirFetch *pFetch, i64 i,
   return bHave && choirFetchRow(pFetch, pErr, *piRowid);
 }
 
-/* How many lists have to be looked at for each of choirIndexRecall, as rows of
-** the index find their neighbours, themselves excluded. */
+/* Row n of a sample without an end, of which every beginning is spread evenly
+** over all rows. */
+static i64 makeSpread(const ChoirIndex *p, i64 n) {
+  u64 i = (u64)n * 0x9e3779b97f4a7c15u >> 11;
+  return (i64)((double)i * 0x1p-53 * (double)p->nRow);
+}
+
+static int makeFarOrder(const void *pA, const void *pB) {
+  float a = *(const float *)pA, b = *(const float *)pB;
+  return a < b ? -1 : a > b;
+}
+
+/* How far lists have to be looked at for each of choirIndexRecall, as rows of
+** the index find their neighbours, themselves excluded. What is promised is to
+** hold for other queries too: in the sample the share is to be higher by its
+** standard error, as if a query found all of its neighbours or none. */
 static void makeCalibrate(ChoirIndex *p, ChoirErr *pErr, ChoirBuf *pOut) {
-  i64 *anFrom = choirMalloc(pErr, (u64)(p->nCentre + 1) * sizeof(i64));
+  i64 nTry = MAKE_WORK / (p->nRow + 1), nHit = 0, nRead = 0, n;
   u8 *aVec = choirMalloc(pErr, (u64)p->code.nVec);
+  float *arFar;
   ChoirFetch fetch;
-  i64 i, n = 0, nHit = 0, nSum = 0;
-  int iRecall = 0;
+  int iRecall;
+  nTry = nTry < MAKE_TRIES / 8 ? MAKE_TRIES / 8 : nTry;
+  nTry = nTry > MAKE_TRIES ? MAKE_TRIES : nTry;
+  nTry = nTry > p->nRow ? p->nRow : nTry;
+  arFar = choirMalloc(pErr, (u64)(nTry * MAKE_PROBE_K) * sizeof(float));
   choirIndexFetch(p, &fetch, aVec);
-  for (i = 0; i < MAKE_PROBE && pErr->rc == SQLITE_OK; i++) {
+  for (n = 0; n < nTry && nRead < MAKE_READ && pErr->rc == SQLITE_OK; n++) {
     ChoirSearch s = {.aQuery = aVec,
                      .k = MAKE_PROBE_K,
                      .nProbe = p->nCentre,
+                     .rRecall = choirIndexRecall(INDEX_PROBES - 1),
                      .rMost = INFINITY,
                      .bBut = 1,
-                     .anFrom = anFrom};
+                     .arFar = arFar + nHit};
     ChoirScan scan;
     memset(&scan, 0, sizeof(scan));
-    if (makeSample(p, pErr, &fetch, p->aiCentre[i * p->nCentre / MAKE_PROBE],
-                   &s.iBut)) {
+    if (makeSample(p, pErr, &fetch, makeSpread(p, n), &s.iBut)) {
       choirFetchEnd(&fetch);
       choirIndexSearch(p, pErr, &s, &scan);
     }
+    nHit += scan.nHit;
+    nRead += scan.nRow;
     choirScanFree(&scan);
   }
   choirFetchEnd(&fetch);
-  for (i = 0; i < p->nCentre && pErr->rc == SQLITE_OK; i++) {
-    nHit += anFrom[i];
-  }
-  for (i = 0; i <= p->nCentre && nHit && iRecall < INDEX_PROBES; i++) {
-    while (iRecall < INDEX_PROBES &&
-           (i == p->nCentre ||
-            (double)nSum >= choirIndexRecall(iRecall) * (double)nHit)) {
-      n = i + i / 8 + 1;
-      choirBufPrintf(pOut, "%s%lld", iRecall++ ? " " : "",
-                     n < p->nCentre ? n : p->nCentre);
+  if (nHit > 0 && pErr->rc == SQLITE_OK) {
+    qsort(arFar, (size_t)nHit, sizeof(float), makeFarOrder);
+    for (iRecall = 0; iRecall < INDEX_PROBES; iRecall++) {
+      double r = choirIndexRecall(iRecall);
+      i64 i;
+      r += sqrt(r * (1 - r) / (double)n);
+      i = (i64)fmin(ceil(r * (double)nHit), (double)nHit) - 1;
+      choirBufPrintf(pOut, "%s%lld", iRecall ? " " : "",
+                     (i64)ceil((double)arFar[i] * p->rScale * INDEX_REACH));
     }
-    nSum += i < p->nCentre ? anFrom[i] : 0;
   }
-  sqlite3_free(anFrom);
+  sqlite3_free(arFar);
   sqlite3_free(aVec);
 }
 
@@ -660,23 +697,28 @@ CHOIR_PRIVATE void choirIndexSettle(ChoirConn *pConn, ChoirErr *pErr) {
 /* ----------------------------------------------------------------- info */
 
 /* Of the ten nearest of up to 20 rows, themselves excluded, how many a search
-** finds; the truth from all lists with errors allowed for three times over. */
-static double makeRecall(ChoirIndex *p, ChoirErr *pErr) {
+** finds, the truth from all lists with errors allowed for so far that nothing
+** is missed; and how many lists it looks at. */
+static double makeRecall(ChoirIndex *p, ChoirErr *pErr, i64 *pnList) {
   u8 *aVec = choirMalloc(pErr, (u64)p->code.nVec);
   ChoirFetch fetch;
-  i64 i, j, k, nSame = 0, nTrue = 0, n = p->nList < 20 ? p->nList : 20;
+  i64 i, j, k, nSame = 0, nTrue = 0, nList = 0;
+  i64 n = p->nRow < MAKE_SHOWN ? p->nRow : MAKE_SHOWN;
   choirIndexFetch(p, &fetch, aVec);
   for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
-    ChoirSearch s = {
-        .aQuery = aVec, .k = MAKE_PROBE_K, .rMost = INFINITY, .bBut = 1};
+    ChoirSearch s = {.aQuery = aVec,
+                     .k = MAKE_PROBE_K,
+                     .rMost = INFINITY,
+                     .bBut = 1,
+                     .pnList = &nList};
     ChoirScan a, b;
     memset(&a, 0, sizeof(a));
     memset(&b, 0, sizeof(b));
-    if (makeSample(p, pErr, &fetch, i * p->nList / n, &s.iBut)) {
+    if (makeSample(p, pErr, &fetch, makeSpread(p, i), &s.iBut)) {
       choirFetchEnd(&fetch);
       choirIndexSearch(p, pErr, &s, &a);
-      s.nProbe = (i64)1 << 40;
-      s.rEpsilon = 6;
+      s.rRecall = 1.0;
+      s.pnList = NULL;
       choirIndexSearch(p, pErr, &s, &b);
     }
     nTrue += b.nHit;
@@ -690,6 +732,7 @@ static double makeRecall(ChoirIndex *p, ChoirErr *pErr) {
   }
   choirFetchEnd(&fetch);
   sqlite3_free(aVec);
+  *pnList = n ? nList / n : 0;
   return nTrue ? (double)nSame / (double)nTrue : 1.0;
 }
 
@@ -706,6 +749,8 @@ CHOIR_PRIVATE void choirIndexInfo(ChoirConn *pConn, ChoirErr *pErr,
                                   const char *zName, ChoirBuf *b) {
   sqlite3_stmt *pHold;
   ChoirIndex *p = choirIndexOpen(pConn, pErr, zName, &pHold);
+  i64 nList = 0;
+  double rRecall = p && p->bTrusted ? makeRecall(p, pErr, &nList) : 1.0;
   if (p) {
     i64 nByte =
         makeCount(p, pErr,
@@ -734,8 +779,7 @@ CHOIR_PRIVATE void choirIndexInfo(ChoirConn *pConn, ChoirErr *pErr,
         "\"nprobe\":%lld,\"recall\":%.3f,\"trusted\":%d}",
         p->code.nDim, choirVecTypeName(p->code.eType),
         azMakeMetric[p->code.eMetric], p->nCentre ? "lists" : "flat", p->nRow,
-        p->nCentre, nPending, nByte, choirIndexProbes(p, 0),
-        p->bTrusted ? makeRecall(p, pErr) : 1.0, p->bTrusted);
+        p->nCentre, nPending, nByte, nList, rRecall, p->bTrusted);
   }
   choirStmtDone(pConn, pHold);
 }

@@ -19,6 +19,7 @@
 #endif
 
 #define OPEN_FORMAT 1
+#define OPEN_ROWS ((i64)1 << 40) /* at most, as many as a list has room for */
 #define OPEN_PENDING ((i64)16 << 20) /* bytes for pending rows, at least */
 
 typedef struct OpenState {
@@ -391,8 +392,9 @@ static void openConf(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
   p->iTop = sqlite3_column_int64(pConf, 12);
   p->zProbes = openText(pErr, pConf, 13);
   if (eType < 0 || eMetric < 0 || p->eMode < 0 || nDim < 1 ||
-      nDim > INDEX_DIM_MAX || !(p->rScale > 1e-30 && p->rScale < 1e30) ||
-      p->zTable == NULL || p->zColumn == NULL) {
+      nDim > INDEX_DIM_MAX || p->nRow < 0 || p->nRow > OPEN_ROWS ||
+      !(p->rScale > 1e-30 && p->rScale < 1e30) || p->zTable == NULL ||
+      p->zColumn == NULL) {
     choirIndexDamaged(p, pErr, "registry row", 1);
     return;
   }
@@ -455,7 +457,8 @@ static void openLists(ChoirIndex *p, ChoirErr *pErr, ChoirList *aOld,
     pList->n = sqlite3_column_int64(pStmt, 1);
     pList->iGen = sqlite3_column_int64(pStmt, 2);
     pList->nStuck = sqlite3_column_int64(pStmt, 3);
-    if (pList->iId < 0 || pList->iId > (i64)1 << 38 || pList->n < 0) {
+    if (pList->iId < 0 || pList->iId > (i64)1 << 38 || pList->n < 0 ||
+        pList->n > OPEN_ROWS) {
       choirIndexDamaged(p, pErr, "list", pList->iId);
     } else if (sqlite3_column_type(pStmt, 4) != SQLITE_NULL) {
       if (!openFloats(l.aCentre + (size_t)l.nCentre * nPad, nPad, pStmt, 4)) {

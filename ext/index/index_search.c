@@ -16,8 +16,9 @@
 #define SEARCH_RATIO 500  /* … when the codes of so many rows cost as much */
 #define SEARCH_SMALL 4096 /* rows of an index whose errors are allowed for … */
 #define SEARCH_SURE 4.5f  /* … so far that a search is as good as exact */
-#define SEARCH_LEAST 8    /* lists to probe, at least */
-#define SEARCH_FIRST 16   /* vectors read at first, besides k and half of it */
+#define SEARCH_NEARLY 2.7f /* misses 1 in 2,000; by default it is 1 in 250 */
+#define SEARCH_LEAST 8     /* lists to probe, at least */
+#define SEARCH_FIRST 16    /* vectors read at first, besides k and half of it */
 
 CHOIR_PRIVATE double choirIndexRecall(int i) {
   static const double ar[INDEX_PROBES] = {0.90, 0.95, 0.97, 0.98, 0.99, 0.995};
@@ -42,6 +43,7 @@ typedef struct SearchRun {
   i32 *aiPart; /* lists of the partition, when there is one */
   i64 nPart;
   i64 nMissing;
+  i64 nProbe; /* lists that were looked at */
 } SearchRun;
 
 /* -------------------------------------------------------- what counts */
@@ -267,44 +269,65 @@ static void searchSeek(SearchRun *r, i64 nProbe) {
 
 /* -------------------------------------------------------------- by code */
 
-CHOIR_PRIVATE i64 choirIndexProbes(const ChoirIndex *p, double rRecall) {
-  i64 nLists = p->nCentre, n = nLists / 16;
-  const char *z = p->zProbes;
-  int i;
-  rRecall = rRecall > 0 ? rRecall : INDEX_RECALL;
-  if (rRecall > choirIndexRecall(INDEX_PROBES - 1)) {
-    n = nLists;
-  } else if (z) { /* "12 20 …", for each of choirIndexRecall */
-    for (i = 0; i < INDEX_PROBES; i++) {
-      char *zEnd;
-      n = strtoll(z, &zEnd, 10);
-      if (zEnd == z || rRecall <= choirIndexRecall(i)) {
-        break;
-      }
-      z = zEnd;
-    }
-  }
-  n = n < SEARCH_LEAST ? SEARCH_LEAST : n;
-  return n < nLists ? n : nLists;
+/* How much farther the n-th nearest list is than the nearest one. */
+static float searchFar(const SearchRun *r, i64 n) {
+  const ChoirNear *a = r->aNear;
+  return (float)(r->p->code.eMetric == VEC_DOT
+                     ? (a[0].rInner - a[n].rInner) / sqrt(r->probe.rNorm)
+                     : sqrt(fmax(a[n].rSquare, 0)) -
+                           sqrt(fmax(a[0].rSquare, 0)));
 }
 
-/* More lists where few rows count: the same rows are spread over more. */
-static i64 searchProbes(const SearchRun *r) {
-  i64 n = r->s->nProbe;
-  if (n <= 0) {
-    n = choirIndexProbes(r->p, r->s->rRecall);
-    if (r->s->pOnly && r->s->pOnly->n < r->p->nRow) {
-      double f = (double)r->p->nRow / (double)(r->s->pOnly->n + 1);
-      n = (i64)((double)n * fmin(8.0, pow(f, 0.4)));
+/* How far lists may be for a recall, as the index learned about itself. */
+static double searchReach(const ChoirIndex *p, double rRecall) {
+  const char *z = p->zProbes;
+  double rReach = INFINITY;
+  int i;
+  rRecall = rRecall > 0 ? rRecall : INDEX_RECALL;
+  for (i = 0; z && i < INDEX_PROBES; i++) { /* "12000 20000 …" */
+    char *zEnd;
+    i64 n = strtoll(z, &zEnd, 10);
+    if (zEnd == z) {
+      break;
     }
+    if (rRecall <= choirIndexRecall(i)) {
+      rReach = (double)n / INDEX_REACH / p->rScale;
+      break;
+    }
+    z = zEnd;
+  }
+  return rReach;
+}
+
+/* How many lists to look at. More where few rows count: the same rows are
+** spread over more. */
+static i64 searchProbes(SearchRun *r) {
+  double rReach = searchReach(r->p, r->s->rRecall);
+  i64 n = 0, m = SEARCH_LEAST;
+  if (r->s->nProbe > 0 || !(rReach < INFINITY)) {
+    n = r->s->nProbe > 0 ? r->s->nProbe : r->nCentre;
+    return n < r->nCentre ? n : r->nCentre;
+  }
+  do {
+    m *= 4;
+    searchRank(r, m);
+    while (n < r->nNear && (double)searchFar(r, n) <= rReach) {
+      n++;
+    }
+  } while (n == m && r->pErr->rc == SQLITE_OK);
+  n = n < SEARCH_LEAST ? SEARCH_LEAST : n;
+  if (r->s->pOnly && r->s->pOnly->n < r->p->nRow) {
+    double f = (double)r->p->nRow / (double)(r->s->pOnly->n + 1);
+    n = (i64)((double)n * fmin(8.0, pow(f, 0.4)));
   }
   return n < r->nCentre ? n : r->nCentre;
 }
 
-/* Which of the lists, in the order they were looked at, gave the hits. */
+/* How far the list was that gave each of the hits. */
 static void searchTally(const SearchRun *r) {
   i64 i, j, iNear;
   for (i = 0; i < r->pScan->nHit; i++) {
+    r->s->arFar[i] = 0;
     for (j = 0; j < r->seek.n; j++) {
       if (r->seek.a[j].iRowid == r->pScan->aHit[i].iRowid) {
         break;
@@ -312,7 +335,7 @@ static void searchTally(const SearchRun *r) {
     }
     for (iNear = 0; j < r->seek.n && iNear < r->nNear; iNear++) {
       if (r->aNear[iNear].iList == r->seek.a[j].iFrom) {
-        r->s->anFrom[iNear]++;
+        r->s->arFar[i] = searchFar(r, iNear);
         break;
       }
     }
@@ -320,13 +343,13 @@ static void searchTally(const SearchRun *r) {
 }
 
 static void searchCodes(SearchRun *r) {
-  i64 nProbe;
   int bAgain = 1;
   choirCodeProbe(&r->p->code, r->aRot, r->aLut, &r->probe);
-  if (r->s->rEpsilon > 0) {
-    r->probe.rEpsilon = r->s->rEpsilon;
-  } else if (r->p->nRow + r->p->pend.n <= SEARCH_SMALL) {
-    r->probe.rEpsilon = SEARCH_SURE; /* looking closer costs nothing here */
+  if (r->s->rRecall > choirIndexRecall(INDEX_PROBES - 1) ||
+      r->p->nRow + r->p->pend.n <= SEARCH_SMALL) {
+    r->probe.rEpsilon = SEARCH_SURE;
+  } else if (r->s->rRecall > INDEX_RECALL) {
+    r->probe.rEpsilon = SEARCH_NEARLY;
   }
   searchDistance(r, r->p->aMean, &r->rMeanSquare, &r->rMeanInner);
   choirSeekInit(&r->seek, r->pErr, &r->probe, r->pScan->k);
@@ -335,10 +358,10 @@ static void searchCodes(SearchRun *r) {
     r->seek.rBound = searchScaled(r, r->s->rMost);
   }
   searchLists(r);
-  nProbe = searchProbes(r);
+  r->nProbe = searchProbes(r);
   while (bAgain && r->pErr->rc == SQLITE_OK) {
     int bFull;
-    searchSeek(r, nProbe);
+    searchSeek(r, r->nProbe);
     searchRerank(r);
     bFull = r->pScan->nHit == r->pScan->k;
     bAgain = 0;
@@ -351,13 +374,10 @@ static void searchCodes(SearchRun *r) {
       r->seek.aHigh = a ? a : r->seek.aHigh;
       r->seek.k = a ? k : r->seek.k;
       bAgain = 1;
-    } else if (!bFull && nProbe < r->nCentre) {
-      nProbe = nProbe * 4 < r->nCentre ? nProbe * 4 : r->nCentre;
+    } else if (!bFull && r->nProbe < r->nCentre) {
+      r->nProbe = r->nProbe * 4 < r->nCentre ? r->nProbe * 4 : r->nCentre;
       bAgain = 1;
     }
-  }
-  if (r->s->anFrom && r->pErr->rc == SQLITE_OK) {
-    searchTally(r);
   }
 }
 
@@ -408,6 +428,12 @@ CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *p, ChoirErr *pErr,
   }
   choirScanSort(pScan);
   searchCut(s, pScan);
+  if (s->arFar && pErr->rc == SQLITE_OK) {
+    searchTally(&run);
+  }
+  if (s->pnList) {
+    *s->pnList += run.nProbe;
+  }
   choirSeekFree(&run.seek);
   sqlite3_free(run.aRot);
   sqlite3_free(run.aLut);

@@ -193,8 +193,9 @@ static void searchBounds(ChoirCursor *pCur, ChoirSearch *s, ChoirPick *pPick,
 **   k          INTEGER, 1 to 1000000; by default the statement's LIMIT, or 10
 **   exact      hidden: 1 compares every row, without the index
 **   nprobe     hidden: how many lists to look at
-**   recall     hidden: the share of the true neighbours wanted, 0 to 1; the
-**              number of lists is chosen by what the index learned about itself
+**   recall     hidden: the share of the true neighbours wanted, 0 to 1, by
+**              default 0.97; lists are looked at as far away as rows of the
+**              index needed, more where the query lies between many
 **   partition  hidden: only rows whose partition column is this
 **
 ** distance is as vec_distance_cosine, _l2 or _dot give it, always computed
@@ -441,9 +442,9 @@ static void sqlOptimize(ChoirCall *p) {
 **
 ** What an index is and how well it does, as a JSON object: table, column,
 ** partition, dimensions, type, metric, mode (flat or lists), rows, lists,
-** pending (changes not yet absorbed), bytes, nprobe (lists that a search looks
-** at), recall (the share of the ten nearest rows that searches for up to 20 of
-** its own rows find, themselves excluded), trusted (0: the triggers are gone
+** pending (changes not yet absorbed), bytes, recall (the share of the ten
+** nearest rows that searches for up to 20 of its own rows find, themselves
+** excluded), nprobe (lists that these looked at, on average), trusted (0: the triggers are gone
 ** and every search reads the table).
 **
 ** NULL: an error. Errors: no such index.

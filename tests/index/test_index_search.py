@@ -56,6 +56,30 @@ def test_it_finds_what_an_exact_scan_finds(db, metric, mode):
     assert same >= 49
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("metric", ["cosine", "l2", "dot"])
+def test_queries_that_are_no_rows_get_the_recall_they_ask_for(db, metric):
+    rnd = random.Random(17)
+
+    def vector():
+        x = [rnd.gauss(0, 1.5) for _ in range(6)]
+        return f32([a * b + rnd.gauss(0, .3) for a in x for b in (1, .5, x[0])])
+    db.run("CREATE TABLE docs(id INTEGER PRIMARY KEY, e BLOB); BEGIN")
+    for _ in range(12_000):
+        db.rows("INSERT INTO docs(e) VALUES(?)", vector())
+    db.run("COMMIT")
+    db.one("SELECT vec_index_create('near', 'docs', 'e', ?)",
+           f'{{"metric":"{metric}","mode":"lists"}}')
+    queries = [vector() for _ in range(60)]
+    want = [{r[0] for r in nearest(db, q, exact=1)} for q in queries]
+    for recall, hidden in ((.95, {}), (.9, {"recall": .9}),
+                           (.99, {"recall": .99}), (1, {"recall": 1.0})):
+        same = sum(len(w & {r[0] for r in nearest(db, q, **hidden)})
+                   for q, w in zip(queries, want))
+        assert same >= recall * 600, (recall, same)
+    assert db.one("SELECT vec_index_info('near') ->> 'nprobe'") < 23
+
+
 @pytest.mark.parametrize("type", ["float16", "bfloat16", "int8"])
 def test_other_types_of_columns(db, type):
     fill(db, 1)
