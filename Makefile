@@ -82,9 +82,9 @@ lint: ## the part of check that needs no build
 test: ## the whole of the tests; T='name pattern' runs a part
 	@tools/test.sh $(if $(T),'$(T)')
 
-proving: all ## failures swept over everything, counted; FULL=1 T=letter SEED=n
+proving: all ## failures swept over everything, counted; FULL=1 SLICE=1 T=letter SEED=n
 	@tools/setup.sh build >/dev/null
-	@$(PYTHON) tests/proving/run.py $(T) $(if $(FULL),--full) \
+	@$(PYTHON) tests/proving/run.py $(T) $(if $(FULL),--full) $(if $(SLICE),--slice) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(REPLAY),--replay '$(REPLAY)')
 
 demo: ## the story on real documents; DIR=folder Q='words' for yours

@@ -3,8 +3,9 @@
 """Static analysis of every source; `make analyze`.
 
   analyze.py          all tools
-  analyze.py TOOL…    of tidy (clang-tidy 14 with .clang-tidy, which has the
-                      checkers of scan-build), gcc (-fanalyzer), cppcheck
+  analyze.py TOOL…    of tidy (clang-tidy 14 with .clang-tidy), scan (what
+                      scan-build runs: clang --analyze), gcc (-fanalyzer),
+                      cppcheck
 
 tools/analyze.known lists what they say although it is not so, with the reason.
 What is not listed fails, and so does a line there that says nothing any more.
@@ -20,6 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = ["-std=gnu11", "-Iext", "-fPIC"]
 COMMAND = {
     "tidy": lambda f: ["clang-tidy-14", "--quiet", f, "--"] + FLAGS + ["-w"],
+    "scan": lambda f: ["clang-14", "--analyze", "--analyzer-output", "text",
+                       "-o", "/dev/null", f] + FLAGS + ["-w"],
     "gcc": lambda f: ["gcc", "-fanalyzer", "-O1", "-c", "-o", "/dev/null",
                       f] + FLAGS,
     "cppcheck": lambda f: ["cppcheck", "-q", "--std=c11", "-Iext",
@@ -48,8 +51,10 @@ def run(tool, name):
     for where, line, text, check in FINDING.findall(got.stdout):
         where = str(pathlib.Path(ROOT, where).resolve())
         if where.startswith(f"{ROOT}/ext/"):
-            found.add((where[len(str(ROOT)) + 1:], int(line),
-                       check.replace("-Wanalyzer", "analyzer"), text))
+            check = check.replace("-Wanalyzer", "analyzer")
+            if tool == "scan":
+                check = f"clang-analyzer-{check}"  # as clang-tidy calls it
+            found.add((where[len(str(ROOT)) + 1:], int(line), check, text))
     return found
 
 

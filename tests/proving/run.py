@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The proving ground: failures swept over everything, counted in one table.
 
-    run.py [LETTER]… [--full] [--seed S]        `make proving`, FULL=1, T=K
+    run.py [LETTER]… [--full | --slice] [--seed S]
+                                   `make proving`, FULL=1 or SLICE=1, T=K SEED=n
 
 K kills and I/O faults, H hostile files, B bad input, S secrets, P paths, T
 processes with threads, L load; and from elsewhere in tests/: N the network, O
 allocations, C devices in any order, R damaged remotes, F fuzzing, D threads
 under ThreadSanitizer. A line says how to run its violations again; they are in
-build/proving/<letter>.log, and --full tries every point of every sweep.
+build/proving/<letter>.log. --full tries every point of every sweep; --slice is
+the part of .ci/run: some minutes of what `make test` does not try, always with
+seed 1.
 """
 import argparse
 import json
@@ -27,6 +30,8 @@ ROOT = HERE.parent.parent
 LOG = ROOT / "build/proving"
 PYTEST = [str(ROOT / "build/venv/bin/python"), "-m", "pytest", "-q", "-n", "2"]
 OWN = ("K", "H", "B", "S", "P", "T", "L")
+SEEDED = ("K", "H", "B", "P", "T", "L", "O")
+SLICE, CHANGE, FULL = range(3)
 
 
 def own(script, *args, workers=1, shim=False):
@@ -34,33 +39,34 @@ def own(script, *args, workers=1, shim=False):
 
 
 def other(command, count, env=None):
-    """count: what its output must match; the numbers are added up."""
+    """count: where its output says how many; the last time counts."""
     return {"command": command, "count": count, "env": env or {}}
 
 
 PASSED = r"(\d+) passed"
 
 
-def stages(full):
-    def pick(slice_, all_):
-        return all_ if full else slice_
+def stages(size, seed):
+    def pick(*choice):
+        return choice[size]
+    full = size == FULL
     faults_of_network = sorted(str(p.relative_to(ROOT)) for p in
                                (ROOT / "tests").glob("*/test_*_faults.py"))
     return [
         ("K", "kill, half and torn and lost writes, I/O errors",
-         own("faults.py", "--points", pick("3", "0"), workers=2, shim=True)),
+         own("faults.py", "--points", pick("1", "3", "0"), workers=2, shim=True)),
         ("H", "what a hostile file can hold, and its uses",
-         own("hostile.py", "--every", pick("10", "1"), shim=True)),
+         own("hostile.py", "--every", pick("20", "10", "1"), shim=True)),
         ("B", "bad arguments of every function",
-         own("badinput.py", "--every", pick("6", "1"))),
+         own("badinput.py", "--every", pick("12", "6", "1"))),
         ("S", "places searched for secrets", own("canary.py")),
         ("P", "things in the way of a path, modes, swaps",
-         own("paths.py", "--seconds", pick("3", "60"))),
+         own("paths.py", "--seconds", pick("2", "3", "60"))),
         ("T", "calls of 8 processes with 4 threads",
-         own("threads.py", "--seconds", pick("10", "120"))),
+         own("threads.py", "--seconds", pick("5", "10", "120"))),
         ("L", "rows, MiB and cycles, with slopes",
-         own("load.py", *pick(("--rows", "100000", "--mib", "30", "--cycles",
-                               "500"), ()))),
+         own("load.py", *pick(*[("--rows", "100000", "--mib", "30",
+                                 "--cycles", "500")] * 2, ()))),
         ("N", "network faults by programme, test cases", other(
             PYTEST + faults_of_network, PASSED, {f"CHOIR_{r}_FULL": "1" for r in (
                 "SYNC", "OBJECT", "NATS", "QDRANT", "EMBED")} if full else {})),
@@ -71,9 +77,10 @@ def stages(full):
             PYTEST + ["tests/sync/test_sync_damage.py"], PASSED,
             {"CHOIR_SYNC_FULL": "1"} if full else {})),
         ("O", "allocations that fail", other(
-            ["make", "-s", "test", "T=oom"], r"(\d+) allocations failed")),
+            ["make", "-s", "test", "T=oom"], r"(\d+) allocations failed",
+            {"OOM_SEED": str(seed), **({"OOM_PLACES": "1"} if full else {})})),
         ("F", "inputs of fuzz targets", other(
-            ["make", "-s", "fuzz", "SECONDS=" + pick("2", "600")],
+            ["make", "-s", "fuzz", "SECONDS=" + pick("1", "2", "600")],
             r"held for (\d+) runs")),
         ("D", "threads of one process under ThreadSanitizer", other(
             ["make", "-s", "tsan"], r"(\d+) calls")),
@@ -90,11 +97,11 @@ def run_own(letter, stage, seed, log):
     running = []
     for i in range(stage["workers"]):
         command = ["/usr/bin/python3", str(HERE / stage["script"]),
-                   str(folder), "--seed", str(seed), *stage["args"]]
+                   str(folder), *stage["args"]]
+        if letter in SEEDED:
+            command += ["--seed", str(seed)]
         if stage["workers"] > 1:
             command += ["--worker", f"{i}/{stage['workers']}"]
-        if letter == "S":
-            del command[3:5]
         running.append(subprocess.Popen(command, env=env, text=True,
                                         stdout=subprocess.PIPE, stderr=log))
     count, violations, facts = 0, [], {}
@@ -124,19 +131,17 @@ def run_other(stage, log):
     p = subprocess.run(stage["command"], env=env, cwd=ROOT, text=True,
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     log.write(p.stdout)
-    count = sum(int(g) for m in re.finditer(stage["count"], p.stdout)
-                for g in m.groups() if g)
-    failed = re.search(r"(\d+) failed", p.stdout)
-    return count, int(failed.group(1)) if failed else int(p.returncode != 0)
+    count = [0, *map(int, re.findall(stage["count"], p.stdout))][-1]
+    failed = [0, *map(int, re.findall(r"(\d+) failed", p.stdout))][-1]
+    return count, max(failed, int(p.returncode != 0))
 
 
-def replay(letter, stage, seed):
+def replay(letter, size, seed):
+    """What runs its violations again; those of K, H and B have a name each."""
     if letter in ("K", "H", "B"):
         return f"make proving T={letter} REPLAY='…'"
-    if letter in OWN:
-        return f"make proving T={letter} SEED={seed}"
-    return " ".join([f"{k}={v}" for k, v in stage["env"].items()] + [
-        c.replace(str(ROOT) + "/", "") for c in stage["command"]])[:70]
+    return " ".join([f"make proving T={letter}", *[f"SEED={seed}"] * (
+        letter in SEEDED), *["FULL=1"] * (size == FULL)])
 
 
 def again(letter, stage, what):
@@ -154,16 +159,22 @@ def again(letter, stage, what):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("letters", nargs="*")
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--seed", type=int, default=int(time.time()) % 100000)
+    parser.add_argument("--full", action="store_const", const=FULL,
+                        dest="size", default=CHANGE)
+    parser.add_argument("--slice", action="store_const", const=SLICE,
+                        dest="size")
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--replay")
     args = parser.parse_args()
     LOG.mkdir(parents=True, exist_ok=True)
     so = shutil.copy(os.environ.get("CHOIR_SO", ROOT / "choir.so"), LOG)
     os.environ["CHOIR_SO"] = so  # whatever is built meanwhile
-    table, bad = [], 0
-    for letter, what, stage in stages(args.full):
-        if args.letters and letter not in args.letters:
+    if args.seed is None:
+        args.seed = 1 if args.size == SLICE else int(time.time()) % 100000
+    wanted = args.letters or (OWN if args.size == SLICE else None)
+    table, bad, total, begin = [], 0, 0, time.monotonic()
+    for letter, what, stage in stages(args.size, args.seed):
+        if wanted and letter not in wanted:
             continue
         if args.replay:
             again(letter, stage, args.replay)
@@ -173,10 +184,11 @@ def main():
             count, violations = run_own(letter, stage, args.seed, log) \
                 if letter in OWN else run_other(stage, log)
         bad += violations + (count == 0)
+        total += count
         table.append((letter, what, f"{count:,}", violations,
                       f"{time.monotonic() - start:.0f}", args.seed
-                      if letter in OWN else "-",
-                      replay(letter, stage, args.seed)))
+                      if letter in SEEDED else "-",
+                      replay(letter, args.size, args.seed)))
         if violations or not count:
             tail = (LOG / f"{letter}.log").read_text()[-1500:]
             print(tail if count else "    nothing was counted\n" + tail)
@@ -185,7 +197,8 @@ def main():
     for r in [head, *table]:
         print("  ".join(str(c).rjust(w) if 1 < i < 6 else str(c).ljust(w)
                         for i, (c, w) in enumerate(zip(r, wide))).rstrip())
-    print(f"proving: {'no' if not bad else bad} violations")
+    print(f"proving: {total:,} tries by {len(table)} letters in"
+          f" {time.monotonic() - begin:.0f} s, {bad or 'no'} violations")
     sys.exit(bad > 0)
 
 

@@ -37,12 +37,12 @@ class Datasette:
                 time.sleep(0.1)
         raise AssertionError("datasette does not answer")
 
-    def get(self, path, **query):
+    def get(self, path, /, **query):
         query = "?" + urllib.parse.urlencode(query) if query else ""
         with urllib.request.urlopen(self.url + path + query, timeout=60) as r:
             return r.read().decode()
 
-    def rows(self, path, **query):
+    def rows(self, path, /, **query):
         return json.loads(self.get(path, _shape="array", **query))
 
     def close(self):
