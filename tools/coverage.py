@@ -5,7 +5,7 @@
   coverage.py DIR…            the table, of every .gcda below these folders
   coverage.py DIR… --missing [ROOM or FILE]
                               the lines that were not, with their text
-  coverage.py DIR… --below N  also fails when the total is below N percent
+  coverage.py DIR… --below N  also fails when a room is below N percent
 
 A line of a file counts once, whichever build ran it: the extension, the C unit
 tests, the sweep of allocation failures.
@@ -39,7 +39,7 @@ def lines_of(folder):
 
 def room(name):
     part = name.split("/")
-    return part[1] if len(part) > 2 else "choir.c"
+    return part[1] if len(part) > 2 else "core"  # ext/choir.c
 
 
 def main(argv):
@@ -70,14 +70,15 @@ def main(argv):
     for name, lines in total.items():
         rooms[room(name)][0] += sum(1 for c in lines.values() if c)
         rooms[room(name)][1] += len(lines)
+    rooms["all"] = [sum(r[i] for r in rooms.values()) for i in (0, 1)]
+    least = 100.0
     print("| room | lines | run | % |\n|--|--:|--:|--:|")
-    for name in sorted(rooms):
-        run, all_ = rooms[name]
-        print(f"| `{name}` | {all_:,} | {run:,} | {100 * run / all_:.1f} |")
-    run, all_ = (sum(r[i] for r in rooms.values()) for i in (0, 1))
-    percent = 100 * run / all_ if all_ else 0
-    print(f"| all | {all_:,} | {run:,} | {percent:.1f} |")
-    return percent < below
+    for name, (run, all_) in sorted(rooms.items(), key=lambda r: (
+            r[0] == "all", r[0])):
+        percent = 100 * run / all_ if all_ else 0
+        least = min(least, percent)
+        print(f"| `{name}` | {all_:,} | {run:,} | {percent:.1f} |")
+    return least < below
 
 
 if __name__ == "__main__":

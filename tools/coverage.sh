@@ -38,4 +38,8 @@ for file in tests/unit/*_test.c; do
     $more $out/core/libchoir.a -lcmocka -lsqlite3 -lm -ldl -lpthread &&
     $out/"$name" >$out/"$name".log 2>&1 || echo "coverage: $name failed"
 done
+# shellcheck disable=SC2086
+gcc -O0 $flags -o $out/kern_test tests/kern/kern_test.c $out/core/libchoir.a \
+  -lsqlite3 -lm -ldl && $out/kern_test >$out/kern_test.log ||
+  echo "coverage: kern_test failed"
 tools/coverage.py $out --below 90
