@@ -54,11 +54,11 @@ def stages(size, seed):
                                (ROOT / "tests").glob("*/test_*_faults.py"))
     return [
         ("K", "kill, half and torn and lost writes, I/O errors",
-         own("faults.py", "--points", pick("1", "3", "0"), workers=2, shim=True)),
+         own("faults.py", "--points", pick("2", "3", "0"), workers=2, shim=True)),
         ("H", "what a hostile file can hold, and its uses",
-         own("hostile.py", "--every", pick("20", "10", "1"), shim=True)),
+         own("hostile.py", "--every", pick("12", "10", "1"), shim=True)),
         ("B", "bad arguments of every function",
-         own("badinput.py", "--every", pick("12", "6", "1"))),
+         own("badinput.py", "--every", pick("8", "6", "1"))),
         ("S", "places searched for secrets", own("canary.py")),
         ("P", "things in the way of a path, modes, swaps",
          own("paths.py", "--seconds", pick("2", "3", "60"))),
