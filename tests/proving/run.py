@@ -167,8 +167,9 @@ def main():
     parser.add_argument("--replay")
     args = parser.parse_args()
     LOG.mkdir(parents=True, exist_ok=True)
-    so = shutil.copy(os.environ.get("CHOIR_SO", ROOT / "choir.so"), LOG)
-    os.environ["CHOIR_SO"] = so  # whatever is built meanwhile
+    own_so = tempfile.TemporaryDirectory(dir=LOG)  # whatever is built meanwhile
+    os.environ["CHOIR_SO"] = shutil.copy(
+        os.environ.get("CHOIR_SO", ROOT / "choir.so"), own_so.name)
     if args.seed is None:
         args.seed = 1 if args.size == SLICE else int(time.time()) % 100000
     wanted = args.letters or (OWN if args.size == SLICE else None)
