@@ -130,6 +130,8 @@ CHOIR_PRIVATE void choirBufPrintf(ChoirBuf *p, const char *zFmt, ...);
 CHOIR_PRIVATE void choirBufJson(ChoirBuf *p, const char *z, i64 n);
 /* n bytes of room at the end, to be filled by the caller; NULL on failure. */
 CHOIR_PRIVATE char *choirBufSpace(ChoirBuf *p, u64 n);
+/* Room for n bytes in all and no more, so that what comes is not moved. */
+CHOIR_PRIVATE void choirBufReserve(ChoirBuf *p, u64 n);
 /* Hands the bytes to the caller (sqlite3_free) and empties the buffer. */
 CHOIR_PRIVATE char *choirBufTake(ChoirBuf *p);
 CHOIR_PRIVATE void choirBufFree(ChoirBuf *p);

@@ -3,6 +3,8 @@
 ** Growing buffers with a declared cap, JSON string quoting, UTF-8 checking.
 */
 #include "core.h"
+#include <stdint.h>
+#include <sys/mman.h>
 
 CHOIR_PRIVATE void choirBufInit(ChoirBuf *p, ChoirErr *pErr, u64 nMax) {
   memset(p, 0, sizeof(*p));
@@ -36,6 +38,33 @@ CHOIR_PRIVATE char *choirBufSpace(ChoirBuf *p, u64 n) {
   p->n += n;
   p->a[p->n] = 0;
   return a;
+}
+
+/* Large pages, where the system has them for the asking: one fault, and one
+** address to be looked up, for 2 MB. Only advice; before the first write. */
+static void bufLarge(void *a, u64 nByte) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const uintptr_t szLarge = (uintptr_t)1 << 21;
+  uintptr_t iFirst = ((uintptr_t)a + szLarge - 1) & ~(szLarge - 1);
+  uintptr_t iEnd = ((uintptr_t)a + nByte) & ~(szLarge - 1);
+  if (iFirst < iEnd) {
+    (void)madvise((void *)iFirst, iEnd - iFirst, MADV_HUGEPAGE);
+  }
+#else
+  (void)a;
+  (void)nByte;
+#endif
+}
+
+CHOIR_PRIVATE void choirBufReserve(ChoirBuf *p, u64 n) {
+  if (p->pErr->rc == SQLITE_OK && n <= p->nMax && n + 1 > p->nAlloc) {
+    char *a = choirRealloc(p->pErr, p->a, n + 1);
+    if (a) {
+      p->a = a;
+      p->nAlloc = n + 1;
+      bufLarge(a + p->n, n - p->n);
+    }
+  }
 }
 
 CHOIR_PRIVATE void choirBufAppend(ChoirBuf *p, const void *a, u64 n) {

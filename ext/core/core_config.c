@@ -317,7 +317,8 @@ static const char *configFixed(ChoirConn *pConn, int i, const char **pzSource) {
   char zName[64];
   while (z == NULL && zEnv && *zEnv) {
     size_t n = strcspn(zEnv, ",");
-    sqlite3_snprintf(sizeof(zName), zName, "%.*s", (int)n, zEnv);
+    memcpy(zName, zEnv, n); /* every name is shorter */
+    zName[n] = 0;
     z = getenv(zName);
     z = z && z[0] ? z : NULL;
     *pzSource = "environment";

@@ -218,8 +218,8 @@ static void wireReserve(ChoirHttp *p) {
   curl_off_t n = -1;
   p->pWire->pState->curl.easy_getinfo(p->pWire->pCurl,
                                       CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &n);
-  if (n > 0 && (u64)n <= p->nMax && choirBufSpace(&p->body, (u64)n)) {
-    p->body.n -= (u64)n;
+  if (n > 0 && (u64)n <= p->nMax) {
+    choirBufReserve(&p->body, (u64)n + 8); /* 8: see http_sql.c */
   }
 }
 
@@ -362,6 +362,11 @@ static void wireSlist(ChoirHttp *p, const char *zName, const char *zValue) {
   }
 }
 
+static int wireHasBody(const ChoirHttp *p) {
+  return p->xRead || p->pBody || strcmp(p->zMethod, "POST") == 0 ||
+         strcmp(p->zMethod, "PUT") == 0;
+}
+
 static void wireHeaders(ChoirHttp *p) {
   struct curl_slist *pNew;
   const char *zName, *zValue;
@@ -371,9 +376,9 @@ static void wireHeaders(ChoirHttp *p) {
     bType |= sqlite3_stricmp(zName, "Content-Type") == 0;
     bExpect |= sqlite3_stricmp(zName, "Expect") == 0;
   }
-  /* What libcurl would add by itself. */
+  /* What libcurl would add to a body by itself. */
   for (i = 0; i < 2; i++) {
-    if (p->err.rc == SQLITE_OK && !(i ? bExpect : bType)) {
+    if (wireHasBody(p) && p->err.rc == SQLITE_OK && !(i ? bExpect : bType)) {
       pNew = p->pWire->pState->curl.slist_append(
           p->pWire->pHeader, i ? "Expect:" : "Content-Type:");
       if (pNew == NULL) {
@@ -395,13 +400,14 @@ static void wireBodyOptions(ChoirHttp *p, const HttpCurl *pCurl, CURL *pEasy) {
     SET(CURLOPT_READDATA, p);
     SET(CURLOPT_SEEKDATA, p);
     SET(CURLOPT_INFILESIZE_LARGE, (curl_off_t)p->nBody);
-  } else if (p->pBody || strcmp(p->zMethod, "POST") == 0 ||
-             strcmp(p->zMethod, "PUT") == 0) {
+  } else if (wireHasBody(p)) {
     SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)p->nBody);
     SET(CURLOPT_POSTFIELDS, p->pBody ? p->pBody : "");
   }
-  SET(CURLOPT_CUSTOMREQUEST,
-      strcmp(p->zMethod, "HEAD") == 0 ? (char *)NULL : (char *)p->zMethod);
+  if (wireHasBody(p) ||
+      (strcmp(p->zMethod, "HEAD") != 0 && strcmp(p->zMethod, "GET") != 0)) {
+    SET(CURLOPT_CUSTOMREQUEST, p->zMethod);
+  }
 }
 
 /* What is the same for every request, set when a handle is made. */

@@ -533,11 +533,11 @@ static i64 runPause(ChoirHttp *p, int bRetry, int bSent) {
 ** never from https to http; to another host without a header that might be a
 ** credential. */
 static int runRedirect(ChoirHttp *p) {
-  i64 nMax = choirConfigInt(p->pConn, "http.redirects", 0);
   ChoirHttpUrl from, to;
   char *zTo;
   HttpHeader **pp;
-  if (!(p->mFlags & CHOIR_HTTP_FOLLOW) || p->nRedirect >= nMax ||
+  if (!(p->mFlags & CHOIR_HTTP_FOLLOW) || p->iStatus / 100 != 3 ||
+      p->nRedirect >= choirConfigInt(p->pConn, "http.redirects", 0) ||
       (strcmp(p->zMethod, "GET") != 0 && strcmp(p->zMethod, "HEAD") != 0)) {
     return 0;
   }

@@ -152,7 +152,8 @@ CHOIR_PRIVATE void choirHttpSecret(ChoirHttp *p) {
 typedef struct SqlCursor {
   ChoirCursor base;
   ChoirHttp http;
-  i64 iEnd; /* Unix milliseconds */
+  i64 iEnd;   /* Unix milliseconds */
+  u8 bShared; /* http.body.a is counted: see bodyHolds */
 } SqlCursor;
 
 enum {
@@ -176,10 +177,48 @@ enum {
   " request_body, response_status, response_status_code, response_headers,"    \
   " response_cookies, response_body, remote_address, timings, meta, "
 
-static void sqlReset(ChoirCursor *pCur) {
-  choirHttpFree(&((SqlCursor *)pCur)->http);
-  memset(&((SqlCursor *)pCur)->http, 0, sizeof(ChoirHttp));
+/* A large body becomes an SQL value without being copied, as often as its column
+** is read. How many values and cursors hold it is kept in the last bytes of its
+** own allocation, because a value's destructor is told nothing else. All of them
+** are of one connection. */
+static u32 *bodyHolds(char *a) {
+  return (u32 *)(void *)(a + (sqlite3_msize(a) & ~(u64)3) - sizeof(u32));
 }
+
+static void bodyRelease(void *a) {
+  if (--*bodyHolds(a) == 0) {
+    sqlite3_free(a);
+  }
+}
+
+/* The body, held once more; NULL on failure. */
+static char *bodyShare(SqlCursor *p) {
+  ChoirBuf *pBody = &p->http.body;
+  if (!p->bShared) {
+    pBody->pErr = &p->base.err;
+    choirBufReserve(pBody, pBody->n + 2 * sizeof(u32));
+    if (p->base.err.rc != SQLITE_OK) {
+      return NULL;
+    }
+    *bodyHolds(pBody->a) = 1;
+    p->bShared = 1;
+  }
+  ++*bodyHolds(pBody->a);
+  return pBody->a;
+}
+
+static void sqlReset(ChoirCursor *pCur) {
+  SqlCursor *p = (SqlCursor *)pCur;
+  if (p->bShared) {
+    bodyRelease(p->http.body.a);
+    p->http.body.a = NULL;
+    p->bShared = 0;
+  }
+  choirHttpFree(&p->http);
+  memset(&p->http, 0, sizeof(ChoirHttp));
+}
+
+#define SQL_SHARE 65536 /* bytes of a body that is not copied */
 
 static void sqlNext(ChoirCursor *pCur) { pCur->bEof = 1; }
 
@@ -347,12 +386,15 @@ static int sqlIsText(ChoirHttp *p) {
          (p->body.n == 0 || memchr(p->body.a, 0, p->body.n) == NULL);
 }
 
-static void sqlReplyBody(ChoirHttp *p, sqlite3_context *pCtx) {
-  const char *a = p->body.a ? p->body.a : "";
-  if (sqlIsText(p)) {
-    sqlite3_result_text64(pCtx, a, p->body.n, SQLITE_TRANSIENT, SQLITE_UTF8);
-  } else {
-    sqlite3_result_blob64(pCtx, a, p->body.n, SQLITE_TRANSIENT);
+static void sqlReplyBody(SqlCursor *p, sqlite3_context *pCtx) {
+  const ChoirBuf *pBody = &p->http.body;
+  int bShare = pBody->n >= SQL_SHARE, bText = sqlIsText(&p->http);
+  const char *a = bShare ? bodyShare(p) : pBody->a ? pBody->a : "";
+  void (*xFree)(void *) = bShare ? bodyRelease : SQLITE_TRANSIENT;
+  if (a && bText) {
+    sqlite3_result_text64(pCtx, a, pBody->n, xFree, SQLITE_UTF8);
+  } else if (a) {
+    sqlite3_result_blob64(pCtx, a, pBody->n, xFree);
   }
 }
 
@@ -440,7 +482,7 @@ static void sqlColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int iCol) {
     sqlReplyCookies(p, pCtx);
     break;
   case COL_REPLY_BODY:
-    sqlReplyBody(pHttp, pCtx);
+    sqlReplyBody(p, pCtx);
     break;
   case COL_REMOTE:
     sqlText(pCtx, pHttp->zRemote, strlen(pHttp->zRemote));

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fault_server import FaultServer, echo, redirect, reply, status
+from fault_server import FaultServer, chunked, echo, redirect, reply, status
 
 
 @pytest.fixture
@@ -51,6 +51,31 @@ def test_a_binary_reply_is_a_blob_and_json_is_text(db, server):
     assert db.one(body, server.url("/bin")) == b"\x00\xff"
     assert db.one(f"SELECT ({body}) ->> 'a'", server.url("/json")) == 1
     assert db.one(body, server.url("/liar")) == b"\xff\xfe"
+
+
+@pytest.mark.parametrize("n", [65535, 65536, 65543, 3 << 20])
+@pytest.mark.parametrize("sent", [reply, lambda body: chunked(body, 1 << 16)])
+def test_a_large_body_is_read_as_often_as_one_likes(db, server, n, sent):
+    """It is not copied, and outlives its row."""
+    body = bytes(range(256)) * (n // 256) + b"x" * (n % 256)
+    url = server.on("/large", sent(body))
+    assert db.rows("SELECT response_body, response_body FROM http_get(?)",
+                   url) == [(body, body)]
+    assert db.rows(
+        "WITH two(b) AS (SELECT response_body FROM (SELECT 1 UNION ALL SELECT"
+        " 2) CROSS JOIN http_get(?1)) SELECT count(*), count(DISTINCT b),"
+        " max(b) = ?2, min(length(CAST(b || b AS BLOB))) FROM"
+        " two", url, body) == [
+            (2, 1, 1, 2 * n)]
+    db.run("CREATE TABLE kept(a, b)")
+    db.one("INSERT INTO kept SELECT response_body, response_body FROM"
+           " http_get(?)", url)
+    assert db.rows("SELECT a = ?1, b = ?1 FROM kept", body) == [(1, 1)]
+    assert db.rows("SELECT response_body FROM (SELECT 1 x UNION SELECT 2) CROSS"
+                   " JOIN http_get(?) ORDER BY x DESC", url) == [(body,)] * 2
+    server.on("/text", reply(b"y" * n))
+    assert db.rows("SELECT response_body, upper(response_body) FROM http_get(?)",
+                   server.url("/text")) == [("y" * n, "Y" * n)]
 
 
 @pytest.mark.parametrize("headers", [
