@@ -117,6 +117,9 @@ static const struct {
     {"s3.conditional_bytes", "CHOIR_S3_CONDITIONAL_BYTES", "5368709120", 0,
      "an object of more bytes that is put under a condition goes in parts; not"
      " every store checks conditions then"},
+    {"s3.copy_bytes", "CHOIR_S3_COPY_BYTES", "5368709120", 0,
+     "an object of more bytes is copied by the store in parts, at most"
+     " 5368709120 at once"},
     {"s3.multipart_bytes", "CHOIR_S3_MULTIPART_BYTES", "16777216", 0,
      "an object of more bytes goes in parts"},
     {"s3.parallel", "CHOIR_S3_PARALLEL", "4", 0,

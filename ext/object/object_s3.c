@@ -535,34 +535,30 @@ static int s3OneEndpoint(ChoirErr *pErr, const ChoirObject *pA,
   return bOne;
 }
 
-/* CopyObject of just the object that the HEAD was about. Its metadata go with
-** it. What the store refuses, and a reply that is lost, is left to the way by
-** bytes, which also says what is wrong. */
-static int s3Copy(ChoirObject *pFrom, ChoirErr *pErr, const char *zFrom,
-                  ChoirObject *pTo, const char *zTo, ChoirObjectMeta *pNew) {
-  const ChoirS3Store *pSource = (ChoirS3Store *)pFrom;
-  ChoirErr err = {SQLITE_OK, NULL};
+CHOIR_PRIVATE void choirS3CopySource(const ChoirObject *pObj, const char *zKey,
+                                     ChoirBuf *pOut) {
+  const ChoirS3Store *p = (const ChoirS3Store *)pObj;
+  choirBufPrintf(pOut, "/%s/", p->zBucket);
+  choirUrlEncode(pOut, p->zRoot, (i64)strlen(p->zRoot), 1);
+  choirUrlEncode(pOut, zKey, (i64)strlen(zKey), 1);
+}
+
+/* CopyObject of just the object that the HEAD was about. */
+static int s3CopyOnce(ChoirObject *pFrom, ChoirErr *pErr, const char *zFrom,
+                      ChoirObject *pTo, const char *zTo,
+                      ChoirObjectMeta *pNew) {
   char *zEtag = NULL;
   ChoirS3Call call;
   ChoirBuf path;
   int bDone;
-  if (pSource->bMinted || ((ChoirS3Store *)pTo)->bMinted ||
-      !s3OneEndpoint(&err, pFrom, pTo) ||
-      s3Head(pFrom, &err, zFrom, pNew) != CHOIR_OBJECT_OK ||
-      err.rc != SQLITE_OK || pNew->nByte > S3_PUT_MAX) {
-    choirErrClear(&err);
-    return 0;
-  }
-  choirBufInit(&path, &err, CHOIR_BUF_SQL);
-  choirBufPrintf(&path, "/%s/", pSource->zBucket);
-  choirUrlEncode(&path, pSource->zRoot, (i64)strlen(pSource->zRoot), 1);
-  choirUrlEncode(&path, zFrom, (i64)strlen(zFrom), 1);
-  choirS3Begin(&call, pTo, &err, "PUT", zTo);
+  choirBufInit(&path, pErr, CHOIR_BUF_SQL);
+  choirS3CopySource(pFrom, zFrom, &path);
+  choirS3Begin(&call, pTo, pErr, "PUT", zTo);
   choirS3Header(&call, "x-amz-copy-source", path.a ? path.a : "");
   choirS3Header(&call, "x-amz-copy-source-if-match", pNew->zEtag);
   choirS3Send(&call);
-  if (err.rc == SQLITE_OK && call.http.iStatus == 200) {
-    zEtag = choirXmlFirst(&err, call.http.body.a ? call.http.body.a : "",
+  if (pErr->rc == SQLITE_OK && call.http.iStatus == 200) {
+    zEtag = choirXmlFirst(pErr, call.http.body.a ? call.http.body.a : "",
                           "ETag"); /* not in the error that a 200 may hold */
   }
   choirS3Free(&call);
@@ -570,6 +566,27 @@ static int s3Copy(ChoirObject *pFrom, ChoirErr *pErr, const char *zFrom,
   if (zEtag) {
     sqlite3_snprintf(sizeof(pNew->zEtag), pNew->zEtag,
                      zEtag[0] == '"' ? "%s" : "\"%s\"", zEtag);
+  }
+  bDone = zEtag != NULL;
+  sqlite3_free(zEtag);
+  return bDone;
+}
+
+/* By the store itself, in one request or in parts; the object's metadata go with
+** it. What the store refuses, and a reply that is lost, is left to the way by
+** bytes, which also says what is wrong. */
+static int s3Copy(ChoirObject *pFrom, ChoirErr *pErr, const char *zFrom,
+                  ChoirObject *pTo, const char *zTo, ChoirObjectMeta *pNew) {
+  u64 nOnce = (u64)choirConfigInt(pTo->pConn, "s3.copy_bytes", (i64)S3_PUT_MAX);
+  ChoirErr err = {SQLITE_OK, NULL};
+  int bDone = 0;
+  if (!((ChoirS3Store *)pFrom)->bMinted && !((ChoirS3Store *)pTo)->bMinted &&
+      s3OneEndpoint(&err, pFrom, pTo) &&
+      s3Head(pFrom, &err, zFrom, pNew) == CHOIR_OBJECT_OK &&
+      err.rc == SQLITE_OK) {
+    bDone = pNew->nByte > nOnce || pNew->nByte > S3_PUT_MAX
+                ? choirS3CopyParts(pFrom, &err, zFrom, pTo, zTo, pNew)
+                : s3CopyOnce(pFrom, &err, zFrom, pTo, zTo, pNew);
     pNew->iModified = choirNow();
   }
   if (err.rc == SQLITE_INTERRUPT || err.rc == SQLITE_NOMEM) {
@@ -577,8 +594,6 @@ static int s3Copy(ChoirObject *pFrom, ChoirErr *pErr, const char *zFrom,
   } else {
     choirErrClear(&err);
   }
-  bDone = zEtag != NULL;
-  sqlite3_free(zEtag);
   return bDone;
 }
 

@@ -16,7 +16,7 @@
 #ifndef CHOIR_OMIT_NET
 #include "../http/http.h"
 
-enum { CHOIR_S3_HEADERS = 8, CHOIR_S3_KEY_MAX = 1024 };
+enum { CHOIR_S3_HEADERS = 64, CHOIR_S3_KEY_MAX = 1024 };
 
 /* What a bucket's replies have taught this connection. */
 typedef struct ChoirS3Known {
@@ -104,6 +104,9 @@ CHOIR_PRIVATE int choirS3Outcome(ChoirS3Call *, int eIf, const char *zWrite,
 /* Is the object as this very write made it? If so, *pNew describes it. */
 CHOIR_PRIVATE int choirS3Mine(ChoirObject *, ChoirErr *, const char *zKey,
                               const char *zWrite, ChoirObjectMeta *pNew);
+/* Appends what x-amz-copy-source says of an object. */
+CHOIR_PRIVATE void choirS3CopySource(const ChoirObject *, const char *zKey,
+                                     ChoirBuf *);
 /* The headers of condition eIf, the ETag as this store compares it. */
 CHOIR_PRIVATE void choirS3Condition(ChoirS3Call *, int eIf, const char *zEtag);
 
@@ -112,6 +115,10 @@ CHOIR_PRIVATE void choirS3Condition(ChoirS3Call *, int eIf, const char *zEtag);
 CHOIR_PRIVATE int choirS3PutParts(ChoirObject *, ChoirErr *, const char *zKey,
                                   const ChoirObjectSource *, int eIf,
                                   const char *zEtag, ChoirObjectMeta *pNew);
+/* xCopy of what does not go in one request; 0: it is not done. */
+CHOIR_PRIVATE int choirS3CopyParts(ChoirObject *pFrom, ChoirErr *,
+                                   const char *zFrom, ChoirObject *pTo,
+                                   const char *zTo, ChoirObjectMeta *pNew);
 /* xSweep. */
 CHOIR_PRIVATE i64 choirS3Sweep(ChoirObject *, ChoirErr *, const char *zPrefix,
                                i64 iBefore);

@@ -17,6 +17,12 @@
 **
 ** A condition hangs on the completion, and is looked at before, because not
 ** every store checks it there.
+**
+** A copy within a store of more than it copies at once goes the same way: parts
+** are ranges of the other object, which the store fetches by itself, each on the
+** condition that it is still the one that was there at the beginning. That it
+** is is also looked at before the completion. Parts of a copy are large, a 64th
+** of the object, as nothing of them passes here.
 */
 #include "object_s3.h"
 #ifndef CHOIR_OMIT_NET
@@ -30,18 +36,33 @@ enum {
 };
 #define PARTS_MIN ((i64)5 << 20)
 #define PARTS_OBJECT_MAX ((u64)5 << 40)
+#define PARTS_COPIES 64 /* parts of a copy, about */
+#define PARTS_COPY_MAX ((i64)5 << 30)
 
 typedef struct S3Part {
   ChoirS3Call call;
   int iPart; /* 1, 2, … */
+  int nTry;  /* of a copy: how often it was asked for */
   char *zQuery;
+  char zRange[64]; /* of a copy: x-amz-copy-source-range */
 } S3Part;
+
+/* What is copied. */
+typedef struct S3From {
+  ChoirObject *pObj;
+  const char *zKey;
+  ChoirObjectMeta meta;
+  ChoirBuf path; /* x-amz-copy-source */
+  ChoirBuf head; /* headers that go with it: name, NUL, value, NUL, … */
+} S3From;
 
 typedef struct S3Parts {
   ChoirObject *pObj;
   ChoirErr *pErr;
   const char *zKey;
-  const ChoirObjectSource *pSource;
+  const ChoirObjectSource *pSource; /* what is put, */
+  const S3From *pFrom;              /* or copied */
+  u64 nByte;
   i64 nPartByte;
   int nPart, nSent; /* nSent: parts that were begun */
   char *zId; /* the upload's name, percent-encoded; NULL: there is none */
@@ -59,23 +80,28 @@ static char *partsQuery(S3Parts *p, const char *zBefore) {
   return choirMprintf(p->pErr, "%suploadId=%s", zBefore, p->zId ? p->zId : "");
 }
 
+static i64 partsBytes(const S3Parts *p) {
+  i64 n = choirConfigInt(p->pObj->pConn, "s3.part_bytes", 8 << 20);
+  i64 nLeast = (i64)(p->nByte / (p->pFrom ? PARTS_COPIES : PARTS_MAX));
+  n = n < PARTS_MIN ? PARTS_MIN : n;
+  if (nLeast >= n) {
+    n = (nLeast | ((1 << 20) - 1)) + 1; /* whole MiB */
+  }
+  return p->pFrom && n > PARTS_COPY_MAX ? PARTS_COPY_MAX : n;
+}
+
 static void partsPlan(S3Parts *p) {
-  ChoirConn *pConn = p->pObj->pConn;
-  u64 n = p->pSource->nByte;
-  i64 nByte = choirConfigInt(pConn, "s3.part_bytes", 8 << 20);
-  i64 nAtOnce = choirConfigInt(pConn, "s3.parallel", 4);
-  if (n > PARTS_OBJECT_MAX) {
+  i64 nAtOnce = choirConfigInt(p->pObj->pConn, "s3.parallel", 4);
+  if (p->nByte > PARTS_OBJECT_MAX) {
     choirErrSet(p->pErr, SQLITE_TOOBIG,
-                "%llu bytes, an object takes at most %llu", n,
+                "%llu bytes, an object takes at most %llu", p->nByte,
                 PARTS_OBJECT_MAX);
     return;
   }
-  nByte = nByte < PARTS_MIN ? PARTS_MIN : nByte;
-  if ((i64)(n / PARTS_MAX) >= nByte) {
-    nByte = ((i64)(n / PARTS_MAX) | ((1 << 20) - 1)) + 1; /* whole MiB */
-  }
-  p->nPartByte = nByte;
-  p->nPart = n ? (int)((n + (u64)nByte - 1) / (u64)nByte) : 1;
+  p->nPartByte = partsBytes(p);
+  p->nPart = p->nByte
+                 ? (int)((p->nByte + (u64)p->nPartByte - 1) / (u64)p->nPartByte)
+                 : 1;
   p->nAtOnce = nAtOnce < 1               ? 1
                : nAtOnce > PARTS_AT_ONCE ? PARTS_AT_ONCE
                                          : (int)nAtOnce;
@@ -83,17 +109,23 @@ static void partsPlan(S3Parts *p) {
   p->aPart = choirMalloc(p->pErr, (u64)p->nAtOnce * sizeof(*p->aPart));
 }
 
+/* By what a part of this very object is known again. */
+static u64 fromCrc(const S3From *p) {
+  return choirCrc64(0, p->meta.zEtag, strlen(p->meta.zEtag));
+}
+
 /* Is part iPart still what the source has there? */
 static int partsSame(S3Parts *p, int iPart, char *a) {
   u64 iAt = (u64)(iPart - 1) * (u64)p->nPartByte, crc = 0;
   u64 iEnd = iAt + (u64)p->nPartByte;
-  iEnd = iEnd < p->pSource->nByte ? iEnd : p->pSource->nByte;
-  while (iAt < iEnd && p->pErr->rc == SQLITE_OK) {
+  iEnd = iEnd < p->nByte ? iEnd : p->nByte;
+  while (p->pSource && iAt < iEnd && p->pErr->rc == SQLITE_OK) {
     u64 n = iEnd - iAt < PARTS_READ ? iEnd - iAt : PARTS_READ;
     p->pSource->xRead(p->pSource->pArg, p->pErr, iAt, a, n);
     crc = choirCrc64(crc, a, n);
     iAt += n;
   }
+  crc = p->pFrom ? fromCrc(p->pFrom) : crc;
   return p->pErr->rc == SQLITE_OK && crc == p->aDone[iPart - 1].crc;
 }
 
@@ -108,8 +140,9 @@ static int partsResume(S3Parts *p, ChoirObjectMeta *pNew) {
   choirAws(p->pObj->pConn, p->pErr, p->pObj->zUrl, 0, &call.aws);
   zUrl = p->pErr->rc == SQLITE_OK ? choirS3Url(&call) : NULL;
   if (zUrl) {
-    zWhat = choirMprintf(p->pErr, "%s %llu %lld", zUrl, p->pSource->nByte,
-                         p->nPartByte);
+    zWhat =
+        choirMprintf(p->pErr, "%s %llu %lld%s%s", zUrl, p->nByte, p->nPartByte,
+                     p->pFrom ? " " : "", p->pFrom ? p->pFrom->path.a : "");
   }
   p->resume.aPart = p->aDone;
   p->resume.nPart = p->nPart;
@@ -136,12 +169,24 @@ static int partsResume(S3Parts *p, ChoirObjectMeta *pNew) {
          choirS3Mine(p->pObj, p->pErr, p->zKey, p->zWrite, pNew);
 }
 
+/* The headers of the object that is copied. */
+static void partsMeta(const S3From *pFrom, ChoirS3Call *pCall) {
+  const char *z = pFrom->head.a, *zEnd = z ? z + pFrom->head.n : NULL;
+  while (z < zEnd) {
+    const char *zValue = z + strlen(z) + 1;
+    choirS3Header(pCall, z, zValue);
+    z = zValue + strlen(zValue) + 1;
+  }
+}
+
 static void partsCreate(S3Parts *p) {
   ChoirS3Call call;
   choirS3Begin(&call, p->pObj, p->pErr, "POST", p->zKey);
   call.zQuery = "uploads=";
   choirS3Header(&call, "x-amz-meta-choir-write", p->zWrite);
-  if (p->pObj->zType) {
+  if (p->pFrom) {
+    partsMeta(p->pFrom, &call);
+  } else if (p->pObj->zType) {
     choirS3Header(&call, "Content-Type", p->pObj->zType);
   }
   choirS3Send(&call);
@@ -166,9 +211,29 @@ static void partsCreate(S3Parts *p) {
   choirS3Free(&call);
 }
 
+/* What part pPart is made of: bytes that are sent, or a range that the store
+** copies. */
+static void partsContent(S3Parts *p, S3Part *pPart) {
+  ChoirS3Call *pCall = &pPart->call;
+  u64 iFrom = (u64)(pPart->iPart - 1) * (u64)p->nPartByte;
+  u64 nLeft = p->nByte - iFrom;
+  i64 n = nLeft < (u64)p->nPartByte ? (i64)nLeft : p->nPartByte;
+  if (p->pFrom) {
+    sqlite3_snprintf(sizeof(pPart->zRange), pPart->zRange, "bytes=%llu-%llu",
+                     iFrom, iFrom + (u64)n - 1);
+    choirS3Header(pCall, "x-amz-copy-source", p->pFrom->path.a);
+    choirS3Header(pCall, "x-amz-copy-source-if-match", p->pFrom->meta.zEtag);
+    choirS3Header(pCall, "x-amz-copy-source-range", pPart->zRange);
+  } else {
+    pCall->pSource = p->pSource;
+    pCall->iFrom = (i64)iFrom;
+    pCall->bCrc = 1;
+    pCall->nWant = n;
+  }
+}
+
 /* Begins the next part, if there is one, in a free place. */
 static void partsNext(S3Parts *p, S3Part *pPart) {
-  u64 iFrom, nLeft;
   char zBefore[32];
   while (p->nSent < p->nPart && p->aDone[p->nSent].zEtag[0]) {
     p->nSent++; /* before this process began */
@@ -176,33 +241,43 @@ static void partsNext(S3Parts *p, S3Part *pPart) {
   if (p->nSent == p->nPart || p->pErr->rc != SQLITE_OK) {
     return;
   }
-  iFrom = (u64)p->nSent * (u64)p->nPartByte;
-  nLeft = p->pSource->nByte - iFrom;
   pPart->iPart = ++p->nSent;
+  pPart->nTry = 1;
   sqlite3_snprintf(sizeof(zBefore), zBefore, "partNumber=%d&", pPart->iPart);
   sqlite3_free(pPart->zQuery);
   pPart->zQuery = partsQuery(p, zBefore);
   choirS3Begin(&pPart->call, p->pObj, p->pErr, "PUT", p->zKey);
   pPart->call.zQuery = pPart->zQuery;
-  pPart->call.pSource = p->pSource;
-  pPart->call.iFrom = (i64)iFrom;
-  pPart->call.bCrc = 1;
-  pPart->call.nWant = nLeft < (u64)p->nPartByte ? (i64)nLeft : p->nPartByte;
+  partsContent(p, pPart);
   choirS3Start(&pPart->call);
+}
+
+/* The ETag of a part: the reply's, or of a copy what its text says. */
+static void partsEtag(S3Parts *p, ChoirS3Call *pCall, char *zEtag, int n) {
+  ChoirObjectMeta meta;
+  if (p->pFrom) {
+    char *z = choirXmlFirst(p->pErr, pCall->http.body.a, "ETag");
+    sqlite3_snprintf(n, zEtag, "%s", z ? z : "");
+    sqlite3_free(z);
+  } else {
+    choirS3Meta(pCall, &meta);
+    sqlite3_snprintf(n, zEtag, "%s", meta.zEtag);
+  }
 }
 
 /* A part has arrived, or not. */
 static void partsArrived(S3Parts *p, S3Part *pPart) {
   ChoirS3Call *pCall = &pPart->call;
+  ChoirS3Done *pDone = &p->aDone[pPart->iPart - 1];
   if (p->pErr->rc == SQLITE_OK && pCall->http.iStatus == 200) {
-    ChoirObjectMeta meta;
-    choirS3Meta(pCall, &meta);
-    if (meta.zEtag[0] == 0) {
+    partsEtag(p, pCall, pDone->zEtag, (int)sizeof(pDone->zEtag));
+    if (pDone->zEtag[0] == 0 && p->pFrom) {
+      choirS3Fail(pCall);
+    } else if (pDone->zEtag[0] == 0) {
       choirErrSet(p->pErr, SQLITE_ERROR, "the store gave part %d no etag",
                   pPart->iPart);
     }
-    memcpy(p->aDone[pPart->iPart - 1].zEtag, meta.zEtag, sizeof(meta.zEtag));
-    p->aDone[pPart->iPart - 1].crc = pCall->crc;
+    pDone->crc = p->pFrom ? fromCrc(p->pFrom) : pCall->crc;
     if (p->pErr->rc == SQLITE_OK && pCall->nCrc == pCall->nWant) {
       choirS3ResumePart(&p->resume, pPart->iPart);
     }
@@ -211,6 +286,32 @@ static void partsArrived(S3Parts *p, S3Part *pPart) {
     choirS3Fail(pCall);
   }
   choirS3Free(pCall);
+}
+
+/* A reply that says 200 before the store has done it may say then that it could
+** not: does it, and may it the next time? */
+static int partsPasses(ChoirErr *pErr, const char *zXml, int bCodeless) {
+  char *zCode = choirXmlFirst(pErr, zXml, "Code");
+  int b = zCode ? strcmp(zCode, "InternalError") == 0 ||
+                      strcmp(zCode, "SlowDown") == 0 ||
+                      strcmp(zCode, "ServiceUnavailable") == 0
+                : bCodeless;
+  sqlite3_free(zCode);
+  return b;
+}
+
+/* Asks for a copy of a part once more, if that may help. */
+static int partsAgain(S3Parts *p, S3Part *pPart) {
+  ChoirS3Call *pCall = &pPart->call;
+  if (p->pFrom == NULL || p->pErr->rc != SQLITE_OK ||
+      pCall->http.iStatus != 200 ||
+      pPart->nTry >= choirConfigInt(p->pObj->pConn, "http.attempts", 3) ||
+      !partsPasses(p->pErr, pCall->http.body.a, 0)) {
+    return 0;
+  }
+  sqlite3_sleep(100 << pPart->nTry++);
+  choirS3Start(pCall);
+  return p->pErr->rc == SQLITE_OK;
 }
 
 static void partsSend(S3Parts *p) {
@@ -222,7 +323,7 @@ static void partsSend(S3Parts *p) {
   }
   while (p->pErr->rc == SQLITE_OK &&
          (i = choirHttpWait(p->pObj->pConn, ap, p->nAtOnce)) >= 0) {
-    if (choirS3Settled(&p->aPart[i].call)) {
+    if (choirS3Settled(&p->aPart[i].call) && !partsAgain(p, &p->aPart[i])) {
       partsArrived(p, &p->aPart[i]);
       partsNext(p, &p->aPart[i]);
     }
@@ -252,10 +353,15 @@ static void partsXml(S3Parts *p, ChoirBuf *pXml) {
   choirBufText(pXml, "</CompleteMultipartUpload>");
 }
 
-/* Does the condition hold now? */
+/* Does the condition hold now, and is what is copied still the same? */
 static int partsHolds(S3Parts *p, int eIf, const char *zEtag) {
   ChoirObjectMeta now;
   int e;
+  if (p->pFrom && (choirObjectHead(p->pFrom->pObj, p->pErr, p->pFrom->zKey,
+                                   &now) != CHOIR_OBJECT_OK ||
+                   strcmp(now.zEtag, p->pFrom->meta.zEtag) != 0)) {
+    return 0;
+  }
   if (eIf == CHOIR_IF_ANY || ((ChoirS3Store *)p->pObj)->bBlind) {
     return 1;
   }
@@ -265,8 +371,7 @@ static int partsHolds(S3Parts *p, int eIf, const char *zEtag) {
              : e == CHOIR_OBJECT_OK && strcmp(now.zEtag, zEtag) == 0;
 }
 
-/* The reply to a completion may say 200 before the store has done it, and
-** then that it could not: 1 to ask again. */
+/* The reply to a completion: 1 to ask again. */
 static int partsRefused(S3Parts *p, ChoirS3Call *pCall, int nTry,
                         ChoirObjectMeta *pNew) {
   const char *zXml = pCall->http.body.a;
@@ -280,9 +385,7 @@ static int partsRefused(S3Parts *p, ChoirS3Call *pCall, int nTry,
   if (zEtag) {
     sqlite3_snprintf(sizeof(pNew->zEtag), pNew->zEtag, "%s", zEtag);
   } else if (nTry < choirConfigInt(p->pObj->pConn, "http.attempts", 3) &&
-             (zCode == NULL || strcmp(zCode, "InternalError") == 0 ||
-              strcmp(zCode, "SlowDown") == 0 ||
-              strcmp(zCode, "ServiceUnavailable") == 0)) {
+             partsPasses(p->pErr, zXml, 1)) {
     bAgain = 1;
     sqlite3_sleep(100 << nTry);
   } else {
@@ -402,34 +505,111 @@ static int partsAnew(S3Parts *p, int e) {
   return bAnew;
 }
 
+/* All of it, of a put or a copy. */
+static int partsAll(S3Parts *p, int eIf, const char *zEtag,
+                    ChoirObjectMeta *pNew) {
+  int e = CHOIR_OBJECT_FAILED;
+  p->resume.fd = -1;
+  choirUuid4(p->zWrite);
+  partsPlan(p);
+  if (p->pErr->rc == SQLITE_OK && partsResume(p, pNew)) {
+    e = CHOIR_OBJECT_OK;
+  } else if (p->pErr->rc == SQLITE_OK) {
+    e = partsRun(p, eIf, zEtag, pNew);
+    if (partsAnew(p, e)) {
+      e = partsRun(p, eIf, zEtag, pNew);
+    }
+  }
+  choirS3ResumeEnd(&p->resume);
+  pNew->nByte = p->nByte;
+  sqlite3_free(p->zId);
+  sqlite3_free(p->aDone);
+  sqlite3_free(p->aPart);
+  return e;
+}
+
 CHOIR_PRIVATE int choirS3PutParts(ChoirObject *pObj, ChoirErr *pErr,
                                   const char *zKey,
                                   const ChoirObjectSource *pSource, int eIf,
                                   const char *zEtag, ChoirObjectMeta *pNew) {
   S3Parts parts;
-  int e = CHOIR_OBJECT_FAILED;
   memset(&parts, 0, sizeof(parts));
   parts.pObj = pObj;
   parts.pErr = pErr;
   parts.zKey = zKey;
   parts.pSource = pSource;
-  parts.resume.fd = -1;
-  choirUuid4(parts.zWrite);
-  partsPlan(&parts);
-  if (pErr->rc == SQLITE_OK && partsResume(&parts, pNew)) {
-    e = CHOIR_OBJECT_OK;
-  } else if (pErr->rc == SQLITE_OK) {
-    e = partsRun(&parts, eIf, zEtag, pNew);
-    if (partsAnew(&parts, e)) {
-      e = partsRun(&parts, eIf, zEtag, pNew);
+  parts.nByte = pSource->nByte;
+  return partsAll(&parts, eIf, zEtag, pNew);
+}
+
+/* ------------------------------------------------------------------- copy */
+
+/* Adds a line of a reply's header, if it goes with the object. */
+static void fromHeader(S3From *p, const char *z, size_t n) {
+  static const char *const az[] = {"content-type",        "content-encoding",
+                                   "content-disposition", "content-language",
+                                   "cache-control",       "expires"};
+  const char *zColon = memchr(z, ':', n), *zValue;
+  size_t nName = zColon ? (size_t)(zColon - z) : 0;
+  int i, bGoes = nName > 11 && sqlite3_strnicmp(z, "x-amz-meta-", 11) == 0 &&
+                 sqlite3_strnicmp(z, "x-amz-meta-choir-write", 22) != 0;
+  for (i = 0; nName && i < (int)(sizeof(az) / sizeof(az[0])); i++) {
+    bGoes |=
+        strlen(az[i]) == nName && sqlite3_strnicmp(z, az[i], (int)nName) == 0;
+  }
+  if (bGoes) {
+    zValue = zColon + 1 + strspn(zColon + 1, " \t");
+    choirBufAppend(&p->head, z, nName);
+    choirBufAppend(&p->head, "", 1);
+    choirBufAppend(&p->head, zValue, (u64)(z + n - zValue));
+    choirBufAppend(&p->head, "", 1);
+  }
+}
+
+/* Size, ETag and headers of what is copied; 0: there is none. */
+static int fromHead(S3From *p, ChoirErr *pErr) {
+  ChoirS3Call call;
+  int bThere;
+  choirS3Begin(&call, p->pObj, pErr, "HEAD", p->zKey);
+  choirS3Send(&call);
+  bThere = pErr->rc == SQLITE_OK && call.http.iStatus == 200;
+  if (bThere) {
+    const char *z = call.http.header.a ? call.http.header.a : "";
+    choirS3Meta(&call, &p->meta);
+    while (*z) {
+      size_t n = strcspn(z, "\r\n");
+      fromHeader(p, z, n);
+      z += n + strspn(z + n, "\r\n");
     }
   }
-  choirS3ResumeEnd(&parts.resume);
-  pNew->nByte = pSource->nByte;
-  sqlite3_free(parts.zId);
-  sqlite3_free(parts.aDone);
-  sqlite3_free(parts.aPart);
-  return e;
+  choirS3Free(&call);
+  return bThere && pErr->rc == SQLITE_OK;
+}
+
+CHOIR_PRIVATE int choirS3CopyParts(ChoirObject *pFrom, ChoirErr *pErr,
+                                   const char *zFrom, ChoirObject *pTo,
+                                   const char *zTo, ChoirObjectMeta *pNew) {
+  S3From from;
+  S3Parts parts;
+  int e = CHOIR_OBJECT_FAILED;
+  memset(&from, 0, sizeof(from));
+  memset(&parts, 0, sizeof(parts));
+  from.pObj = pFrom;
+  from.zKey = zFrom;
+  choirBufInit(&from.path, pErr, CHOIR_BUF_SQL);
+  choirBufInit(&from.head, pErr, CHOIR_BUF_SQL);
+  choirS3CopySource(pFrom, zFrom, &from.path);
+  if (fromHead(&from, pErr) && from.meta.zEtag[0]) {
+    parts.pObj = pTo;
+    parts.pErr = pErr;
+    parts.zKey = zTo;
+    parts.pFrom = &from;
+    parts.nByte = from.meta.nByte;
+    e = partsAll(&parts, CHOIR_IF_ANY, NULL, pNew);
+  }
+  choirBufFree(&from.path);
+  choirBufFree(&from.head);
+  return e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK;
 }
 
 /* ------------------------------------------------------------------ sweep */

@@ -4,11 +4,13 @@
 ** the same place goes on where a process died.
 **
 ** A file of this user's, $XDG_STATE_HOME/choir/uploads/<name>; the name is the
-** SHA-256 of the URL, the size and the size of a part:
+** SHA-256 of the URL, the size and the size of a part, and of a copy what it is
+** a copy of:
 **
 **   choir-upload 1
 **   <the upload's name, percent-encoded> <its mark>
-**   <part> <CRC-64 of its bytes> <ETag>       for every part that has arrived
+**   <part> <CRC-64 of its bytes> <ETag>       for every part that has arrived;
+**                                             of a copy: of the object's ETag
 **
 ** It is locked while its upload goes on (whoever finds it locked does without)
 ** and gone when the upload has ended, in whatever way. A last line that is cut

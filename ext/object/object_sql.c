@@ -264,9 +264,11 @@ static void objSqlDelete(ChoirCall *p) {
 ** SQL: s3_copy(from, to) -> TEXT
 **
 ** Copies an object, also from one kind of store to another, and returns
-** {size, etag, modified} of the copy. Up to 5 GiB within one endpoint the store
-** copies by itself, if it can; otherwise the bytes pass through this process, by
-** way of a file without a name.
+** {size, etag, modified} of the copy. Within one endpoint the store copies by
+** itself, if it can, with type and metadata; an object of more than 5 GiB (setting
+** s3.copy_bytes) in parts, which a call after a crash takes up again. Otherwise
+** the bytes pass through this process, by way of a file without a name. In every
+** case the copy is of one version of the object.
 **
 ** NULL: a NULL url is an error.
 **

@@ -52,6 +52,13 @@ def putting_parts(db, root, data, gateway):
         put)["size"] == len(data)
 
 
+def copying_parts(db, root, data, gateway):
+    db.one("SELECT s3_put(?, ?)", root + "from", data)
+    db.one("SELECT choir_config('s3.copy_bytes', 0)")
+    return (lambda: db.one("SELECT s3_copy(?, ?)", root + "from", root + "k"),
+            7, lambda put: json.loads(put)["size"] == len(data))
+
+
 def listing(db, root, data, gateway):
     folder = gateway.folder / "data/bucket" / prefix(root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +71,8 @@ def listing(db, root, data, gateway):
 
 @pytest.mark.net
 @pytest.mark.once
-@pytest.mark.parametrize("prepare", [getting, putting, putting_parts, listing])
+@pytest.mark.parametrize("prepare", [getting, putting, putting_parts,
+                                     copying_parts, listing])
 def test_a_cut_anywhere_is_mended_or_said(proxy, gateway, prepare):
     """Once: the call gives what it gives without. Each time: it says so, and
     what is there is whole."""
@@ -81,7 +89,7 @@ def test_a_cut_anywhere_is_mended_or_said(proxy, gateway, prepare):
             if rng.random() < 0.9 else 0)
         if cut == ("sent", 0):
             cut = ("sent", 1)
-        if prepare in (putting, putting_parts):
+        if prepare in (putting, putting_parts, copying_parts):
             p.plan = lambda *_: None
             db.one("SELECT s3_put(?, ?)", root + "k", before)
         p.seen.clear()
@@ -109,12 +117,12 @@ def test_a_cut_anywhere_is_mended_or_said(proxy, gateway, prepare):
             whole = (before, after)
         most = max(most, time.monotonic() - start)
         p.plan = lambda *_: None
-        if prepare in (putting, putting_parts):
+        if prepare in (putting, putting_parts, copying_parts):
             assert db.one("SELECT s3_get(?)", root + "k") in whole
     assert most < 8, "seconds of one call"
     assert len(os.listdir("/proc/self/fd")) <= files + 8  # the pool
     assert resident() - memory < 24 << 20
-    if prepare is putting_parts:
+    if prepare in (putting_parts, copying_parts):
         left = signed(db, gateway, "GET",
                       f"/bucket?uploads=&prefix={prefix(root)}").decode()
         assert left.count("<UploadId>") <= len(orphans)

@@ -25,7 +25,7 @@ db.enable_load_extension(True)
 db.load_extension(sys.argv[2])
 for sql in sys.argv[5:]:
     db.execute(sql).fetchall()
-db.execute("SELECT s3_put_file(?, ?)", sys.argv[3:5]).fetchall()
+db.execute(sys.argv[3], sys.argv[4].split("|")).fetchall()
 """
 
 
@@ -57,22 +57,26 @@ class Upload:
                 names.append("end" if "uploadId" in target else "begin")
         return names
 
-    def killed_in_part(self, number):
-        """Another process puts the file and is killed in this part."""
+    def killed_in_part(self, number, copy_to=None):
+        """Another process puts the file, or copies the object, and is killed
+        in this part."""
         def plan(n, method, target):
             if f"partNumber={number}&" in target:
                 return silent(60)
             return self.allowed(n, method, target)
         self.proxy.plan = plan
+        self.proxy.seen.clear()
         secret = ("SELECT choir_secret('test', json_object('type', 's3',"
                   f" 'access_key', '{self.gateway.access}', 'secret_key',"
                   f" '{self.gateway.secret}', 'region', '{self.gateway.region}',"
                   f" 'endpoint', '{self.proxy.endpoint}'))")
         config = [f"SELECT choir_config('s3.{k}', {v})" for k, v in (
             ("multipart_bytes", 0), ("conditional_bytes", 0),
-            ("part_bytes", 5242880), ("parallel", 1))]
+            ("part_bytes", 5242880), ("parallel", 1), ("copy_bytes", 0))]
+        sql, given = ("SELECT s3_copy(?, ?)", [self.url, copy_to]) if copy_to \
+            else ("SELECT s3_put_file(?, ?)", [self.url, str(self.file)])
         child = subprocess.Popen([sys.executable, "-c", PUT, ":memory:", SO,
-                                  self.url, str(self.file), secret, *config])
+                                  sql, "|".join(given), secret, *config])
         deadline = time.monotonic() + 120
         while number not in self.sent():
             assert child.poll() is None and time.monotonic() < deadline
@@ -164,3 +168,21 @@ def test_the_record_of_an_upload_is_for_its_owner_alone(upload):
     record, = upload.kept()
     assert record.stat().st_mode & 0o777 == 0o600
     assert upload.gateway.secret not in record.read_text()
+
+
+@pytest.mark.once
+def test_a_copy_in_parts_goes_on_while_the_object_is_the_same(upload):
+    db, to = upload.db, upload.url + "-copy"
+    db.one("SELECT choir_config('s3.copy_bytes', 0)")
+    upload.put()
+    upload.killed_in_part(2, copy_to=to)
+    db.one("SELECT s3_copy(?, ?)", upload.url, to)
+    assert upload.sent() == [2, 3, "end"] and upload.kept() == []
+    assert db.one("SELECT s3_get(?)", to) == upload.data
+    upload.killed_in_part(2, copy_to=to)
+    upload.file.write_bytes(upload.data[::-1])
+    db.one("SELECT s3_put_file(?, ?)", upload.url, str(upload.file))
+    upload.proxy.seen.clear()
+    db.one("SELECT s3_copy(?, ?)", upload.url, to)
+    assert upload.sent() == [1, 2, 3, "end"] and upload.kept() == []
+    assert db.one("SELECT s3_get(?)", to) == upload.data[::-1]
