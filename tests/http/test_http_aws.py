@@ -190,6 +190,17 @@ def test_web_identity_is_not_signed(aws, tmp_path):
     assert sts.calls[0]["Action"] == "AssumeRoleWithWebIdentity"
 
 
+def test_what_is_wrong_about_an_identity_is_named(aws, tmp_path):
+    with FaultServer() as s:
+        url = s.on("/", reply(b"<R/>", type="text/xml"))
+        db = aws(AWS_WEB_IDENTITY_TOKEN_FILE=str(tmp_path / "none"),
+                 AWS_ROLE_ARN="arn:x", AWS_ENDPOINT_URL_STS=url)
+        assert db.error(WHO) == ("s3_credentials: web identity: cannot read the"
+                                 f" token file '{tmp_path}/none'")
+        (tmp_path / "none").write_text("t")
+        assert "web identity: the reply of STS has no keys" in db.error(WHO)
+
+
 def script(path, text):
     path.write_text(f"#!{sys.executable}\n" + text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -204,6 +215,13 @@ def test_a_credential_process(aws, tmp_path):
     db = aws("", f"[default]\ncredential_process = '{run}' \"a b\" $HOME"
              " c\\'d\n")
     assert db.rows(WHO)[0][:2] == ("profile default", "…0001")
+
+
+def test_a_container_that_gives_no_keys_is_named(aws):
+    with FaultServer() as s:
+        db = aws(AWS_CONTAINER_CREDENTIALS_FULL_URI=s.on("/c", status(404)))
+        assert "ECS: status 404 from the container's credentials" in db.error(
+            WHO)
 
 
 @pytest.mark.parametrize("text, problem", [

@@ -127,6 +127,20 @@ def test_what_fails_leaves_nothing_behind(proxy, gateway):
 
 
 @pytest.mark.net
+def test_a_store_that_names_no_upload_or_no_part_is_told(proxy, gateway):
+    db, root, p = proxy
+    small_parts(db)
+    empty = said(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n<a/>")
+    p.plan = lambda n, m, t: empty if m == "POST" else None
+    assert "the store gave the upload no name" in db.error(
+        "SELECT s3_put(?, 'x')", root + "k")
+    p.plan = lambda n, m, t: empty if "partNumber" in t else None
+    assert "the store gave part 1 no etag" in db.error(
+        "SELECT s3_put(?, 'x')", root + "k")
+    assert uploads(db, gateway, prefix(root)) == []
+
+
+@pytest.mark.net
 def test_a_completion_that_says_200_and_then_no(proxy, gateway):
     db, root, p = proxy
     small_parts(db)

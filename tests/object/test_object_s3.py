@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 from fault_proxy import FaultProxy, error, heard
+from fault_server import FaultServer, reply
 from s3_server import arm, signed
 
 
@@ -243,6 +244,56 @@ def test_a_presigned_url_works_without_credentials(s3):
     get = db.one("SELECT s3_presign('GET', ?, 60)", root + "p q")
     with urllib.request.urlopen(get) as f:
         assert f.read() == b"by url"
+
+
+@pytest.mark.net
+def test_a_bucket_is_the_hosts_name_or_the_paths_beginning(db):
+    """url_style of the secret; where nothing is said, an endpoint gets paths."""
+    with FaultServer() as s:
+        for path in ("/bucket/a/k", "/a/k"):
+            s.on(path, reply(path.encode()))
+        for style, path in ((None, "/bucket/a/k"), ("path", "/bucket/a/k"),
+                            ("vhost", "/a/k")):
+            db.one("SELECT choir_secret('t', ?)", json.dumps({
+                "type": "s3", "access_key": "a", "secret_key": "s",
+                "endpoint": f"http://localhost:{s.port}",
+                **({"url_style": style} if style else {})}))
+            assert db.one("SELECT s3_get('s3://bucket/a/k')") == path.encode()
+            assert s.seen[-1].get("Host") == ("bucket." if style == "vhost"
+                                              else "") + f"localhost:{s.port}"
+            assert f"//{s.seen[-1].get('Host')}{path}?" in db.one(
+                "SELECT s3_presign('GET', 's3://bucket/a/k', 60)")
+
+
+@pytest.mark.net
+def test_without_keys_nothing_is_signed(db):
+    db.one("""SELECT choir_secret('t', '{"type":"s3","provider":"none"}')""")
+    assert db.error("SELECT s3_presign('GET', 's3://bucket/k', 60)") == (
+        "s3_presign: no credentials to sign with")
+
+
+@pytest.mark.net
+def test_a_file_that_is_too_large_or_grows_short_is_named(proxy, tmp_path):
+    db, root, p = proxy
+    file = tmp_path / "f"
+    file.touch()
+    os.truncate(file, (5 << 30) + 1)
+    assert "a presigned URL takes at most 5368709120" in db.error(
+        "SELECT s3_put_file('http://127.0.0.1:1/x', ?)", str(file))
+    try:
+        os.truncate(file, (5 << 40) + 1)
+    except OSError:
+        pass  # not on this file system
+    else:
+        assert "an object takes at most 5497558138880" in db.error(
+            "SELECT s3_put_file(?, ?)", root + "k", str(file))
+    os.truncate(file, 3 << 20)
+    assert p.seen == []
+    p.plan = lambda *_: os.truncate(file, 1 << 20)
+    assert "a file became shorter while it was read" in db.error(
+        "SELECT s3_put_file(?, ?)", root + "k", str(file))
+    p.plan = lambda *_: None
+    assert db.one("SELECT s3_head(?)", root + "k") is None
 
 
 @pytest.mark.net

@@ -214,6 +214,27 @@ def test_answers_that_are_missing_are_errors(db, s):
         "/payload", {}, "SELECT qdrant_set_payload('{}', '{\"a\":1}')")
 
 
+def test_what_a_server_leaves_out_is_named(db, s):
+    made = "/collections/artifacts"
+    s.on(made + "/exists", reply(b'{"result":{}}'))
+    s.on("/", reply(b'{"version":5}'))
+    assert "does not say which Qdrant it is" in db.error("SELECT qdrant_ping()")
+    s.on("/", reply(b'{"version":"1.19.0"}'))
+    assert "does not answer as Qdrant does" in db.error("SELECT qdrant_init()")
+    s.on(made, reply(b'{"result":{"config":5}}'))
+    assert "does not describe collection 'artifacts'" in db.error(
+        "SELECT qdrant_upsert('a', 0, x'0000803f')")
+    s.on(made, reply(b'{"result":{"config":{"params":{"vectors":{}}}}}'))
+    s.on(SCROLL, reply(json.dumps({"result": {"points": [
+        {"id": 1, "payload": {"user_id": "ada"}, "vector": [1, "x"]}]}}
+    ).encode()))
+    assert "a vector whose element 1 is no number" in db.error(
+        "SELECT vector FROM qdrant_scroll()")
+    s.on(PATH, raw(head(200) + b'{"result":{"count":3}}'))
+    assert "has no length, so it cannot be told from a cut one" in db.error(
+        COUNT)
+
+
 def test_cut_slow_and_huge_replies_end_in_time(db, s):
     db.one("SELECT choir_config('http.timeout_ms', 1000)")
     db.one("SELECT choir_config('http.max_bytes', ?)", 1 << 20)

@@ -237,6 +237,16 @@ def test_what_it_needs_is_named(tmp_path, open_db, server):
                   " WHERE name = 'qdrant.pending'") == 1
 
 
+@pytest.mark.inprocess
+def test_a_workspace_that_cannot_be_written_is_not_flushed(tmp_path, open_db,
+                                                           server):
+    open_db(tmp_path / "w.db", init=True).close()
+    db = server.tell(open_db(f"file:{tmp_path}/w.db?mode=ro", uri=True))
+    assert db.error("SELECT qdrant_flush()") == (
+        "qdrant_flush: the workspace is read-only and the place of the flush is"
+        " written there")
+
+
 def test_texts_of_any_kind_go_through(ready):
     texts = ["", " \n ", "a\0b", "ü" * 5000, "x" * 100000, "{\"json\": [1]}",
              "line\r\n" * 500]
