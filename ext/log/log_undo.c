@@ -451,8 +451,9 @@ static void undoGaps(UndoTable *t) {
   choirBindInt(pErr, p, 2, t->nHi);
   if (choirStep(pErr, p)) {
     undoName(t->pRun, t->pTrack->spec.zTable, NULL, NULL, 0,
-             "its triggers were missing, or VACUUM renumbered its rows: what"
-             " changed then is not known");
+             "its triggers were missing, VACUUM renumbered its rows, or a merge"
+             " brought another device's changes: what changed then is not"
+             " known");
   }
   sqlite3_finalize(p);
 }

@@ -12,7 +12,7 @@
 /* -------------------------------------------------------------------- run */
 
 CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
-                                  const char *zMode) {
+                                  const char *zMode, const char *zOther) {
   const char *zUrl = NULL;
   memset(p, 0, sizeof(*p));
   p->pConn = pCall->pConn;
@@ -25,9 +25,12 @@ CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
   if (pCall->nArg > 1) {
     p->zMode = choirArgTextOrNull(p->pErr, pCall->apArg[1], "mode");
   }
-  if (p->zMode && strcmp(p->zMode, zMode) != 0) {
+  if (p->zMode && strcmp(p->zMode, zMode) != 0 &&
+      (zOther == NULL || strcmp(p->zMode, zOther) != 0)) {
     choirErrSet(p->pErr, SQLITE_ERROR,
-                "mode must be '%s' or left out, got '%s'", zMode, p->zMode);
+                "mode must be '%s'%s%s%s or left out, got '%s'", zMode,
+                zOther ? ", '" : "", zOther ? zOther : "", zOther ? "'" : "",
+                p->zMode);
   }
   /* A snapshot, and a pulled file put in place, are refused by SQLite while
   ** this connection reads or writes. */
@@ -42,7 +45,7 @@ CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *p, ChoirCall *pCall,
                 " it");
   }
   choirRemoteOpen(p->pConn, p->pErr, &p->there, zUrl);
-  p->there.bAnyway = p->zMode != NULL;
+  p->there.bAnyway = p->zMode && strcmp(p->zMode, zMode) == 0;
   choirRemoteLook(p->pErr, &p->there, &p->here);
 }
 
@@ -118,7 +121,7 @@ CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *p) {
 
 CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *p, ChoirCall *pCall,
                                    const char *zVerb, int n, u64 nByte,
-                                   const char *zSaved) {
+                                   const char *zMore, const char *zSaved) {
   char zId[2 * CHOIR_SYNC_ID + 1];
   ChoirBuf b;
   choirBufInit(&b, p->pErr, CHOIR_BUF_JSON);
@@ -129,6 +132,9 @@ CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *p, ChoirCall *pCall,
   choirBufPrintf(&b, ",\"bytes\":%llu", nByte);
   if (p->there.pCrypt) {
     choirBufText(&b, ",\"encrypted\":1");
+  }
+  if (zMore) {
+    choirBufPrintf(&b, ",%s", zMore);
   }
   if (zSaved) {
     choirBufText(&b, ",\"saved\":");
@@ -314,6 +320,12 @@ static void syncStatus(ChoirCursor *pCur) {
     err.zMsg = choirMprintf(&pCur->err, "sync_auto: %s", zAuto);
   }
   sqlite3_free(zAuto);
+  if (err.zMsg == NULL && strcmp(zState, "conflict") == 0) {
+    err.zMsg = choirMprintf(
+        &pCur->err, "both sides changed: sync_pull(…, 'merge') puts them"
+                    " together, 'theirs' takes the remote's and keeps a"
+                    " copy, sync_push(…, 'fork') begins a new remote");
+  }
   if (pCur->err.rc == SQLITE_OK) {
     syncStatusRow(pCur, &run, zState, err.zMsg, bChanged);
   }

@@ -25,6 +25,10 @@
 **   pull       sync_pull()                            sync_pull.c
 **   sync       sync_status, sync_verify, the part     sync.c
 **   diff       which tables differ                    sync_diff.c
+**   merge      sync_pull(…, 'merge'): three versions  sync_merge.c
+**   graft      … their schemas                        sync_graft.c
+**   three      … the rows of one table                sync_three.c
+**   rooms      … and what is choir's own              sync_rooms.c
 **
 ** docs/formats.md has the bytes and the protocol.
 */
@@ -217,6 +221,9 @@ CHOIR_PRIVATE int choirWalHolds(const ChoirWal *);
 CHOIR_PRIVATE void choirSnapshot(ChoirConn *, ChoirErr *, ChoirSpool *,
                                  int eSeal, ChoirPosition *pPos,
                                  u8 aDigest[32]);
+/* The same, pages as they are, into schema zTo of a connection. */
+CHOIR_PRIVATE void choirSnapshotInto(ChoirConn *, ChoirErr *, sqlite3 *dbTo,
+                                     const char *zTo);
 /* The digest alone: is the file still the version its seal names? */
 CHOIR_PRIVATE int choirSnapshotChanged(ChoirConn *, ChoirErr *,
                                        const u8 aDigest[32]);
@@ -540,9 +547,9 @@ typedef struct ChoirSyncRun {
 } ChoirSyncRun;
 
 /* Arguments [remote[, mode]], the rules of place, position and a look at the
-** remote. zMode: the one mode that is allowed. */
+** remote. zMode, and zOther or NULL: the modes that are allowed. */
 CHOIR_PRIVATE void choirSyncBegin(ChoirSyncRun *, ChoirCall *,
-                                  const char *zMode);
+                                  const char *zMode, const char *zOther);
 /* Which version is at the remote? From a fact, or by fetching it. */
 CHOIR_PRIVATE void choirSyncIdentify(ChoirSyncRun *, int bForeign);
 CHOIR_PRIVATE void choirSyncEnd(ChoirSyncRun *);
@@ -550,11 +557,11 @@ CHOIR_PRIVATE void choirSyncEnd(ChoirSyncRun *);
 CHOIR_PRIVATE int choirSyncChanged(ChoirSyncRun *);
 /* `<url> is at version 7 of 2026-01-02T03:04:05Z and this file at 6` */
 CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *);
-/* The result: {"<zVerb>":n,"version":…,"txid":…,"bytes":…,["saved":…,]"ms":…}
- */
+/* The result: {"<zVerb>":n,"version":…,"txid":…,"bytes":…,[zMore,]
+** ["saved":…,]"ms":…} */
 CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *, ChoirCall *,
                                    const char *zVerb, int n, u64 nByte,
-                                   const char *zSaved);
+                                   const char *zMore, const char *zSaved);
 /* 1: zSchema holds nothing of a user's: no object choir does not make, and no
 ** row in those it makes. */
 CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *, ChoirErr *);
@@ -565,6 +572,94 @@ CHOIR_PRIVATE int choirSyncIsEmpty(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE void choirDiffTables(ChoirConn *, ChoirErr *, sqlite3 *,
                                    int bHere, ChoirBuf *pOut,
                                    ChoirBuf *pDigest);
+
+/* Do two schemas of db have the same rows in a table? */
+CHOIR_PRIVATE int choirDiffAlike(ChoirConn *, ChoirErr *, sqlite3 *db,
+                                 const char *zA, const char *zB,
+                                 const char *zTable);
+
+/* --------------------------------------------------------------- merge ----
+** Of this file and the remote's version, three ways. One private connection has
+** four databases: main, the remote's version, which becomes the merged one; here,
+** a copy of this file; base, the newest version that both descend from; work.
+*/
+typedef struct ChoirMerge {
+  ChoirConn *pConn;
+  ChoirErr *pErr;
+  sqlite3 *db;
+  i64 iBaseSeq;  /* base's last record of the log */
+  i64 iThereSeq; /* after it, records of here are this side's new ones */
+  i64 nUp;       /* by how much those were moved up */
+  i64 nRow;      /* rows put or deleted */
+  i64 nSeal;     /* seals of here that did not come along */
+  u64 nTick;     /* rows looked at, for choirMergeStop() */
+} ChoirMerge;
+
+enum {
+  CHOIR_MERGE_ROWS,  /* by row and column */
+  CHOIR_MERGE_SIDE,  /* whole, of the side that changed it; refused when both */
+  CHOIR_MERGE_WHOLE, /* the remote's; this side's where the remote has none */
+  CHOIR_MERGE_APART, /* the same without rows: something else puts them in */
+  CHOIR_MERGE_REMOTE /* the remote's; where it has none there is none */
+};
+
+typedef struct ChoirMergeRule {
+  const char *zGlob;
+  int eRule;
+  const char *zGroup; /* columns that go together, separated by spaces, or "" */
+  u8 bOwn;            /* of updated_at the later one stays */
+  u8 bQuiet;          /* conflicts are not written down */
+  const char *zRemedy; /* where it is refused */
+} ChoirMergeRule;
+
+/* A table as choirMergeImages() must know it. */
+typedef struct ChoirMergeShape {
+  const char *zTable;
+  char *const *azCol;
+  const int *aKey;
+  int nKey; /* 0: no key */
+  const char *zRowid;
+  int bOwnRowid; /* it has a rowid beside its key */
+} ChoirMergeShape;
+
+CHOIR_PRIVATE sqlite3_stmt *choirMergePrepare(ChoirMerge *, const char *zFmt,
+                                              ...);
+CHOIR_PRIVATE void choirMergeExec(ChoirMerge *, const char *zFmt, ...);
+CHOIR_PRIVATE i64 choirMergeInt(ChoirMerge *, const char *zFmt, ...);
+/* Once a row: 1 when the host interrupts, or an error is there already. */
+CHOIR_PRIVATE int choirMergeStop(ChoirMerge *);
+/* Sticky: why the two cannot be merged. */
+CHOIR_PRIVATE void choirMergeRefuse(ChoirMerge *, const char *zFmt, ...);
+/* Have both sides the same rows in a table? */
+CHOIR_PRIVATE int choirMergeAlike(ChoirMerge *, const char *zA, const char *zB,
+                                  const char *zTable);
+CHOIR_PRIVATE void choirGraft(ChoirMerge *);
+CHOIR_PRIVATE void choirThreeTable(ChoirMerge *, const char *zTable,
+                                   const ChoirMergeRule *);
+/* All rows of here. */
+CHOIR_PRIVATE void choirThreeCopy(ChoirMerge *, const char *zTable,
+                                  const ChoirMergeRule *);
+/* Numbers that both sides gave to new rows: this side's move. */
+CHOIR_PRIVATE void choirThreeMove(ChoirMerge *, const char *zTable,
+                                  const ChoirMergeRule *);
+/* A value as JSON; a long one as its size. */
+CHOIR_PRIVATE void choirMergeValue(ChoirBuf *, sqlite3_stmt *, int i);
+CHOIR_PRIVATE const ChoirMergeRule *choirMergeRuleOf(ChoirMerge *,
+                                                     const char *zTable);
+CHOIR_PRIVATE void choirRoomsOrphans(ChoirMerge *);
+CHOIR_PRIVATE void choirRoomsNumbers(ChoirMerge *);
+CHOIR_PRIVATE void choirRoomsBefore(ChoirMerge *);
+CHOIR_PRIVATE void choirRoomsRestore(ChoirMerge *);
+CHOIR_PRIVATE void choirRoomsAfter(ChoirMerge *);
+CHOIR_PRIVATE void choirMergeImages(ChoirMerge *, const ChoirMergeShape *);
+CHOIR_PRIVATE void choirMergeFollow(ChoirMerge *, const char *zTable,
+                                    const char *zKey);
+
+/* The merged database, in main, as its head the remote's version and aSeal as
+** its seal; the caller closes it. Its rows and conflicts as JSON into pTold,
+** *pbConflict: there were some. */
+CHOIR_PRIVATE sqlite3 *choirMerge(ChoirSyncRun *, const u8 *aSeal,
+                                  ChoirBuf *pTold, int *pbConflict);
 
 /* sync_push to a folder; the bytes sent, 0: there was nothing to send. */
 CHOIR_PRIVATE u64 choirDeltaPush(ChoirSyncRun *);

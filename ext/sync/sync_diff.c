@@ -232,6 +232,19 @@ static void diffCompare(ChoirConn *pConn, ChoirErr *pErr,
   }
 }
 
+CHOIR_PRIVATE int choirDiffAlike(ChoirConn *pConn, ChoirErr *pErr, sqlite3 *db,
+                                 const char *zA, const char *zB,
+                                 const char *zTable) {
+  DiffSide aSide[2] = {{db, zA}, {db, zB}};
+  DiffSum aSum[2];
+  int i;
+  for (i = 0; i < 2; i++) {
+    diffSum(pConn, pErr, diffRows(pErr, &aSide[i], zTable), 0, &aSum[i]);
+  }
+  return aSum[0].bThere == aSum[1].bThere && aSum[0].nRow == aSum[1].nRow &&
+         memcmp(aSum[0].aSum, aSum[1].aSum, sizeof(aSum[0].aSum)) == 0;
+}
+
 static const char zDiffList[] =
     "SELECT name FROM \"%w\".sqlite_schema WHERE type='table' AND rootpage>0"
     " AND name<>'_choir_sync_seal' ORDER BY name";

@@ -12,6 +12,9 @@
 ** copied this file's own pages as a beginning, where there was one). The copy's
 ** first step takes the lock; SQLite's data version then tells whether anybody
 ** committed since the scan, and if so the copy is rolled back.
+**
+** When both sides changed, mode 'merge' makes one version of the two in private
+** files (sync_merge.c); that takes this file's place in the same way.
 */
 #include "sync.h"
 
@@ -76,16 +79,34 @@ static int pullPageSize(ChoirSyncRun *p) {
 }
 
 /* What to do with the fetched version. */
-enum { PULL_NOTHING, PULL_TAKE, PULL_TAKE_KEEP };
+enum { PULL_NOTHING, PULL_TAKE, PULL_TAKE_KEEP, PULL_MERGE };
+
+static int pullMode(const ChoirSyncRun *p, const char *zMode) {
+  return p->zMode && strcmp(p->zMode, zMode) == 0;
+}
 
 static int pullConflict(ChoirSyncRun *p) {
-  char *z = choirSyncWhere(p);
+  char *z;
+  if (pullMode(p, "merge") && p->there.bFolder) {
+    return PULL_MERGE;
+  }
+  if (pullMode(p, "merge")) {
+    choirErrSet(
+        p->pErr, SQLITE_ERROR,
+        "%s is a plain file and keeps no earlier version to merge from;"
+        " sync_pull('%s', 'theirs') replaces this file and keeps a copy,"
+        " and a remote that ends in / keeps versions",
+        p->there.zUrl, p->there.zUrl);
+    return PULL_NOTHING;
+  }
+  z = choirSyncWhere(p);
   choirErrSet(p->pErr, SQLITE_BUSY,
               "both sides changed: %s with changes of its own;"
+              " sync_pull('%s', 'merge') puts them together row by row,"
               " sync_pull('%s', 'theirs') replaces this file by the remote's"
               " version and keeps a copy of yours, sync_push(…, 'fork') begins"
               " a workspace of its own at a new remote",
-              z ? z : "", p->there.zUrl);
+              z ? z : "", p->there.zUrl, p->there.zUrl);
   sqlite3_free(z);
   return PULL_NOTHING;
 }
@@ -113,7 +134,7 @@ static int pullDecide(ChoirSyncRun *p) {
                 zSchema);
     return PULL_NOTHING;
   }
-  if (p->zMode) {
+  if (pullMode(p, "theirs")) {
     return pullTheirs(p);
   }
   if (!p->there.bSealed) {
@@ -143,15 +164,15 @@ static int pullDecide(ChoirSyncRun *p) {
   return pullConflict(p);
 }
 
-/* Copies the fetched file over this one, unless it changed since iVersion. */
-static void pullApply(ChoirSyncRun *p, unsigned iVersion) {
+/* Copies dbNew over this file, unless it changed since iVersion. */
+static void pullApply(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
   sqlite3 *db = p->pConn->db;
   sqlite3_backup *pBackup;
   int rc;
   if (p->pErr->rc != SQLITE_OK) {
     return;
   }
-  pBackup = sqlite3_backup_init(db, choirSchema(p->pConn), p->there.db, "main");
+  pBackup = sqlite3_backup_init(db, choirSchema(p->pConn), dbNew, "main");
   if (pBackup == NULL) {
     choirErrDb(p->pErr, db, sqlite3_errcode(db));
     return;
@@ -192,9 +213,8 @@ static void pullCache(ChoirSyncRun *p) {
   }
 }
 
-/* The fetched file, made to know where it came from, becomes this one. */
-static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
-  u8 aSeal[CHOIR_SYNC_SEAL];
+/* What the pulled file says of where it came from. */
+static void pullSeal(ChoirSyncRun *p, u8 aSeal[CHOIR_SYNC_SEAL]) {
   memcpy(aSeal, p->here.aSeal, CHOIR_SYNC_SEAL); /* facts stay facts */
   /* When it is not as it was sealed, its content is not its head's. */
   memcpy(aSeal, p->there.pos.aSeal, 32);
@@ -205,12 +225,41 @@ static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
   } else {
     memset(aSeal, 0, 32);
   }
-  choirRemoteReseal(p->pErr, &p->there, aSeal);
-  pullApply(p, iVersion);
+}
+
+/* dbNew becomes this file. */
+static void pullPut(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
+  pullApply(p, dbNew, iVersion);
   if (p->pErr->rc == SQLITE_OK) {
     p->here = p->there.pos;
     pullCache(p);
   }
+}
+
+/* The fetched file, made to know where it came from, becomes this one. */
+static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
+  u8 aSeal[CHOIR_SYNC_SEAL];
+  pullSeal(p, aSeal);
+  choirRemoteReseal(p->pErr, &p->there, aSeal);
+  pullPut(p, p->there.db, iVersion);
+}
+
+/* Both, made one. Where a value gave way, a copy of this file as it was stays. */
+static char *pullMerge(ChoirSyncRun *p, unsigned iVersion, ChoirBuf *pTold) {
+  u8 aSeal[CHOIR_SYNC_SEAL];
+  char *zSaved = NULL;
+  sqlite3 *dbNew;
+  int bConflict = 0;
+  pullSeal(p, aSeal);
+  dbNew = choirMerge(p, aSeal, pTold, &bConflict);
+  if (dbNew && bConflict) {
+    zSaved = choirBackupKeep(p->pConn, p->pErr, &p->here);
+  }
+  if (dbNew) {
+    pullPut(p, dbNew, iVersion);
+    sqlite3_close(dbNew);
+  }
+  return zSaved;
 }
 
 /*
@@ -226,10 +275,26 @@ static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
 ** Call it alone, outside a transaction: SELECT sync_pull(…). It works on a new
 ** empty file without choir_init().
 **
+** When both sides changed since the version they have in common, mode 'merge' puts
+** what was changed here into the remote's version, row by row, from a remote that
+** ends in / and still has that version. A row that one side changed is taken;
+** where both changed it, each column that one side changed; where both changed the
+** same column, the remote's value stays. A row deleted on one side and changed on
+** the other stays. Rows that both inserted under one INTEGER PRIMARY KEY are both
+** kept, this file's under a new number, which foreign keys follow. Records of the
+** log made here come after the remote's. Every conflict is a record of type
+** SYNC_CONFLICT with both values. No trigger runs. What cannot be put together (a
+** UNIQUE index, both sides changed one table's definition) is refused by name, and
+** nothing changes. sync_push() sends the result. More in docs/recipes.md.
+**
 **   remote  TEXT, URL of a folder, ending in '/', or of a plain file, ending in
 **           .sqlite or .db; default: choir_config('remote')
 **   mode    TEXT, 'theirs': replace this file whatever it holds; a copy of it
-**           is kept first in $XDG_STATE_HOME/choir, and saved is its path
+**           is kept first in $XDG_STATE_HOME/choir, and saved is its path;
+**           'merge': when both sides changed, see above; the result has merged
+**           (rows put or deleted), conflicts (an array of table, kind, rows), seals
+**           (of log_seal() made here since, to be made again) and, with conflicts,
+**           saved
 **
 ** NULL: a NULL remote means the configured one; a NULL mode none.
 ** Errors: both sides changed (the message names both versions and the way
@@ -238,18 +303,20 @@ static void pullTake(ChoirSyncRun *p, unsigned iVersion) {
 ** an error this file is unchanged.
 **
 ** > SELECT sync_pull('file:///tmp/ws.sqlite', 'mine')
-** ! sync_pull: mode must be 'theirs' or left out, got 'mine'
+** ! sync_pull: mode must be 'theirs', 'merge' or left out, got 'mine'
 */
 static void pullFunc(ChoirCall *pCall) {
   ChoirSyncRun run;
+  ChoirBuf told;
   char *zSaved = NULL;
   int eDo = PULL_NOTHING, bNew = 0;
   unsigned iVersion;
-  choirSyncBegin(&run, pCall, "theirs");
+  choirBufInit(&told, &pCall->err, CHOIR_BUF_JSON);
+  choirSyncBegin(&run, pCall, "theirs", "merge");
   if (run.there.bFolder) {
     choirFolderNewest(run.pErr, &run.there);
   }
-  choirSyncIdentify(&run, run.zMode != NULL);
+  choirSyncIdentify(&run, pullMode(&run, "theirs"));
   if (pCall->err.rc == SQLITE_OK && !run.bThere && run.there.bProbe) {
     choirErrSet(&pCall->err, SQLITE_AUTH,
                 "nothing at %s may be read, and listing it is forbidden; check"
@@ -275,7 +342,9 @@ static void pullFunc(ChoirCall *pCall) {
     if (eDo == PULL_TAKE_KEEP) {
       zSaved = choirBackupKeep(run.pConn, run.pErr, &run.here);
     }
-    if (eDo != PULL_NOTHING) {
+    if (eDo == PULL_MERGE) {
+      zSaved = pullMerge(&run, iVersion, &told);
+    } else if (eDo != PULL_NOTHING) {
       pullTake(&run, iVersion);
     }
     if (bNew && eDo != PULL_NOTHING) {
@@ -284,7 +353,9 @@ static void pullFunc(ChoirCall *pCall) {
     }
   }
   choirSyncResult(&run, pCall, "pulled", eDo != PULL_NOTHING,
-                  eDo != PULL_NOTHING ? run.there.meta.nByte : 0, zSaved);
+                  eDo != PULL_NOTHING ? run.there.meta.nByte : 0,
+                  told.n ? told.a : NULL, zSaved);
+  choirBufFree(&told);
   sqlite3_free(zSaved);
   choirSyncEnd(&run);
 }

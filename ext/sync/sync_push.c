@@ -25,12 +25,14 @@ static void pushRead(void *pArg, ChoirErr *pErr, u64 iOff, void *a, u64 n) {
 
 CHOIR_PRIVATE void choirPushConflict(ChoirSyncRun *p) {
   char *z = choirSyncWhere(p);
-  choirErrSet(p->pErr, SQLITE_BUSY,
-              "the remote has moved: %s; sync_pull('%s') brings it here when"
-              " nothing was changed here, sync_pull('%s', 'theirs') replaces"
-              " this file by it and keeps a copy, and sync_push(…, 'fork')"
-              " begins a workspace of its own at a new remote",
-              z ? z : "", p->there.zUrl, p->there.zUrl);
+  choirErrSet(
+      p->pErr, SQLITE_BUSY,
+      "the remote has moved: %s; sync_pull('%s') brings it here when"
+      " nothing was changed here, sync_pull('%s', 'merge') puts what was"
+      " changed here into it, sync_pull('%s', 'theirs') replaces this"
+      " file by it and keeps a copy, and sync_push(…, 'fork') begins a"
+      " workspace of its own at a new remote",
+      z ? z : "", p->there.zUrl, p->there.zUrl, p->there.zUrl);
   sqlite3_free(z);
 }
 
@@ -205,14 +207,14 @@ static void pushFunc(ChoirCall *pCall) {
   memset(&copy, 0, sizeof(copy));
   copy.fd = -1;
   choirNeedWorkspace(pCall->pConn, &pCall->err);
-  choirSyncBegin(&run, pCall, "fork");
+  choirSyncBegin(&run, pCall, "fork", NULL);
   if (run.there.pCrypt == NULL) { /* an object would not be encrypted */
     choirArtifactFlush(pCall->pConn, &pCall->err, 0, &flushed);
   }
   choirPartsSettle(pCall->pConn, &pCall->err);
   if (run.there.bFolder) {
     u64 nByte = choirDeltaPush(&run);
-    choirSyncResult(&run, pCall, "pushed", nByte > 0, nByte, NULL);
+    choirSyncResult(&run, pCall, "pushed", nByte > 0, nByte, NULL, NULL);
     pushEnd(&run);
     return;
   }
@@ -227,7 +229,7 @@ static void pushFunc(ChoirCall *pCall) {
       pushSend(&run, &copy, bReuse);
     }
   }
-  choirSyncResult(&run, pCall, "pushed", !bThere, bThere ? 0 : copy.nByte,
+  choirSyncResult(&run, pCall, "pushed", !bThere, bThere ? 0 : copy.nByte, NULL,
                   NULL);
   if (copy.fd >= 0) {
     close(copy.fd);

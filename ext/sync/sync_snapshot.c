@@ -90,11 +90,11 @@ static void snapshotRelease(SnapshotSource *pSrc) {
 }
 
 static void snapshotCopy(ChoirConn *pConn, ChoirErr *pErr, sqlite3 *dbTo,
-                         const SnapshotSource *pSrc) {
+                         const char *zTo, const SnapshotSource *pSrc) {
   sqlite3_backup *p = NULL;
   int rc = SQLITE_OK, nStep = pSrc->bOwn ? SNAPSHOT_STEP / 4096 : -1;
   if (pErr->rc == SQLITE_OK) {
-    p = sqlite3_backup_init(dbTo, "main", pSrc->db, pSrc->zSchema);
+    p = sqlite3_backup_init(dbTo, zTo, pSrc->db, pSrc->zSchema);
     if (p == NULL) {
       choirErrDb(pErr, dbTo, sqlite3_errcode(dbTo));
     }
@@ -135,13 +135,21 @@ CHOIR_PRIVATE void choirSnapshot(ChoirConn *pConn, ChoirErr *pErr,
     choirSpoolSealAt(pSpool, pos.iRoot);
   }
   dbTo = choirSpoolOpen(pErr, pSpool, 1);
-  snapshotCopy(pConn, pErr, dbTo, &src);
+  snapshotCopy(pConn, pErr, dbTo, "main", &src);
   sqlite3_close(dbTo);
   snapshotRelease(&src);
   choirSpoolFinish(pErr, pSpool, aDigest);
   if (pPos && pErr->rc == SQLITE_OK) {
     *pPos = pos;
   }
+}
+
+CHOIR_PRIVATE void choirSnapshotInto(ChoirConn *pConn, ChoirErr *pErr,
+                                     sqlite3 *dbTo, const char *zTo) {
+  SnapshotSource src;
+  snapshotSource(pConn, pErr, &src);
+  snapshotCopy(pConn, pErr, dbTo, zTo, &src);
+  snapshotRelease(&src);
 }
 
 CHOIR_PRIVATE int choirSnapshotChanged(ChoirConn *pConn, ChoirErr *pErr,
@@ -249,7 +257,7 @@ static void captureScan(ChoirConn *pConn, ChoirErr *pErr, ChoirCapture *p,
     choirSpoolDelta(pSpool, &pBase->pages);
   }
   dbTo = choirSpoolOpen(pErr, pSpool, 1);
-  snapshotCopy(pConn, pErr, dbTo, pSrc);
+  snapshotCopy(pConn, pErr, dbTo, "main", pSrc);
   sqlite3_close(dbTo);
   choirSpoolFinish(pErr, pSpool, p->aDigest);
   choirSpoolPages(pSpool, &p->now);

@@ -47,6 +47,26 @@ SELECT max(txid) > 0, count(version) > 0 FROM sync_log('file:///proc/self/cwd/')
 SELECT sync_prune(2, 'file:///proc/self/cwd/') <> choir_version();
 SELECT sync_pull('file:///proc/self/cwd/', 'theirs') <> choir_version();
 SELECT path FROM artifacts;
+-- case sync-merge
+-- Two devices on one connection: the second has its own schema.
+CREATE TABLE t(id INTEGER PRIMARY KEY, a, b);
+CREATE TABLE bag(a);
+INSERT INTO t VALUES(1, 1, 1), (2, 2, 2);
+SELECT log_track('t') <> choir_version();
+SELECT sync_push('file:///proc/self/cwd/') <> choir_version();
+ATTACH ':memory:' AS other;
+SELECT choir_config('schema', 'other');
+SELECT sync_pull('file:///proc/self/cwd/') <> choir_version();
+UPDATE other.t SET a=3 WHERE id=1;
+INSERT INTO other.t VALUES(3, 'theirs', 1);
+SELECT sync_push('file:///proc/self/cwd/') <> choir_version();
+SELECT choir_config('schema', 'main');
+UPDATE main.t SET a=4, b=4 WHERE id=1;
+INSERT INTO main.t VALUES(3, 'mine', 1);
+INSERT INTO main.bag VALUES(1);
+ALTER TABLE main.bag ADD COLUMN more;
+SELECT sync_pull('file:///proc/self/cwd/', 'merge') <> choir_version();
+SELECT id, a, b FROM main.t ORDER BY id;
 -- case sync-encrypted
 SELECT choir_secret('k', '{"type":"sync","scope":"file:///","key":"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}');
 INSERT INTO artifacts(path, name, content) VALUES('/a', 'a', 'x');

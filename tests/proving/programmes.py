@@ -449,6 +449,15 @@ def remote_programmes(kind):
         r.pushed(a)
         return r.subject("sync_pull(?, 'theirs')", "b.db")
 
+    def merge(r, a):
+        r.pushed(a)
+        b = r.device()
+        put(b, "mine")
+        b.close()
+        put(a, "two")
+        r.pushed(a)
+        return r.subject("sync_pull(?, 'merge')", "b.db")
+
     def kept(r, a):
         # Four pushes and a snapshot a day ago; two pushes and one more since.
         for i in range(4):
@@ -497,7 +506,7 @@ def remote_programmes(kind):
     every = [(first_push, BOTH), (next_push, BOTH), (first_pull, BOTH),
              (next_pull, BOTH), (theirs, BOTH)]
     if kind != "plain":
-        every += [(compact, WAL), (snapshot, WAL), (prune, WAL),
+        every += [(merge, BOTH), (compact, WAL), (snapshot, WAL), (prune, WAL),
                   (restore, WAL)]
     for steps, modes in every:
         def make(folder, mode, steps=steps):

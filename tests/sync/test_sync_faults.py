@@ -88,7 +88,7 @@ def test_wrong_arguments_are_named(db, url):
         ("SELECT sync_push('ftp://host/ws.sqlite')",
          "not supported yet: ftp URLs"),
         ("SELECT sync_push(?, 'theirs')", "mode must be 'fork' or left out"),
-        ("SELECT sync_pull(?, 'fork')", "mode must be 'theirs' or left out"),
+        ("SELECT sync_pull(?, 'fork')", "mode must be 'theirs', 'merge' or left out"),
         ("SELECT sync_pull(?, 5)", "mode must be text, got integer"),
     ]:
         error = db.error(sql, *([url] if "?," in sql else []))
