@@ -41,7 +41,7 @@ SEED = [
     f" timestamp, action_type, payload) VALUES({UUID}, unixepoch() * 1000,"
     f" 'ROW_{e}', {JSON.format('NEW')}); END" for e in ("INSERT", "UPDATE")]
 LEAST = [
-    "CREATE TABLE least(seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL"
+    "CREATE TABLE least(seq INTEGER PRIMARY KEY, id TEXT NOT NULL"
     " DEFAULT (lower(hex(randomblob(16)))), timestamp INTEGER NOT NULL DEFAULT"
     " (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),"
     " action_type TEXT NOT NULL, pk)",

@@ -55,7 +55,7 @@ CASES = [  # name, statement, row number -> values
 ]
 
 
-LEAST = ["CREATE TABLE least(seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT"
+LEAST = ["CREATE TABLE least(seq INTEGER PRIMARY KEY, id TEXT NOT"
          " NULL DEFAULT (lower(hex(randomblob(16)))), timestamp INTEGER NOT NULL"
          " DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),"
          " action_type TEXT NOT NULL, pk)"] + [

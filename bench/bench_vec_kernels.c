@@ -6,8 +6,10 @@
 **   gcc -O2 bench/bench_vec_kernels.c ext/kern/[a-z]*.c -o build/bench_kern -lm
 **   build/bench_kern [DIMENSIONS [MEGABYTES]]        default 384 512
 **
-** Best of interleaved rounds, by the thread's CPU time. "read" is a plain sum
-** in 256-bit registers.
+** Best of interleaved rounds, by the thread's CPU time. Rows lie behind each other
+** and are taken four at a time, one after the other: read side by side, by one
+** kernel for four, they come from memory a fifth slower (docs/performance.md).
+** "read" is a plain sum in 256-bit registers.
 */
 #include "../ext/kern/kern.h"
 #include <stdio.h>
@@ -47,41 +49,29 @@ readSum(size_t nByte) {
   sink = (double)(a[0] + a[1] + a[2] + a[3]);
 }
 
-enum { DOT, DOT4, L2_4, COS, COS4, HAMMING, NOP };
-static const char *const azOp[NOP] = {"dot", "dot x4", "l2 x4",
-                                      "cos", "cos x4", "hamming"};
+enum { DOT, L2, COS, HAMMING, NOP };
+static const char *const azOp[NOP] = {"dot", "l2", "cos", "hamming"};
 static const size_t aSize[KERN_NTYPE] = {4, 2, 2, 1};
 
 static void run(const ChoirKern *p, int eType, int eOp, size_t nByte) {
   const ChoirKernOps *k = &p->a[eType];
   size_t nRowByte = eOp == HAMMING ? nDim / 8 : nDim * aSize[eType];
   size_t i, n = nByte / nRowByte / 4 * 4;
-  double a[8], sum = 0;
-  for (i = 0; i < n; i += 4) {
+  double a[2], sum = 0;
+  for (i = 0; i < n; i++) {
     const uint8_t *r = aMem + i * nRowByte;
-    const void *apRow[4] = {r, r + nRowByte, r + 2 * nRowByte,
-                            r + 3 * nRowByte};
-    int j;
     switch (eOp) {
-    case DOT4:
-      k->xDot4(aQuery, apRow, nDim, a);
+    case DOT:
+      a[0] = k->xDot(aQuery, r, nDim);
       break;
-    case L2_4:
-      k->xL24(aQuery, apRow, nDim, a);
+    case L2:
+      a[0] = k->xL2(aQuery, r, nDim);
       break;
-    case COS4:
-      k->xCos4(aQuery, apRow, nDim, a);
+    case COS:
+      k->xCos(aQuery, r, nDim, a);
       break;
     default:
-      for (j = 0; j < 4; j++) {
-        if (eOp == DOT) {
-          a[0] = k->xDot(aQuery, apRow[j], nDim);
-        } else if (eOp == COS) {
-          k->xCos(aQuery, apRow[j], nDim, a);
-        } else {
-          a[0] = (double)p->xHamming(aQuery, apRow[j], nRowByte);
-        }
-      }
+      a[0] = (double)p->xHamming(aQuery, r, nRowByte);
     }
     sum += a[0];
   }

@@ -1,7 +1,9 @@
 -- The action log, the places of its consumers, the timeline.
 --
--- seq orders the log and is never used twice; tbl and pk say which row an
--- action is about (pk has no type of its own: it is the row's key as stored,
+-- seq orders the log and is never used twice: the last record never goes, when
+-- it is deleted a trigger leaves a LOG_CUT in its place (AUTOINCREMENT writes one
+-- page more per record, docs/performance.md). tbl and pk say which row an action
+-- is about (pk has no type of its own: it is the row's key as stored,
 -- for a composite key a JSON array). Rows are written by the triggers that the
 -- log room generates, by log_record(), or by a plain INSERT.
 
@@ -11,7 +13,7 @@ CREATE TABLE ~.action_log(
   action_type TEXT NOT NULL,
   payload JSON NOT NULL DEFAULT '{}',
   synced INTEGER NOT NULL DEFAULT 0,
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  seq INTEGER PRIMARY KEY CHECK(seq < 4611686018427387904),
   tbl TEXT,
   pk
 );

@@ -65,15 +65,9 @@ typedef double (*ChoirKernPair)(const void *a, const void *b, size_t n);
 /* aOut: dot(q,r), dot(r,r). */
 typedef void (*ChoirKernCos)(const void *q, const void *r, size_t n,
                              double aOut[2]);
-/* Four rows against one query: aOut[i] for row i. For cosine aOut[4+i] is the
-** row's squared norm. */
-typedef void (*ChoirKernRows)(const void *q, const void *const apRow[4],
-                              size_t n, double *aOut);
-
 typedef struct ChoirKernOps {
   ChoirKernPair xDot, xL2, xL1;
   ChoirKernCos xCos;
-  ChoirKernRows xDot4, xL24, xCos4;
 } ChoirKernOps;
 
 /* A block of 32 rows is nGroup * 16 bytes of codes (byte i of group g: four bits
@@ -147,33 +141,6 @@ KERN_EXTERN const ChoirKern choirKernV2;
 KERN_EXTERN const ChoirKern choirKernV3;
 KERN_EXTERN const ChoirKern choirKernV4;
 KERN_EXTERN const ChoirKern choirKernVnni;
-#endif
-
-/* Four rows read side by side are four streams, too close together for the
-** processor to tell apart: from memory they come at half the rate of one. When
-** the rows lie behind each other, those after them are asked for as the one
-** stream they are, four lines for every line of each row. Otherwise the lines
-** asked for are in the cache already, which costs nothing. */
-static inline const char *kernAhead(const void *const apRow[4], size_t nByte) {
-  const uintptr_t a = (uintptr_t)apRow[0];
-  int k, bOneStream = 1;
-  for (k = 1; k < 4; k++) {
-    bOneStream &= (uintptr_t)apRow[k] - a == (uintptr_t)k * nByte;
-  }
-  return (const char *)(a + (bOneStream ? 6 * nByte : 0));
-}
-#if defined(__GNUC__)
-#define KERN_AHEAD(z, i)                                                       \
-  do {                                                                         \
-    if ((i) % 64 == 0) {                                                       \
-      __builtin_prefetch((z) + 4 * (i));                                       \
-      __builtin_prefetch((z) + 4 * (i) + 64);                                  \
-      __builtin_prefetch((z) + 4 * (i) + 128);                                 \
-      __builtin_prefetch((z) + 4 * (i) + 192);                                 \
-    }                                                                          \
-  } while (0)
-#else
-#define KERN_AHEAD(z, i) (void)(z)
 #endif
 
 #endif /* CHOIR_KERN_H */

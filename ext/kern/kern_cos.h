@@ -52,44 +52,5 @@ static KERN_TARGET void KERN_FN(KX_NAME, pair)(const void *pQ, const void *pR,
   KERN_FN(KX_NAME, block)(q, r, n, aOut);
 }
 
-static KERN_TARGET void KERN_FN(KX_NAME, rows)(const void *pQ,
-                                               const void *const apRow[4],
-                                               size_t n, double *aOut) {
-  const uint8_t *q = pQ, *r0 = apRow[0], *r1 = apRow[1], *r2 = apRow[2],
-                *r3 = apRow[3];
-  KX_ACC s0 = KX_ZERO(), s1 = KX_ZERO(), s2 = KX_ZERO(), s3 = KX_ZERO();
-  KX_ACC n0 = KX_ZERO(), n1 = KX_ZERO(), n2 = KX_ZERO(), n3 = KX_ZERO();
-  const size_t nStep = (size_t)KX_N * KX_BYTE;
-  /* Rows longer than a block are left to the end, whole. */
-  size_t i = 0, nByte = n * KX_BYTE, nHead = n > KERN_BLOCK ? 0 : nByte;
-  const char *zAhead = kernAhead(apRow, nByte);
-  int k;
-  for (; i + nStep <= nHead; i += nStep) {
-    const KX_VEC v = KX_LOAD(q + i);
-    KERN_AHEAD(zAhead, i);
-    const KX_VEC w0 = KX_LOAD(r0 + i), w1 = KX_LOAD(r1 + i);
-    const KX_VEC w2 = KX_LOAD(r2 + i), w3 = KX_LOAD(r3 + i);
-    KX_STEP(s0, v, w0);
-    KX_STEP(s1, v, w1);
-    KX_STEP(s2, v, w2);
-    KX_STEP(s3, v, w3);
-    KX_STEP(n0, w0, w0);
-    KX_STEP(n1, w1, w1);
-    KX_STEP(n2, w2, w2);
-    KX_STEP(n3, w3, w3);
-  }
-  aOut[0] = (double)KX_SUM(s0), aOut[4] = (double)KX_SUM(n0);
-  aOut[1] = (double)KX_SUM(s1), aOut[5] = (double)KX_SUM(n1);
-  aOut[2] = (double)KX_SUM(s2), aOut[6] = (double)KX_SUM(n2);
-  aOut[3] = (double)KX_SUM(s3), aOut[7] = (double)KX_SUM(n3);
-  for (k = 0; k < 4 && i < nByte; k++) {
-    double aRest[2];
-    KERN_FN(KX_NAME, pair)
-    (q + i, (const uint8_t *)apRow[k] + i, (nByte - i) / KX_BYTE, aRest);
-    aOut[k] += aRest[0];
-    aOut[4 + k] += aRest[1];
-  }
-}
-
 #undef KX_NAME
 #undef KX_STEP

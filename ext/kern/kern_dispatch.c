@@ -106,30 +106,14 @@ static int kernClose(double x, double y) {
 }
 
 static int kernSame(const ChoirKernOps *p, const ChoirKernOps *pRef,
-                    const uint8_t *q, const void *const apRow[4], size_t n) {
-  double a[8], b[8];
-  int i, bOk = kernClose(p->xDot(q, apRow[0], n), pRef->xDot(q, apRow[0], n)) &&
-               kernClose(p->xL2(q, apRow[1], n), pRef->xL2(q, apRow[1], n)) &&
-               kernClose(p->xL1(q, apRow[2], n), pRef->xL1(q, apRow[2], n));
-  p->xCos(q, apRow[3], n, a);
-  pRef->xCos(q, apRow[3], n, b);
-  bOk = bOk && kernClose(a[0], b[0]) && kernClose(a[1], b[1]);
-  p->xDot4(q, apRow, n, a);
-  pRef->xDot4(q, apRow, n, b);
-  for (i = 0; i < 4; i++) {
-    bOk = bOk && kernClose(a[i], b[i]);
-  }
-  p->xL24(q, apRow, n, a);
-  pRef->xL24(q, apRow, n, b);
-  for (i = 0; i < 4; i++) {
-    bOk = bOk && kernClose(a[i], b[i]);
-  }
-  p->xCos4(q, apRow, n, a);
-  pRef->xCos4(q, apRow, n, b);
-  for (i = 0; i < 8; i++) {
-    bOk = bOk && kernClose(a[i], b[i]);
-  }
-  return bOk;
+                    const uint8_t *q, const uint8_t *r, size_t n) {
+  double a[2], b[2];
+  p->xCos(q, r, n, a);
+  pRef->xCos(q, r, n, b);
+  return kernClose(p->xDot(q, r, n), pRef->xDot(q, r, n)) &&
+         kernClose(p->xL2(q, r, n), pRef->xL2(q, r, n)) &&
+         kernClose(p->xL1(q, r, n), pRef->xL1(q, r, n)) &&
+         kernClose(a[0], b[0]) && kernClose(a[1], b[1]);
 }
 
 #define KERN_TEST_GROUP 48
@@ -167,16 +151,14 @@ static int kernSameCodes(const ChoirKern *p, const ChoirKern *pRef) {
 
 CHOIR_PRIVATE int choirKernSelfTest(const ChoirKern *p) {
   static const size_t anTest[] = {1, 21, KERN_TEST_N};
-  uint8_t aVec[5][KERN_TEST_N * 4];
-  const void *apRow[4] = {aVec[1], aVec[2], aVec[3], aVec[4]};
+  uint8_t aVec[2][KERN_TEST_N * 4];
   int i, eType, bOk = 1;
   for (eType = 0; eType < KERN_NTYPE; eType++) {
-    for (i = 0; i < 5; i++) {
-      kernTestFill(aVec[i], eType, i);
-    }
+    kernTestFill(aVec[0], eType, 0);
+    kernTestFill(aVec[1], eType, 1);
     for (i = 0; i < 3; i++) {
       bOk = bOk && kernSame(&p->a[eType], &choirKernScalar.a[eType], aVec[0],
-                            apRow, anTest[i]);
+                            aVec[1], anTest[i]);
     }
   }
   for (i = 0; i < 3; i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** One metric over one element type: a pair of vectors, and four rows against
-** one query. Included many times (never guarded) by kern_tier.h, which sets
+** One metric over one element type, of a pair of vectors. Included many times
+** (never guarded) by kern_tier.h, which sets
 **
 **   KX_NAME      f32_dot, i8_l2, …
 **   KX_BYTE      bytes of one element
@@ -49,45 +49,6 @@ static KERN_TARGET double KERN_FN(KX_NAME, pair)(const void *pQ, const void *pR,
   }
   return sum + KERN_FN(KX_NAME, block)(q, r, n);
 }
-
-#ifdef KX_ROWS
-/* Each load of the query serves four rows. */
-static KERN_TARGET void KERN_FN(KX_NAME, rows)(const void *pQ,
-                                               const void *const apRow[4],
-                                               size_t n, double *aOut) {
-  const uint8_t *q = pQ, *r0 = apRow[0], *r1 = apRow[1], *r2 = apRow[2],
-                *r3 = apRow[3];
-  KX_ACC s0 = KX_ZERO(), s1 = KX_ZERO(), s2 = KX_ZERO(), s3 = KX_ZERO();
-  const size_t nStep = (size_t)KX_N * KX_BYTE;
-  size_t i = 0, nByte = n * KX_BYTE;
-  const char *zAhead = kernAhead(apRow, nByte);
-  int k;
-  if (n > KERN_BLOCK) { /* long rows gain nothing from sharing */
-    for (k = 0; k < 4; k++) {
-      aOut[k] = KERN_FN(KX_NAME, pair)(pQ, apRow[k], n);
-    }
-    return;
-  }
-  for (; i + nStep <= nByte; i += nStep) {
-    const KX_VEC v = KX_LOAD(q + i);
-    KERN_AHEAD(zAhead, i);
-    KX_STEP(s0, v, KX_LOAD(r0 + i));
-    KX_STEP(s1, v, KX_LOAD(r1 + i));
-    KX_STEP(s2, v, KX_LOAD(r2 + i));
-    KX_STEP(s3, v, KX_LOAD(r3 + i));
-  }
-  aOut[0] = (double)KX_SUM(s0);
-  aOut[1] = (double)KX_SUM(s1);
-  aOut[2] = (double)KX_SUM(s2);
-  aOut[3] = (double)KX_SUM(s3);
-  if (i < nByte) {
-    for (k = 0; k < 4; k++) {
-      aOut[k] += KERN_FN(KX_NAME, block)(q + i, (const uint8_t *)apRow[k] + i,
-                                         (nByte - i) / KX_BYTE);
-    }
-  }
-}
-#endif
 
 #undef KX_NAME
 #undef KX_STEP

@@ -9,6 +9,7 @@
 **   KF           a vector of KF_N floats             KF_LOAD(p) KF_ZERO()
 **                KF_ADD KF_SUB KF_FMA(a,b,c)=a*b+c KF_ABS KF_SUM(v)
 **   KF_LOAD_F16(p), KF_LOAD_BF16(p)  KF_N halves as KF
+**   KERN_F32(op) set where f32 has other vectors: V, N, LOAD, … of those
 **   KI           KI_N int8 widened to int16          KI_LOAD(p)
 **                KI_SUB(a,b) KI_ABS(a)
 **   KA           an int32 accumulator                KA_ZERO() KA_ADD KA_SUM
@@ -29,30 +30,33 @@
 #define KERN_BLOCK ((size_t)32768)
 
 /* -------------------------------------------------- f32, f16, bf16 ------ */
-#define KX_N KF_N
-#define KX_VEC KF
-#define KX_ACC KF
-#define KX_ZERO KF_ZERO
-#define KX_ADD KF_ADD
-#define KX_SUM KF_SUM
-#define KERN_STEP_DOT(acc, q, r) acc = KF_FMA(q, r, acc)
+#define KX_N KX_F(N)
+#define KX_VEC KX_F(V)
+#define KX_ACC KX_F(V)
+#define KX_ZERO KX_F(ZERO)
+#define KX_ADD KX_F(ADD)
+#define KX_SUM KX_F(SUM)
+#define KERN_STEP_DOT(acc, q, r) acc = KX_F(FMA)(q, r, acc)
 #define KERN_STEP_L2(acc, q, r)                                                \
   do {                                                                         \
-    const KF kernD = KF_SUB(q, r);                                             \
-    acc = KF_FMA(kernD, kernD, acc);                                           \
+    const KX_VEC kernD = KX_F(SUB)(q, r);                                      \
+    acc = KX_F(FMA)(kernD, kernD, acc);                                        \
   } while (0)
-#define KERN_STEP_L1(acc, q, r) acc = KF_ADD(acc, KF_ABS(KF_SUB(q, r)))
+#define KERN_STEP_L1(acc, q, r) acc = KX_F(ADD)(acc, KX_F(ABS)(KX_F(SUB)(q, r)))
 
+#define KF_V KF
+#ifndef KERN_F32
+#define KERN_F32(op) KF_##op
+#endif
+#define KX_F(op) KERN_F32(op)
 #define KX_BYTE 4
-#define KX_LOAD KF_LOAD
-#define KX_ROWS
+#define KX_LOAD KX_F(LOAD)
 #define KX_NAME f32_dot
 #define KX_STEP KERN_STEP_DOT
 #include "kern_pair.h"
 #define KX_NAME f32_l2
 #define KX_STEP KERN_STEP_L2
 #include "kern_pair.h"
-#undef KX_ROWS
 #define KX_NAME f32_l1
 #define KX_STEP KERN_STEP_L1
 #include "kern_pair.h"
@@ -61,17 +65,17 @@
 #include "kern_cos.h"
 #undef KX_BYTE
 #undef KX_LOAD
+#undef KX_F
 
+#define KX_F(op) KF_##op
 #define KX_BYTE 2
 #define KX_LOAD KF_LOAD_F16
-#define KX_ROWS
 #define KX_NAME f16_dot
 #define KX_STEP KERN_STEP_DOT
 #include "kern_pair.h"
 #define KX_NAME f16_l2
 #define KX_STEP KERN_STEP_L2
 #include "kern_pair.h"
-#undef KX_ROWS
 #define KX_NAME f16_l1
 #define KX_STEP KERN_STEP_L1
 #include "kern_pair.h"
@@ -81,14 +85,12 @@
 #undef KX_LOAD
 
 #define KX_LOAD KF_LOAD_BF16
-#define KX_ROWS
 #define KX_NAME bf16_dot
 #define KX_STEP KERN_STEP_DOT
 #include "kern_pair.h"
 #define KX_NAME bf16_l2
 #define KX_STEP KERN_STEP_L2
 #include "kern_pair.h"
-#undef KX_ROWS
 #define KX_NAME bf16_l1
 #define KX_STEP KERN_STEP_L1
 #include "kern_pair.h"
@@ -97,6 +99,7 @@
 #include "kern_cos.h"
 #undef KX_BYTE
 #undef KX_LOAD
+#undef KX_F
 
 #undef KX_N
 #undef KX_VEC
@@ -126,7 +129,6 @@
 #define KERN_STEP_L1(acc, q, r)                                                \
   acc = KA_MADD(acc, KI_ABS(KI_SUB(q, r)), KA_ONES())
 
-#define KX_ROWS
 #ifndef KERN_I8_OWN
 #define KX_NAME i8_dot
 #define KX_STEP KERN_STEP_DOT
@@ -135,7 +137,6 @@
 #define KX_NAME i8_l2
 #define KX_STEP KERN_STEP_L2
 #include "kern_pair.h"
-#undef KX_ROWS
 #define KX_NAME i8_l1
 #define KX_STEP KERN_STEP_L1
 #include "kern_pair.h"
@@ -164,9 +165,7 @@
 #define KERN_OPS(t)                                                            \
   {                                                                            \
     .xDot = KERN_FN(t##_dot, pair), .xL2 = KERN_FN(t##_l2, pair),              \
-    .xL1 = KERN_FN(t##_l1, pair), .xCos = KERN_FN(t##_cos, pair),              \
-    .xDot4 = KERN_FN(t##_dot, rows), .xL24 = KERN_FN(t##_l2, rows),            \
-    .xCos4 = KERN_FN(t##_cos, rows)                                            \
+    .xL1 = KERN_FN(t##_l1, pair), .xCos = KERN_FN(t##_cos, pair)               \
   }
 
 CHOIR_PRIVATE const ChoirKern KERN_TABLE = {
@@ -191,7 +190,9 @@ CHOIR_PRIVATE const ChoirKern KERN_TABLE = {
 #undef KERN_ZNAME
 #undef KERN_HAMMING
 #undef KERN_I8_OWN
+#undef KERN_F32
 #undef KF
+#undef KF_V
 #undef KF_N
 #undef KF_LOAD
 #undef KF_LOAD_F16

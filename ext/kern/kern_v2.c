@@ -33,6 +33,11 @@ static KERN_TARGET uint64_t kernV2Hamming(const void *pA, const void *pB,
            (uint64_t)_mm_popcnt_u64(aX[2] ^ aY[2]) +
            (uint64_t)_mm_popcnt_u64(aX[3] ^ aY[3]);
   }
+  for (; n >= 8; n -= 8, a += 8, b += 8) {
+    memcpy(aX, a, 8);
+    memcpy(aY, b, 8);
+    sum += (uint64_t)_mm_popcnt_u64(aX[0] ^ aY[0]);
+  }
   for (; n > 0; n--, a++, b++) {
     sum += (uint64_t)_mm_popcnt_u64((uint64_t)(*a ^ *b));
   }

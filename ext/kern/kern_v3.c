@@ -51,7 +51,7 @@ static KERN_TARGET uint64_t kernV3Hamming(const void *pA, const void *pB,
   }
   _mm256_storeu_si256((__m256i *)(void *)aLane, s);
   sum = aLane[0] + aLane[1] + aLane[2] + aLane[3];
-  return n ? sum + choirKernHamming(a, b, n) : sum;
+  return n ? sum + choirKernV2.xHamming(a, b, n) : sum;
 }
 
 #define KF __m256

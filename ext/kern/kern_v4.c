@@ -48,7 +48,7 @@ static KERN_TARGET uint64_t kernV4Hamming(const void *pA, const void *pB,
   for (i = 0; i < 8; i++) {
     sum += aLane[i];
   }
-  return n ? sum + choirKernHamming(a, b, n) : sum;
+  return n ? sum + choirKernV2.xHamming(a, b, n) : sum;
 }
 
 #include "kern_tier.h"

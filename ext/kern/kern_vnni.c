@@ -44,19 +44,18 @@ static KERN_TARGET uint64_t kernVnniHamming(const void *pA, const void *pB,
   __m512i s = _mm512_setzero_si512();
   uint64_t aLane[8], sum = 0;
   int i;
+  if (n < 64) { /* short rows do not pay for the lanes */
+    return choirKernV2.xHamming(a, b, n);
+  }
   for (; n >= 64; n -= 64, a += 64, b += 64) {
     s = _mm512_add_epi64(
         s, _mm512_popcnt_epi64(_mm512_xor_si512(K512_LOADI(a), K512_LOADI(b))));
-  }
-  if (n > 0) {
-    s = _mm512_add_epi64(s, _mm512_popcnt_epi64(_mm512_xor_si512(
-                                kernVnniTail(a, n), kernVnniTail(b, n))));
   }
   _mm512_storeu_si512((void *)aLane, s);
   for (i = 0; i < 8; i++) {
     sum += aLane[i];
   }
-  return sum;
+  return n ? sum + choirKernV2.xHamming(a, b, n) : sum;
 }
 
 #define VNNI_BLOCK ((size_t)32768) /* 32768 * 255 * 128 stays below 2^31 */
@@ -102,32 +101,18 @@ static KERN_TARGET void kernVnniBlock(const uint8_t *q, const uint8_t *r,
   aOut[2] += kernVnniSumI(s1);
 }
 
-static KERN_TARGET void kernVnniCos(const uint8_t *q, const uint8_t *r,
-                                    size_t n, int64_t sumQ, double *pDot,
-                                    double *pNorm) {
+static KERN_TARGET void kern_i8_cos_pair_vnni(const void *pQ, const void *pR,
+                                              size_t n, double aOut[2]) {
+  const uint8_t *q = pQ, *r = pR;
+  const int64_t bias = 128 * kernVnniSum(q, n);
   int64_t a[3] = {0, 0, 0};
   while (n > 0) {
     size_t m = n < VNNI_BLOCK ? n : VNNI_BLOCK;
     kernVnniBlock(q, r, m, a);
     q += m, r += m, n -= m;
   }
-  *pDot = (double)(a[0] - 128 * sumQ);
-  *pNorm = (double)(a[1] - 128 * a[2]);
-}
-
-static KERN_TARGET void kern_i8_cos_pair_vnni(const void *q, const void *r,
-                                              size_t n, double aOut[2]) {
-  kernVnniCos(q, r, n, kernVnniSum(q, n), &aOut[0], &aOut[1]);
-}
-
-static KERN_TARGET void kern_i8_cos_rows_vnni(const void *q,
-                                              const void *const apRow[4],
-                                              size_t n, double *aOut) {
-  int64_t sumQ = kernVnniSum(q, n);
-  int i;
-  for (i = 0; i < 4; i++) {
-    kernVnniCos(q, apRow[i], n, sumQ, &aOut[i], &aOut[4 + i]);
-  }
+  aOut[0] = (double)(a[0] - bias);
+  aOut[1] = (double)(a[1] - 128 * a[2]);
 }
 
 /* The biased products through the common pattern, then the bias. */
@@ -143,7 +128,6 @@ static KERN_TARGET void kern_i8_cos_rows_vnni(const void *q,
 #define KX_ADD(a, b) _mm512_add_epi32(a, b)
 #define KX_STEP(acc, q, r) acc = _mm512_dpbusd_epi32(acc, VNNI_BIASED(r), q)
 #define KX_SUM(a) kernVnniSumI(a)
-#define KX_ROWS
 #include "kern_pair.h"
 #undef KX_N
 #undef KX_BYTE
@@ -153,7 +137,6 @@ static KERN_TARGET void kern_i8_cos_rows_vnni(const void *q,
 #undef KX_ZERO
 #undef KX_ADD
 #undef KX_SUM
-#undef KX_ROWS
 #undef KERN_FN
 #undef KERN_BLOCK
 #undef VNNI_BLOCK
@@ -162,17 +145,6 @@ static KERN_TARGET void kern_i8_cos_rows_vnni(const void *q,
 static KERN_TARGET double kern_i8_dot_pair_vnni(const void *q, const void *r,
                                                 size_t n) {
   return kernVnni_pair(q, r, n) - 128.0 * (double)kernVnniSum(q, n);
-}
-
-static KERN_TARGET void kern_i8_dot_rows_vnni(const void *q,
-                                              const void *const apRow[4],
-                                              size_t n, double *aOut) {
-  const double bias = 128.0 * (double)kernVnniSum(q, n);
-  int i;
-  kernVnni_rows(q, apRow, n, aOut);
-  for (i = 0; i < 4; i++) {
-    aOut[i] -= bias;
-  }
 }
 
 #include "kern_tier.h"

@@ -295,7 +295,7 @@ static int watchQuiet(ChoirConn *pConn, ChoirErr *pErr, const char *zTable,
                 " WHERE type='trigger' AND tbl_name=t.tbl AND"
                 " name='_choir_log_@' || t.id || '_update') AND NOT EXISTS("
                 "SELECT 1 FROM ~.action_log WHERE seq>?2 AND (tbl=?1 COLLATE"
-                " NOCASE OR action_type='LOG_GAP'))");
+                " NOCASE OR action_type IN('LOG_GAP','LOG_CUT')))");
   choirBindText(pErr, p, 1, zTable, -1);
   choirBindInt(pErr, p, 2, iSeq);
   b = choirStep(pErr, p);

@@ -119,12 +119,15 @@ static const ChoirLogSpec aLogSpec[] = {
 #define LOG_SPECS ((int)(sizeof(aLogSpec) / sizeof(aLogSpec[0])))
 
 /* Consumers must not miss a change: when log rows that one has not read go
-** away or take another place, it looks at everything again. Candidates: the
+** away or take another place, it looks at everything again. No number is used
+** twice: the place of the last record is kept. Candidates: the
 ** newest of a row counts, old ones go; one that is gone is recorded. */
 static const ChoirLogTrigger aLogFixed[] = {
     {"_choir_log_cursor_delete",
      "\"_choir_log_cursor_delete\" AFTER DELETE ON \"action_log\" BEGIN"
-     " UPDATE _choir_cursor SET seq=-1 WHERE seq<OLD.seq AND seq<>-1; END"},
+     " UPDATE _choir_cursor SET seq=-1 WHERE seq<OLD.seq AND seq<>-1;"
+     " INSERT INTO action_log(seq,action_type) SELECT OLD.seq,'LOG_CUT' WHERE"
+     " NOT EXISTS(SELECT 1 FROM action_log WHERE seq>=OLD.seq); END"},
     {"_choir_log_cursor_update",
      "\"_choir_log_cursor_update\" AFTER UPDATE OF seq,rowid,oid,_rowid_ ON"
      " \"action_log\" WHEN OLD.seq<>NEW.seq BEGIN"

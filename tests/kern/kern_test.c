@@ -16,7 +16,7 @@
 
 #define MAX_N 70000
 
-static uint8_t aMem[5][MAX_N * 4 + 16]; /* query and four rows, unaligned */
+static uint8_t aMem[2][MAX_N * 4 + 16]; /* query and row, unaligned */
 static uint64_t iSeed = 0x9e3779b97f4a7c15u;
 static int nFail = 0;
 static long nCheck = 0;
@@ -102,41 +102,23 @@ static void check(const ChoirKern *p, const char *zWhat, int eType, size_t n,
 static void testDim(const ChoirKern *p, int eType, size_t n, size_t iShift) {
   const ChoirKernOps *k = &p->a[eType];
   uint8_t *q = aMem[0] + iShift;
-  const void *apRow[4];
-  double a[8], want[8], mag[8];
+  double a[2], want, mag;
   int i;
   fill(q, eType, n);
   for (i = 0; i < 4; i++) {
     /* Each row at another offset from an aligned address. */
-    uint8_t *r = aMem[1 + i] + (iShift * (size_t)(i + 3)) % 13;
+    uint8_t *r = aMem[1] + (iShift * (size_t)(i + 3)) % 13;
     fill(r, eType, n);
-    apRow[i] = r;
-  }
-  for (i = 0; i < 4; i++) {
-    want[i] = reference(M_L1, eType, q, apRow[i], n, &mag[i]);
-    check(p, "l1", eType, n, k->xL1(q, apRow[i], n), want[i], mag[i]);
-    want[i] = reference(M_L2, eType, q, apRow[i], n, &mag[i]);
-    check(p, "l2", eType, n, k->xL2(q, apRow[i], n), want[i], mag[i]);
-  }
-  k->xL24(q, apRow, n, a);
-  for (i = 0; i < 4; i++) {
-    check(p, "l2 of 4", eType, n, a[i], want[i], mag[i]);
-    want[i] = reference(M_DOT, eType, q, apRow[i], n, &mag[i]);
-    want[4 + i] = reference(M_NORM, eType, q, apRow[i], n, &mag[4 + i]);
-  }
-  for (i = 0; i < 4; i++) {
-    check(p, "dot", eType, n, k->xDot(q, apRow[i], n), want[i], mag[i]);
-    k->xCos(q, apRow[i], n, a);
-    check(p, "cos dot", eType, n, a[0], want[i], mag[i]);
-    check(p, "cos norm", eType, n, a[1], want[4 + i], mag[4 + i]);
-  }
-  k->xDot4(q, apRow, n, a);
-  for (i = 0; i < 4; i++) {
-    check(p, "dot of 4", eType, n, a[i], want[i], mag[i]);
-  }
-  k->xCos4(q, apRow, n, a);
-  for (i = 0; i < 8; i++) {
-    check(p, "cos of 4", eType, n, a[i], want[i], mag[i]);
+    want = reference(M_L1, eType, q, r, n, &mag);
+    check(p, "l1", eType, n, k->xL1(q, r, n), want, mag);
+    want = reference(M_L2, eType, q, r, n, &mag);
+    check(p, "l2", eType, n, k->xL2(q, r, n), want, mag);
+    want = reference(M_DOT, eType, q, r, n, &mag);
+    check(p, "dot", eType, n, k->xDot(q, r, n), want, mag);
+    k->xCos(q, r, n, a);
+    check(p, "cos dot", eType, n, a[0], want, mag);
+    want = reference(M_NORM, eType, q, r, n, &mag);
+    check(p, "cos norm", eType, n, a[1], want, mag);
   }
 }
 
@@ -287,15 +269,12 @@ static void testSpecial(const ChoirKern *p) {
     const ChoirKernOps *k = &p->a[eType];
     for (i = 0; i < 4; i++) {
       uint8_t *q = aMem[0] + 1, *r = aMem[1] + 3;
-      const void *apRow[4] = {q, r, q, q};
-      double a[8];
+      double a[2];
       size_t at = anPos[i] * (size_t)aByte[eType];
       fill(q, eType, 100);
       fill(r, eType, 100);
       put(r + at, eType, NAN);
-      k->xDot4(q, apRow, 100, a);
-      expect(p, "NaN in dot", isnan(k->xDot(q, r, 100)) && isnan(a[1]));
-      expect(p, "NaN stays in its row", !isnan(a[0]) && !isnan(a[2]));
+      expect(p, "NaN in dot", isnan(k->xDot(q, r, 100)));
       expect(p, "NaN in l2", isnan(k->xL2(q, r, 100)));
       expect(p, "NaN in l1", isnan(k->xL1(q, r, 100)));
       k->xCos(q, r, 100, a);
@@ -305,8 +284,8 @@ static void testSpecial(const ChoirKern *p) {
       expect(p, "-Inf in dot", k->xDot(q, r, 100) == -INFINITY);
       expect(p, "Inf in l2", k->xL2(q, r, 100) == INFINITY);
       expect(p, "Inf in l1", k->xL1(q, r, 100) == INFINITY);
-      k->xCos4(q, apRow, 100, a);
-      expect(p, "Inf in cos of 4", a[1] == -INFINITY && a[5] == INFINITY);
+      k->xCos(q, r, 100, a);
+      expect(p, "Inf in cos", a[0] == -INFINITY && a[1] == INFINITY);
     }
   }
 }
@@ -316,7 +295,7 @@ static void testExtremes(const ChoirKern *p) {
   const ChoirKernOps *k = &p->a[KERN_I8];
   const size_t n = 65536 + 77;
   uint8_t *q = aMem[0] + 1, *r = aMem[1] + 2;
-  double a[8];
+  double a[2];
   memset(q, 0x80, n);
   memset(r, 0x80, n);
   expect(p, "i8 dot of -128", k->xDot(q, r, n) == 16384.0 * (double)n);

@@ -40,11 +40,24 @@ def test_moving_a_row_of_the_log_sends_every_consumer_back(column, db):
     assert cursors(db) == {"c": -1}
 
 
-def test_a_sequence_number_is_never_used_twice(db):
-    db.one("SELECT log_record('A', '{}')")
-    db.run("DELETE FROM action_log")
-    db.one("SELECT log_record('A', '{}')")
-    assert db.one("SELECT seq FROM action_log") == 2
+@pytest.mark.parametrize("recursive", [0, 1])
+@pytest.mark.parametrize("which", ["1", "seq = 3", "seq > 1", "rowid = 3"])
+def test_a_sequence_number_is_never_used_twice(which, recursive, db):
+    db.run(f"PRAGMA recursive_triggers = {recursive}")
+    for i in range(3):
+        db.one("SELECT log_record('A', '{}')")
+    db.run(f"DELETE FROM action_log WHERE {which}")
+    assert db.rows("SELECT seq, action_type, payload, tbl, pk FROM action_log"
+                   " ORDER BY seq DESC LIMIT 1") == [(3, "LOG_CUT", "{}", None, None)]
+    db.run(f"DELETE FROM action_log WHERE {which}")
+    db.one("SELECT log_record('B', '{}')")
+    assert db.rows("SELECT seq, action_type FROM action_log ORDER BY seq DESC"
+                   " LIMIT 2") == [(4, "B"), (3, "LOG_CUT")]
+
+
+def test_no_number_is_so_great_that_none_comes_after_it(db):
+    assert "CHECK constraint failed" in db.error(
+        "INSERT INTO action_log(seq, action_type) VALUES(9223372036854775807, 'A')")
 
 
 # ----------------------------------------------------------------- repair
