@@ -97,10 +97,10 @@ static int liveTextIsOld(ChoirConn *pConn, ChoirErr *pErr) {
 /* Is no row missing among those after iSeq? While the text index has no place
 ** in the log, nothing else tells of a pruning there. */
 static int liveIsWhole(ChoirConn *pConn, ChoirErr *pErr, i64 iSeq, i64 iTail) {
-  sqlite3_stmt *p = choirStmt(
-      pConn, pErr,
-      "SELECT count(*) FROM ~.action_log WHERE seq > ?1 AND"
-      " action_type <> 'LOG_CUT'");
+  sqlite3_stmt *p =
+      choirStmt(pConn, pErr,
+                "SELECT count(*) FROM ~.action_log WHERE seq > ?1 AND"
+                " action_type <> 'LOG_CUT'");
   i64 n;
   choirBindInt(pErr, p, 1, iSeq);
   n = choirStep(pErr, p) ? sqlite3_column_int64(p, 0) : -1;
