@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Runs fuzz targets one after the other; `make fuzz`.
 #
-#   fuzz.sh TARGET…        SECONDS_EACH seconds each (20)
+#   fuzz.sh TARGET…        SECONDS_EACH seconds each (20); 0: what is kept,
+#                          once
 #   fuzz.sh merge TARGET…  what a run found that is new goes into tests/fuzz/
 #                          corpus, as few inputs as reach the same
 #
@@ -14,6 +15,8 @@ cd "$(dirname "$0")/.." || exit 1
 export ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=print_stacktrace=1
 failed=0 total=0 count=0
+limit=-max_total_time=${SECONDS_EACH:-20}
+[ "$limit" != -max_total_time=0 ] || limit=-runs=0
 merge=
 [ "${1:-}" != merge ] || { merge=1; shift; }
 
@@ -37,7 +40,7 @@ for t in "$@"; do
     echo "merge: $t $(find "$kept" -type f | wc -l) inputs"
     continue
   fi
-  if build/fuzz/"$t" -max_total_time="${SECONDS_EACH:-20}" -max_len=8192 \
+  if build/fuzz/"$t" $limit -max_len=8192 \
       -timeout=60 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 \
       -artifact_prefix=build/fuzz/"$t"- "$own" "$kept" \
       >build/fuzz/"$t".log 2>&1; then

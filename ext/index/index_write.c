@@ -407,7 +407,9 @@ static void writeEach(ChoirWrite *w, const i64 *aRowid, i64 n,
       if (w->pRank) {
         (void)choirRankNear(w->pRank, w->pErr, aRot, &near, 1);
       }
-      aNext += pAll ? w->p->code.nPad : 0;
+      if (pAll) {
+        aNext += w->p->code.nPad;
+      }
     }
     if (eRow != WRITE_GONE) {
       writeAppend(w, w->aiTo[near.iList], eRow == WRITE_GOOD ? aRot : NULL,

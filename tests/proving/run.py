@@ -31,6 +31,7 @@ LOG = ROOT / "build/proving"
 PYTEST = [str(ROOT / "build/venv/bin/python"), "-m", "pytest", "-q", "-n", "2"]
 OWN = ("K", "H", "B", "S", "P", "T", "L")
 SEEDED = ("K", "H", "B", "P", "T", "L", "O")
+JOBS = f"-j{os.cpu_count()}"
 SLICE, CHANGE, FULL = range(3)
 
 
@@ -80,10 +81,10 @@ def stages(size, seed):
             ["make", "-s", "test", "T=oom"], r"(\d+) allocations failed",
             {"OOM_SEED": str(seed), **({"OOM_PLACES": "1"} if full else {})})),
         ("F", "inputs of fuzz targets", other(
-            ["make", "-s", "fuzz", "SECONDS=" + pick("1", "2", "600")],
+            ["make", "-s", JOBS, "fuzz", "SECONDS=" + pick("0", "2", "600")],
             r"held for (\d+) runs")),
         ("D", "threads of one process under ThreadSanitizer", other(
-            ["make", "-s", "tsan"], r"(\d+) calls")),
+            ["make", "-s", JOBS, "tsan"], r"(\d+) calls")),
     ]
 
 
@@ -133,7 +134,8 @@ def run_other(stage, log):
     log.write(p.stdout)
     count = [0, *map(int, re.findall(stage["count"], p.stdout))][-1]
     failed = [0, *map(int, re.findall(r"(\d+) failed", p.stdout))][-1]
-    return count, max(failed, int(p.returncode != 0))
+    targets = len(re.findall(r"^fuzz: \S+ +FAILED", p.stdout, re.M))
+    return count, max(failed, targets, int(p.returncode != 0))
 
 
 def replay(letter, size, seed):
@@ -172,7 +174,7 @@ def main():
         os.environ.get("CHOIR_SO", ROOT / "choir.so"), own_so.name)
     if args.seed is None:
         args.seed = 1 if args.size == SLICE else int(time.time()) % 100000
-    wanted = args.letters or (OWN if args.size == SLICE else None)
+    wanted = args.letters or (OWN + ("F",) if args.size == SLICE else None)
     table, bad, total, begin = [], 0, 0, time.monotonic()
     for letter, what, stage in stages(args.size, args.seed):
         if wanted and letter not in wanted:
