@@ -95,6 +95,9 @@ demo: ## the story on real documents; DIR=folder Q='words' for yours
 hosts: all ## install and run every program that can load choir
 	@$(PYTHON) tests/hosts/run.py --install
 
+platforms: ## the cases on i386, ARM, s390x and musl, emulated; T='s390x musl'
+	@tests/platforms/run.sh $(T)
+
 docs: ## docs/reference from the doc blocks
 	@$(PYTHON) tools/docs.py reference docs/reference
 
@@ -194,5 +197,5 @@ uninstall: ## what install put there
 clean: ## everything that make made
 	rm -rf build dist choir.so
 
-.PHONY: all help check lint test proving demo hosts docs amalgamation asan ubsan kern \
+.PHONY: all help check lint test proving demo hosts platforms docs amalgamation asan ubsan kern \
   foreign fuzz tsan valgrind coverage analyze bench install uninstall clean core fuzzlib

@@ -144,6 +144,15 @@ CHOIR_PRIVATE void choirBufBase64(ChoirBuf *p, const void *a, u64 n, int bUrl);
 ** base64. */
 CHOIR_PRIVATE int choirBufUnbase64(ChoirBuf *p, const char *z, u64 n);
 
+/* Elements of nWidth bytes from the order they are stored in, little-endian, to
+** that of this machine, or back; nothing where the two are the same. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define CHOIR_BIG_ENDIAN 1
+#else
+#define CHOIR_BIG_ENDIAN 0
+#endif
+CHOIR_PRIVATE void choirLittleEndian(void *a, u64 nByte, int nWidth);
+
 /* Length of valid UTF-8 at the front of z[0..n): n when all is valid. */
 CHOIR_PRIVATE i64 choirUtf8Valid(const char *z, i64 n);
 

@@ -162,6 +162,24 @@ CHOIR_PRIVATE int choirBufUnbase64(ChoirBuf *p, const char *z, u64 n) {
   return n % 4 != 1;
 }
 
+CHOIR_PRIVATE void choirLittleEndian(void *a, u64 nByte, int nWidth) {
+#if CHOIR_BIG_ENDIAN
+  u8 *p = a, *pEnd = p + (p ? nByte : 0);
+  for (; nWidth > 1 && pEnd - p >= nWidth; p += nWidth) {
+    int i, j;
+    for (i = 0, j = nWidth - 1; i < j; i++, j--) {
+      u8 c = p[i];
+      p[i] = p[j];
+      p[j] = c;
+    }
+  }
+#else
+  (void)a;
+  (void)nByte;
+  (void)nWidth;
+#endif
+}
+
 CHOIR_PRIVATE i64 choirUtf8Valid(const char *z, i64 n) {
   i64 i = 0;
   while (i < n) {

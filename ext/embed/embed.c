@@ -113,6 +113,7 @@ CHOIR_PRIVATE void choirEmbedBatch(ChoirConn *pConn, ChoirErr *pErr,
 }
 
 static void embedResult(sqlite3_context *pCtx, float *a, int nDim) {
+  choirLittleEndian(a, (u64)nDim * sizeof(float), sizeof(float));
   sqlite3_result_blob64(pCtx, a, (u64)nDim * sizeof(float), sqlite3_free);
   sqlite3_result_subtype(pCtx, EMBED_SUBTYPE);
 }
@@ -454,6 +455,8 @@ static void embedEachFilter(ChoirCursor *pCur) {
     if (p->a) {
       choirEmbedBatch(pCur->pConn, pErr, pModel, (const char *const *)p->azText,
                       p->anText, (int)p->nText, eRole, p->a);
+      choirLittleEndian(p->a, (u64)p->nText * (u64)p->nDim * sizeof(float),
+                        sizeof(float));
     }
     pCur->bEof = 0;
   }

@@ -72,6 +72,7 @@ typedef struct ChoirFetch {
   sqlite3 *db;
   const char *zSchema, *zTable, *zColumn;
   sqlite3_blob *pBlob; /* NULL: not open */
+  int eType;
   i64 nByte;           /* of every vector */
   u8 *a;               /* the last one read; the caller's */
 } ChoirFetch;
@@ -254,6 +255,7 @@ typedef struct ChoirIndex {
   char *zProbes; /* how far lists may be for each recall, as calibrated */
   ChoirCode code;
   float *aMean;
+  u8 *aVec; /* choirIndexVector's copy, on big-endian machines */
   i64 nList;
   ChoirList *aList; /* by id */
   float *aCentre;   /* nCentre of them */

@@ -62,12 +62,14 @@ CHOIR_PRIVATE void choirIndexForget(ChoirIndex *p) {
   openForgetLists(p);
   choirCodeFree(&p->code);
   sqlite3_free(p->aMean);
+  sqlite3_free(p->aVec);
   sqlite3_free(p->zTable);
   sqlite3_free(p->zColumn);
   sqlite3_free(p->zPart);
   sqlite3_free(p->zPk);
   sqlite3_free(p->zProbes);
   p->aMean = NULL;
+  p->aVec = NULL;
   p->zTable = p->zColumn = p->zPart = p->zPk = p->zProbes = NULL;
   p->bKnown = p->bTrusted = 0;
   p->iSchema = -1;
@@ -399,6 +401,7 @@ static void openConf(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
   }
   choirCodeInit(&p->code, pErr, choirVecKern(p->pConn), eType, eMetric, nDim,
                 p->iSeed, p->rScale);
+  p->aVec = CHOIR_BIG_ENDIAN ? choirMalloc(pErr, (u64)p->code.nVec) : NULL;
   p->aMean = choirMalloc(pErr, p->code.nPad * sizeof(float));
   if (p->aMean && !openFloats(p->aMean, p->code.nPad, pConf, 14)) {
     choirIndexDamaged(p, pErr, "mean", 1);
@@ -587,6 +590,7 @@ CHOIR_PRIVATE ChoirIndex *choirIndexOpen(ChoirConn *pConn, ChoirErr *pErr,
 
 CHOIR_PRIVATE const void *choirIndexVector(const ChoirIndex *p, ChoirErr *pErr,
                                            i64 iRowid, sqlite3_value *pValue) {
+  const void *a;
   if (sqlite3_value_type(pValue) != SQLITE_BLOB) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "row %lld of '%s' holds %s, not a vector; store a blob, as"
@@ -602,7 +606,13 @@ CHOIR_PRIVATE const void *choirIndexVector(const ChoirIndex *p, ChoirErr *pErr,
                 p->code.nDim);
     return NULL;
   }
-  return sqlite3_value_blob(pValue);
+  a = sqlite3_value_blob(pValue);
+  if (CHOIR_BIG_ENDIAN && a && p->aVec) {
+    memcpy(p->aVec, a, (size_t)p->code.nVec);
+    choirVecOrder(p->code.eType, p->aVec, p->code.nVec);
+    a = p->aVec;
+  }
+  return a;
 }
 
 /* One pending row into its slot. */
@@ -779,6 +789,7 @@ CHOIR_PRIVATE void choirIndexFetch(const ChoirIndex *p, ChoirFetch *pFetch,
   pFetch->zSchema = p->zSchema;
   pFetch->zTable = p->zTable;
   pFetch->zColumn = p->zColumn;
+  pFetch->eType = p->code.eType;
   pFetch->nByte = p->code.nVec;
   pFetch->a = a;
 }
@@ -803,6 +814,7 @@ CHOIR_PRIVATE int choirFetchRow(ChoirFetch *p, ChoirErr *pErr, i64 iRowid) {
   }
   if (rc == SQLITE_OK) {
     rc = sqlite3_blob_read(p->pBlob, p->a, (int)p->nByte, 0);
+    choirVecOrder(p->eType, p->a, p->nByte);
   }
   choirErrDb(pErr, p->db, rc);
   return rc == SQLITE_OK;

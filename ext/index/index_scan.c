@@ -139,12 +139,14 @@ CHOIR_PRIVATE void choirScanRow(ChoirScan *p, ChoirErr *pErr, i64 iRowid,
 static void scanValue(ChoirScan *p, ChoirErr *pErr, i64 iRowid,
                       sqlite3_value *pValue) {
   int eType = sqlite3_value_type(pValue);
+  i64 nByte = eType == SQLITE_BLOB ? sqlite3_value_bytes(pValue) : 0;
   ChoirVec v;
-  if (eType == SQLITE_BLOB) {
-    const void *a = sqlite3_value_blob(pValue);
-    choirScanRow(p, pErr, iRowid, a, sqlite3_value_bytes(pValue));
-  } else if (eType == SQLITE_TEXT) {
-    choirVecArgAs(pErr, &v, pValue, p->eType, "text");
+  if (eType == SQLITE_BLOB &&
+      (!CHOIR_BIG_ENDIAN || choirVecDim(p->eType, nByte) != p->nDim)) {
+    choirScanRow(p, pErr, iRowid, sqlite3_value_blob(pValue), nByte);
+  } else if (eType == SQLITE_TEXT || eType == SQLITE_BLOB) {
+    choirVecArgAs(pErr, &v, pValue, p->eType,
+                  eType == SQLITE_TEXT ? "text" : "vector");
     if (pErr->rc == SQLITE_OK) {
       choirScanRow(p, pErr, iRowid, v.a, v.nByte);
     } else if (pErr->zMsg) {

@@ -141,6 +141,7 @@ static void searchQuery(const ChoirIndex *p, ChoirErr *pErr, ChoirVec *pVec,
     for (i = 0; i < c->nDim && pErr->rc == SQLITE_OK; i++) {
       choirVecPut(pVec, i, choirVecAt(&from, i));
     }
+    choirVecFree(&from);
     return;
   }
   choirVecArgAs(pErr, pVec, v, c->eType, "query");

@@ -51,8 +51,9 @@
 #define CHOIR_KERN_X86 0
 #endif
 
-/* The 128-bit baseline: simde on every machine, or SSE2 without simde. */
-#if !defined(CHOIR_NO_SIMDE) || CHOIR_KERN_X86
+/* The 128-bit baseline: simde on little-endian machines, or SSE2 without. */
+#if (!defined(CHOIR_NO_SIMDE) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) || \
+    CHOIR_KERN_X86
 #define CHOIR_KERN_BASE 1
 #else
 #define CHOIR_KERN_BASE 0

@@ -130,7 +130,8 @@ static int kernSameCodes(const ChoirKern *p, const ChoirKern *pRef) {
   }
   for (i = 0; i < 96; i++) {
     uint16_t h = choirF32ToF16((float)(i * 29 % 64) / 32.0f - 0.5f);
-    memcpy(aBlock + sizeof(aLut) + i * 2, &h, 2);
+    aBlock[(int)sizeof(aLut) + i * 2] = (uint8_t)h;
+    aBlock[(int)sizeof(aLut) + i * 2 + 1] = (uint8_t)(h >> 8);
   }
   for (i = 0; i < KERN_ROUNDS * 192; i++) {
     aFlip[i] = i * i % 7 < 3 ? 1.0f : -1.0f;

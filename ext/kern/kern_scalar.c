@@ -17,6 +17,11 @@ static inline float kernScalarF16(const uint8_t *p) {
   return choirF16ToF32(h);
 }
 
+/* The one tier that big-endian machines have. */
+static inline float kernScalarFactor(const uint8_t *p) {
+  return choirF16ToF32((uint16_t)(p[0] | p[1] << 8));
+}
+
 static inline float kernScalarBf16(const uint8_t *p) {
   uint16_t h;
   memcpy(&h, p, sizeof(h));
@@ -73,6 +78,7 @@ CHOIR_PRIVATE void choirKernSums(const uint8_t *aCode, const uint8_t *aLut,
 #define KF_LOAD(p) kernScalarF32((const uint8_t *)(p))
 #define KF_LOAD_F16(p) kernScalarF16(p)
 #define KF_LOAD_BF16(p) kernScalarBf16(p)
+#define KF_LOAD_FACTOR(p) kernScalarFactor(p)
 #define KF_ZERO() 0.0f
 #define KF_ADD(a, b) ((a) + (b))
 #define KF_SUB(a, b) ((a) - (b))

@@ -9,6 +9,7 @@
 **   KB_ADD8 KB_ADD16   KB_ODD(v)  the odd bytes as 16 bits
 **   KB_EVEN(e,o) e - o * 256 in 16 bits
 **   KB_FOLD(p,e,o)  sums over the units, e and o in turn: 16 uint16 at p
+**   KF_LOAD_FACTOR(p)  halves as a block stores them, little-endian
 **
 ** A tier without a byte shuffle sets KERN_SUMS instead, a function that does
 ** the same one byte at a time.
@@ -45,6 +46,10 @@ static KERN_TARGET void KERN_SUMS(const uint8_t *aCode, const uint8_t *aLut,
 }
 #endif
 
+#ifndef KF_LOAD_FACTOR
+#define KF_LOAD_FACTOR(p) KF_LOAD_F16(p)
+#endif
+
 static KERN_TARGET uint32_t KERN_FN(scan, block)(const ChoirKernProbe *p,
                                                  const uint8_t *aBlock,
                                                  float *aEst, float *aErr) {
@@ -64,10 +69,10 @@ static KERN_TARGET uint32_t KERN_FN(scan, block)(const ChoirKernProbe *p,
   }
   for (i = 0; i < 32; i += KF_N) {
     const KF dot = KF_FMA(KF_LOAD(aSum + i), mul, off);
-    const KF est = KF_FMA(KF_LOAD_F16(aFactor + 64 + i * 2), dot,
-                          KF_ADD(KF_LOAD_F16(aFactor + i * 2), add));
+    const KF est = KF_FMA(KF_LOAD_FACTOR(aFactor + 64 + i * 2), dot,
+                          KF_ADD(KF_LOAD_FACTOR(aFactor + i * 2), add));
     const KF err =
-        KF_FMA(KF_LOAD_F16(aFactor + 128 + i * 2), errMul, KF_ZERO());
+        KF_FMA(KF_LOAD_FACTOR(aFactor + 128 + i * 2), errMul, KF_ZERO());
     KF_STORE(aEst + i, est);
     KF_STORE(aErr + i, err);
     m |= KF_NOT_GT(KF_SUB(est, err), most) << i;

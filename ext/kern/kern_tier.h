@@ -197,6 +197,7 @@ CHOIR_PRIVATE const ChoirKern KERN_TABLE = {
 #undef KF_LOAD
 #undef KF_LOAD_F16
 #undef KF_LOAD_BF16
+#undef KF_LOAD_FACTOR
 #undef KF_ZERO
 #undef KF_ADD
 #undef KF_SUB

@@ -242,12 +242,14 @@ static void folderSyncDir(ChoirErr *pErr, int fdDir) {
 ** or a libc that cannot, by a link and the removal of the old name. */
 static int folderRenameNew(int fdDir, const char *zFrom, const char *zTo) {
   int rc;
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 28)
+#if defined(__GLIBC__) /* another libc has no such macro to ask */
+#if __GLIBC_PREREQ(2, 28)
   extern int renameat2(int, const char *, int, const char *, unsigned);
   rc = renameat2(fdDir, zFrom, fdDir, zTo, 1 /* RENAME_NOREPLACE */);
   if (rc == 0 || (errno != EINVAL && errno != ENOSYS)) {
     return rc;
   }
+#endif
 #endif
   rc = linkat(fdDir, zFrom, fdDir, zTo, 0);
   if (rc == 0) {

@@ -99,6 +99,7 @@ CHOIR_PRIVATE void choirQdrantScanQuery(QdrantScan *p, ChoirErr *pErr,
     p->nQuery = n / 4;
     if (p->aQuery) {
       memcpy(p->aQuery, sqlite3_value_blob(v), (size_t)n);
+      choirLittleEndian(p->aQuery, (u64)n, sizeof(float));
     }
     return;
   }

@@ -587,6 +587,7 @@ static void columnVector(TableCursor *p, sqlite3_context *pCtx) {
   }
   a = choirQdrantFloats(&p->base.err, v, &n);
   if (a) {
+    choirLittleEndian(a, (u64)n * sizeof(float), sizeof(float));
     sqlite3_result_blob64(pCtx, a, (u64)n * sizeof(float), sqlite3_free);
     sqlite3_result_subtype(pCtx, 223); /* f32, for the vec_ functions */
   }

@@ -397,6 +397,7 @@ static void writeVector(ChoirCall *p, QdrantPoints *pPoints,
     pPoint->aVector = choirMalloc(&p->err, (u64)n);
     if (pPoint->aVector) {
       memcpy(pPoint->aVector, sqlite3_value_blob(v), (size_t)n);
+      choirLittleEndian(pPoint->aVector, (u64)n, sizeof(float));
     }
   } else {
     const char *z = choirArgText(&p->err, v, "text_or_vector");

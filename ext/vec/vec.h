@@ -37,7 +37,7 @@ typedef struct ChoirVec {
   int eType;
   i64 nDim;      /* elements, at least 1 */
   i64 nByte;     /* bytes at a */
-  const void *a; /* as in the SQL value: not aligned */
+  const void *a; /* in this machine's byte order, not aligned */
   void *pOwn;    /* what choirVecFree frees, or NULL when a is borrowed */
 } ChoirVec;
 
@@ -55,6 +55,8 @@ CHOIR_PRIVATE void choirVecFree(ChoirVec *);
 CHOIR_PRIVATE void choirVecResult(ChoirVec *, sqlite3_context *);
 /* A new vector of nDim zeros. */
 CHOIR_PRIVATE void choirVecNew(ChoirErr *, ChoirVec *, int eType, i64 nDim);
+/* Elements as an SQL value has them to the order of this machine, or back. */
+CHOIR_PRIVATE void choirVecOrder(int eType, void *a, i64 nByte);
 /* Elements in nByte bytes; -1 when the bytes do not come out even. */
 CHOIR_PRIVATE i64 choirVecDim(int eType, i64 nByte);
 /* One element as a number, and setting one (rounded, clamped to the type). */

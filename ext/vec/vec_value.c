@@ -63,6 +63,10 @@ CHOIR_PRIVATE i64 choirVecDim(int eType, i64 nByte) {
   return nByte * 8 % nBit ? -1 : nByte * 8 / nBit;
 }
 
+CHOIR_PRIVATE void choirVecOrder(int eType, void *a, i64 nByte) {
+  choirLittleEndian(a, (u64)nByte, aVecType[eType].nBit / 8);
+}
+
 CHOIR_PRIVATE void choirVecFree(ChoirVec *p) {
   sqlite3_free(p->pOwn);
   p->pOwn = NULL;
@@ -86,6 +90,13 @@ static void vecBlob(ChoirErr *pErr, ChoirVec *p, sqlite3_value *v, int eType,
                 "%s is not a %s vector: its %lld bytes are no multiple of %d",
                 zArg, aVecType[eType].zName, p->nByte,
                 aVecType[eType].nBit / 8);
+  } else if (CHOIR_BIG_ENDIAN && aVecType[eType].nBit > 8) {
+    p->pOwn = choirMalloc(pErr, (u64)p->nByte);
+    if (p->pOwn) {
+      memcpy(p->pOwn, p->a, (size_t)p->nByte);
+      choirVecOrder(eType, p->pOwn, p->nByte);
+    }
+    p->a = p->pOwn;
   }
 }
 
@@ -134,7 +145,16 @@ CHOIR_PRIVATE void choirVecArg(ChoirErr *pErr, ChoirVec *p, sqlite3_value *v,
 }
 
 CHOIR_PRIVATE void choirVecResult(ChoirVec *p, sqlite3_context *pCtx) {
+  if (CHOIR_BIG_ENDIAN && p->pOwn == NULL && aVecType[p->eType].nBit > 8) {
+    p->pOwn = sqlite3_malloc64((u64)p->nByte); /* a part of an argument */
+    if (p->pOwn == NULL) {
+      sqlite3_result_error_nomem(pCtx);
+      return;
+    }
+    memcpy(p->pOwn, p->a, (size_t)p->nByte);
+  }
   if (p->pOwn) {
+    choirVecOrder(p->eType, p->pOwn, p->nByte);
     sqlite3_result_blob64(pCtx, p->pOwn, (u64)p->nByte, sqlite3_free);
     p->pOwn = NULL;
   } else {

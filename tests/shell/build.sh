@@ -6,28 +6,18 @@
 # libsqlite3.a.
 set -eu
 cd "$(dirname "$0")/../.."
+. tests/shell/apt.sh
 out=$PWD/build/shell
 mkdir -p "$out"
 
-fetch() { # Debian's source package, through apt with lists of its own
-  local apt=$out/apt
-  rm -rf "$apt"
-  mkdir -p "$apt"/{parts,lists/partial,cache/archives/partial}
-  local f
-  for f in /etc/apt/sources.list.d/debian.sources; do
-    [ ! -f $f ] || sed 's/^Types:.*/Types: deb-src/' $f >"$apt/parts/src.sources"
-  done
-  [ ! -s /etc/apt/sources.list ] ||
-    sed -n 's/^deb \(.*debian.*\)/deb-src \1/p' /etc/apt/sources.list \
-      >"$apt/parts/src.list"
-  local opt=(-qq -o Dir::Etc::SourceList=/dev/null -o APT::Sandbox::User=root
-    -o Dir::Etc::SourceParts="$apt/parts" -o Dir::State::Lists="$apt/lists"
-    -o Dir::Cache="$apt/cache")
-  apt-get "${opt[@]}" update
-  (cd "$apt" && apt-get "${opt[@]}" source --download-only "sqlite3=$1")
-  tar -xJf "$apt"/sqlite3_*.orig.tar.xz -C "$apt"
-  /usr/bin/python3 tests/shell/make_shell_c.py "$apt"/sqlite3-*/ "$out/shell.c"
-  rm -rf "$apt"
+fetch() { # Debian's source package
+  local to=$out/apt
+  rm -rf "$to"
+  apt_own "$to" deb-src "$(dpkg --print-architecture)"
+  (cd "$to" && "${apt[@]}" source --download-only "sqlite3=$1")
+  tar -xJf "$to"/sqlite3_*.orig.tar.xz -C "$to"
+  /usr/bin/python3 tests/shell/make_shell_c.py "$to"/sqlite3-*/ "$out/shell.c"
+  rm -rf "$to"
 }
 
 version=$(dpkg-query -W -f '${Version}' libsqlite3-dev)
