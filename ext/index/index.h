@@ -73,8 +73,8 @@ typedef struct ChoirFetch {
   const char *zSchema, *zTable, *zColumn;
   sqlite3_blob *pBlob; /* NULL: not open */
   int eType;
-  i64 nByte;           /* of every vector */
-  u8 *a;               /* the last one read; the caller's */
+  i64 nByte; /* of every vector */
+  u8 *a;     /* the last one read; the caller's */
 } ChoirFetch;
 
 /* 1 when the row has a vector, now at p->a; 0 when it has none (no row, NULL).
