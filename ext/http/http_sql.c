@@ -501,6 +501,9 @@ static void sqlColumn(ChoirCursor *pCur, sqlite3_context *pCtx, int iCol) {
     break;
   }
   }
+  if (pHttp->err.rc == SQLITE_NOMEM) { /* a header was not read */
+    choirErrNomem(&pCur->err);
+  }
 }
 
 /*

@@ -4,8 +4,8 @@
 **
 ** While the second page of a scroll and those that follow are read, the server
 ** is already at work on the next one, unless the host has said how many rows it
-** wants. What comes of that is only ever a page sooner: if it fails, the page is
-** asked for again in its time.
+** wants. What comes of that is only ever a page sooner: if it has failed by then,
+** the page is asked for again in its time.
 **
 ** What the host says it wants (LIMIT) sizes the first page and nothing else;
 ** k bounds the rows. A query without k that is read beyond QDRANT_K_MAX hits
@@ -20,7 +20,8 @@
 #include "qdrant.h"
 #include <math.h>
 
-#define SCAN_LIST 100   /* of each list that is fused, at least */
+#define SCAN_LIST 100 /* of each list that is fused, at least */
+#define SCAN_WAITED_MS 1000
 #define SCAN_TIES 10000 /* points with one value, in a scroll by it */
 
 CHOIR_PRIVATE void choirQdrantScanInit(QdrantScan *p, ChoirErr *pErr) {
@@ -443,24 +444,24 @@ static void scanBody(QdrantScan *p, ChoirBuf *b) {
   choirBufText(b, "}");
 }
 
-/* The page that was asked for ahead; 0: there is none, or it failed. */
+/* The page that was asked for ahead; 0: there is none, or that went wrong while
+** nobody waited for it. */
 static int scanArrived(QdrantScan *p, ChoirErr *pErr, QdrantReply *pReply) {
   ChoirErr err = {0, NULL};
+  i64 iStart = choirMonotonic();
   if (p->ahead.n == 0) {
     return 0;
   }
   choirQdrantReceive(&p->to, &err, pReply);
   p->ahead.n = 0;
-  if (err.rc == SQLITE_INTERRUPT || err.rc == SQLITE_NOMEM) {
+  if (err.rc == SQLITE_OK || err.rc == SQLITE_INTERRUPT ||
+      err.rc == SQLITE_NOMEM || choirMonotonic() - iStart > SCAN_WAITED_MS) {
     *pErr = err;
     return 1;
   }
-  if (err.rc != SQLITE_OK) {
-    choirErrClear(&err);
-    choirQdrantReplyFree(pReply);
-    return 0;
-  }
-  return 1;
+  choirErrClear(&err);
+  choirQdrantReplyFree(pReply);
+  return 0;
 }
 
 /* Asks for the page after the one that has just come, if it will be read: the

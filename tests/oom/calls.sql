@@ -224,6 +224,12 @@ SELECT response_status_code, length(response_headers) > 0 FROM http_post('$OOM_E
   http_headers('Content-Type', 'application/json'), '{"input":["a"],"model":"test-model"}');
 SELECT response_status_code FROM http_do('HEAD', '$OOM_EMBED');
 SELECT count(*) >= 0 FROM choir_transfers;
+-- case http-live-large @net=OOM_EMBED
+-- A body of more than 64 KB, which is not copied.
+WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
+  SELECT length(response_body) > 65536, substr(response_body, 1, 1)
+  FROM (SELECT json_object('input', json_group_array('a'), 'model', 'test-model') AS j FROM n)
+  CROSS JOIN http_post('$OOM_EMBED/embeddings', http_headers('Content-Type', 'application/json'), j);
 -- case qdrant-live @net=OOM_QDRANT
 SELECT choir_config('qdrant.url', '$OOM_QDRANT'), choir_config('user', 'ada'),
   choir_config('qdrant.collection', 'oom'), choir_config('http.attempts', 1);
@@ -284,3 +290,9 @@ SELECT CAST(content AS TEXT) FROM o WHERE key = 'b';
 DELETE FROM o WHERE key = 'b';
 DROP TABLE o;
 SELECT s3_delete('s3://bucket/oom/a');
+-- case s3-live-copy @net=OOM_S3
+SELECT choir_secret('s', '{"type":"s3","access_key":"AKIAVERSITY00001","secret_key":"versity-secret/+=","region":"eu-test-1","endpoint":"$OOM_S3"}');
+SELECT json_extract(s3_put('s3://bucket/oom/c', 'abc'), '$.size');
+SELECT choir_config('s3.copy_bytes', '0');
+SELECT json_extract(s3_copy('s3://bucket/oom/c', 's3://bucket/oom/d'), '$.size');
+SELECT CAST(s3_get('s3://bucket/oom/d') AS TEXT);
