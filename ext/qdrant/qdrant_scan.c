@@ -21,7 +21,7 @@
 #include <math.h>
 
 #define SCAN_LIST 100 /* of each list that is fused, at least */
-#define SCAN_WAITED_MS 1000
+#define SCAN_WAITED_MS 5000
 #define SCAN_TIES 10000 /* points with one value, in a scroll by it */
 
 CHOIR_PRIVATE void choirQdrantScanInit(QdrantScan *p, ChoirErr *pErr) {
