@@ -4,6 +4,7 @@
 **
 **   scan    exact top-k over any rows, vec_scan       index_scan.c
 **   code    vectors as codes of one bit a dimension   index_code.c
+**   fine    the same, of one byte, in memory          index_fine.c
 **   set     sets of rowids                            index_set.c
 **   seek    candidates among blocks of codes          index_seek.c
 **   open    an index, its tables, its cache           index_open.c
@@ -107,6 +108,9 @@ CHOIR_PRIVATE void choirCodeInit(ChoirCode *, ChoirErr *, const ChoirKern *,
                                  int eType, int eMetric, i64 nDim, i64 iSeed,
                                  double rScale);
 CHOIR_PRIVATE void choirCodeFree(ChoirCode *);
+/* nDim floats of a vector of eType. */
+CHOIR_PRIVATE void choirCodeFloats(const ChoirCode *, const void *aVec,
+                                   float *aOut);
 /* nPad floats of a vector of eType: padded, of length 1 under cosine, rotated.
 ** 0 when it has no direction or is no number. */
 CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *, const void *aVec,
@@ -163,7 +167,8 @@ CHOIR_PRIVATE void choirPickFree(ChoirPick *);
 typedef struct ChoirCand {
   float rLow; /* the least it may be, times the scale's square */
   float rEst; /* what it probably is */
-  i32 iFrom;  /* the caller's number of the list */
+  i32 iFrom;  /* the caller's number of the list, -1: pending */
+  i32 iAt;    /* the row's place there */
   i64 iRowid;
 } ChoirCand;
 
@@ -183,15 +188,45 @@ typedef struct ChoirSeek {
 } ChoirSeek;
 
 CHOIR_PRIVATE void choirSeekInit(ChoirSeek *, ChoirErr *, ChoirProbe *, i64 k);
-/* nRow rows at aBlock; the probe is aimed. */
+/* nRow rows at aBlock, from place iAt of the list; the probe is aimed. */
 CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *, ChoirErr *, const u8 *aBlock,
-                                   i64 nRow, i32 iFrom);
+                                   i64 nRow, i32 iFrom, i64 iAt);
+/* The bound anew, after candidates came to be known better. */
+CHOIR_PRIVATE void choirSeekBound(ChoirSeek *);
 /* Of the candidates not yet given that may be within rMost, the m that are
 ** probably the nearest, in the order of their rowids, which is how the table is
 ** read fastest. Returns how many: the last before a[nGiven]. */
 CHOIR_PRIVATE i64 choirSeekNext(ChoirSeek *, float rMost, i64 m);
 CHOIR_PRIVATE void choirSeekAgain(ChoirSeek *);
 CHOIR_PRIVATE void choirSeekFree(ChoirSeek *);
+
+/* --------------------------------------------------------------- fine ----
+** A query that is compared with codes of one byte a dimension, and the means to
+** make such codes.
+*/
+typedef struct ChoirFine {
+  const ChoirCode *pCode;
+  float *aRest;       /* owned: nDim, and room to work */
+  signed char *aCode; /* owned: 2 nDim */
+  float arStep[2], rError;
+  double rNorm; /* -1: it has no direction */
+} ChoirFine;
+
+/* Room for such codes, in pieces, known by numbers from 1 on. */
+typedef struct ChoirShelf {
+  u8 **apPiece; /* owned */
+  i64 nPiece, nUsed;
+} ChoirShelf;
+
+CHOIR_PRIVATE void choirFineInit(ChoirFine *, ChoirErr *, const ChoirCode *,
+                                 const void *aQuery);
+CHOIR_PRIVATE void choirFineFree(ChoirFine *);
+/* Makes a vector's code in place a, choirFineBytes long; 0 when it is no number
+** or has no direction. */
+CHOIR_PRIVATE int choirFineRow(ChoirFine *, const void *aVec, u8 *a);
+CHOIR_PRIVATE size_t choirFineBytes(const ChoirCode *);
+/* The ends of a candidate, where its code knows better. */
+CHOIR_PRIVATE void choirFineLook(const ChoirFine *, const u8 *a, ChoirCand *);
 
 /* --------------------------------------------------------------- open ----
 ** An index as this moment's view of the file has it. What a connection keeps
@@ -231,6 +266,7 @@ typedef struct ChoirList {
   float *aCentre; /* into ChoirIndex.aCentre, or NULL: the mean */
   u8 *aCache;     /* its blocks, or NULL: not cached; owned */
   i64 nCache;     /* rows there */
+  i32 *aiFine; /* for each of them, its finer code's number, 0: none; owned */
 } ChoirList;
 
 typedef struct ChoirPend { /* pending rows, as codes relative to the mean */
@@ -263,7 +299,11 @@ typedef struct ChoirIndex {
   i32 *aiCentre;           /* whose */
   struct ChoirRank *pRank; /* of them, made when it is needed */
   ChoirPend pend;
-  u64 nCached; /* bytes in aCache */
+  i64 nMost;        /* vec.cache_bytes */
+  i64 nCached;      /* bytes of what lists own and of the shelf */
+  i64 nFine;        /* of it, of aiFine and of the shelf */
+  ChoirShelf shelf; /* finer codes */
+  int bAgain;       /* it has been searched before */
 } ChoirIndex;
 
 #define INDEX_SEG_BITS 24
@@ -307,6 +347,10 @@ CHOIR_PRIVATE const void *choirIndexVector(const ChoirIndex *, ChoirErr *,
 /* Shows the seek every row of list i, from memory or from the file. */
 CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *, ChoirErr *, ChoirSeek *,
                                       i64 i);
+/* The finer code of a row, if there is one, and its making from the vector. */
+CHOIR_PRIVATE u8 *choirIndexFine(const ChoirIndex *, const ChoirCand *);
+CHOIR_PRIVATE void choirIndexRefine(ChoirIndex *, ChoirFine *,
+                                    const ChoirCand *, const void *aVec);
 /* The one primary key column of an INTEGER PRIMARY KEY table; an error with
 ** the remedy when it has none. Caller frees. */
 CHOIR_PRIVATE char *choirIndexKey(ChoirConn *, ChoirErr *, const char *zSchema,

@@ -66,10 +66,8 @@ static float codeElement(const ChoirCode *p, const u8 *a, i64 i) {
   return p->eType == VEC_F16 ? choirF16ToF32(h) : choirBf16ToF32(h);
 }
 
-CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *p, const void *aVec,
-                                  float *aOut) {
-  double rNorm = choirVecNorm2(p->pKern, p->eType, aVec, p->nDim);
-  float rMul;
+CHOIR_PRIVATE void choirCodeFloats(const ChoirCode *p, const void *aVec,
+                                   float *aOut) {
   i64 i;
   if (p->eType == VEC_F32) {
     memcpy(aOut, aVec, (size_t)p->nVec);
@@ -78,6 +76,14 @@ CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *p, const void *aVec,
       aOut[i] = codeElement(p, aVec, i);
     }
   }
+}
+
+CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *p, const void *aVec,
+                                  float *aOut) {
+  double rNorm = choirVecNorm2(p->pKern, p->eType, aVec, p->nDim);
+  float rMul;
+  i64 i;
+  choirCodeFloats(p, aVec, aOut);
   memset(aOut + p->nDim, 0, (p->nPad - (size_t)p->nDim) * sizeof(float));
   if (!(rNorm < 1e36) || (p->eMetric == VEC_COSINE && !(rNorm > 1e-36))) {
     return 0;

@@ -14,11 +14,10 @@
 #include "index.h"
 #include <math.h>
 #include <stdlib.h>
-#ifdef __linux__
-#endif
 
 #define OPEN_FORMAT 1
-#define OPEN_ROWS ((i64)1 << 40) /* at most, as many as a list has room for */
+#define OPEN_ROWS ((i64)1 << 40)  /* at most, as many as a list has room for */
+#define OPEN_PIECE ((i64)8 << 20) /* bytes for finer codes, at a time */
 #define OPEN_PENDING ((i64)16 << 20) /* bytes for pending rows, at least */
 
 typedef struct OpenState {
@@ -27,9 +26,33 @@ typedef struct OpenState {
 
 /* --------------------------------------------------------------- memory */
 
+static i64 openBytes(void *a) { return (i64)sqlite3_msize(a); }
+
+/* The finer codes of all lists. */
+static void openForgetFine(ChoirIndex *p) {
+  i64 i;
+  for (i = 0; i < p->nList; i++) {
+    sqlite3_free(p->aList[i].aiFine);
+    p->aList[i].aiFine = NULL;
+  }
+  for (i = 0; i < p->shelf.nPiece; i++) {
+    sqlite3_free(p->shelf.apPiece[i]);
+  }
+  sqlite3_free(p->shelf.apPiece);
+  memset(&p->shelf, 0, sizeof(p->shelf));
+  p->nCached -= p->nFine;
+  p->nFine = 0;
+}
+
 static void openForgetList(ChoirIndex *p, ChoirList *pList) {
+  if (pList->aiFine) { /* what it names stays on the shelf until that is full */
+    p->nCached -= openBytes(pList->aiFine);
+    p->nFine -= openBytes(pList->aiFine);
+    sqlite3_free(pList->aiFine);
+    pList->aiFine = NULL;
+  }
   if (pList->aCache) {
-    p->nCached -= sqlite3_msize(pList->aCache);
+    p->nCached -= openBytes(pList->aCache);
     sqlite3_free(pList->aCache);
     pList->aCache = NULL;
   }
@@ -59,6 +82,7 @@ static void openForgetLists(ChoirIndex *p) {
 
 CHOIR_PRIVATE void choirIndexForget(ChoirIndex *p) {
   openForgetPending(p);
+  openForgetFine(p);
   openForgetLists(p);
   choirCodeFree(&p->code);
   sqlite3_free(p->aMean);
@@ -417,7 +441,9 @@ static void openKeep(ChoirList *pNew, ChoirList *aOld, i64 nOld, i64 *piOld) {
       aOld[*piOld].iGen == pNew->iGen) {
     pNew->aCache = aOld[*piOld].aCache;
     pNew->nCache = aOld[*piOld].nCache;
+    pNew->aiFine = aOld[*piOld].aiFine;
     aOld[*piOld].aCache = NULL;
+    aOld[*piOld].aiFine = NULL;
   }
 }
 
@@ -486,15 +512,26 @@ static void openLists(ChoirIndex *p, ChoirErr *pErr, ChoirList *aOld,
 /* Everything anew but what lists prove to be as it was. */
 static void openRead(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
   ChoirList *aOld = p->aList;
-  i64 i, nOld = p->nList, iSeed = p->iSeed;
+  const ChoirCode code = p->code;
+  const ChoirShelf shelf = p->shelf;
+  i64 i, nOld = p->nList, iSeed = p->iSeed, nFine = p->nFine;
+  int bSame;
   p->aList = NULL;
-  p->nList = 0;
+  p->nList = p->nFine = 0;
+  memset(&p->shelf, 0, sizeof(p->shelf));
   openConf(p, pErr, pConf);
-  openLists(p, pErr, aOld, iSeed == p->iSeed ? nOld : 0);
+  p->shelf = shelf;
+  p->nFine = nFine;
+  bSame = iSeed == p->iSeed && code.nDim == p->code.nDim &&
+          code.eType == p->code.eType && code.eMetric == p->code.eMetric;
+  openLists(p, pErr, aOld, bSame ? nOld : 0);
   for (i = 0; i < nOld; i++) {
     openForgetList(p, &aOld[i]);
   }
   sqlite3_free(aOld);
+  if (!bSame) {
+    openForgetFine(p);
+  }
   p->iGen = sqlite3_column_int64(pConf, 0);
   p->bKnown = pErr->rc == SQLITE_OK;
 }
@@ -578,6 +615,7 @@ CHOIR_PRIVATE ChoirIndex *choirIndexOpen(ChoirConn *pConn, ChoirErr *pErr,
     p->iSchema = pErr->rc == SQLITE_OK ? iSchema : -1;
   }
   p->code.pKern = choirVecKern(pConn);
+  p->nMost = choirConfigInt(pConn, "vec.cache_bytes", 0);
   *ppHold = pConf;
   if (pErr->rc != SQLITE_OK) {
     p->bKnown = 0;
@@ -730,10 +768,10 @@ CHOIR_PRIVATE const u8 *choirIndexSeg(const ChoirIndex *p, ChoirErr *pErr,
 static void openSeekCache(ChoirIndex *p, ChoirErr *pErr, ChoirSeek *pSeek,
                           const ChoirList *pList, i64 i) {
   const u8 *a = pList->aCache;
-  i64 n, nLeft = pList->nCache;
-  for (; nLeft > 0; nLeft -= n) {
+  i64 n, iAt;
+  for (iAt = 0; iAt < pList->nCache; iAt += n) {
     memcpy(&n, a, 8);
-    choirSeekBlocks(pSeek, pErr, a + 8, n, (i32)i);
+    choirSeekBlocks(pSeek, pErr, a + 8, n, (i32)i, iAt);
     a += 8 + (size_t)((n + 31) / 32) * p->code.nBlock;
   }
 }
@@ -741,9 +779,8 @@ static void openSeekCache(ChoirIndex *p, ChoirErr *pErr, ChoirSeek *pSeek,
 CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
                                       ChoirSeek *pSeek, i64 i) {
   ChoirList *pList = &p->aList[i];
-  i64 nMost = choirConfigInt(p->pConn, "vec.cache_bytes", 0);
   i64 nWant = (pList->n / 32 + pList->n / 64 + 2) * (i64)p->code.nBlock;
-  int bCache = (i64)p->nCached + nWant <= nMost;
+  int bCache = p->nCached - p->nFine + nWant <= p->nMost;
   ChoirErr err = {SQLITE_OK, NULL};
   sqlite3_stmt *pStmt;
   ChoirBuf b;
@@ -751,6 +788,9 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
   if (pList->aCache) {
     openSeekCache(p, pErr, pSeek, pList, i);
     return;
+  }
+  if (bCache && p->nCached + nWant > p->nMost) {
+    openForgetFine(p); /* bits come first */
   }
   choirBufInit(&b, &err, (u64)nWant * 2 + 65536);
   if (bCache) { /* read from end to end, from large pages 30 % faster */
@@ -762,7 +802,7 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
   while (choirStep(pErr, pStmt)) {
     const u8 *a = choirIndexSeg(p, pErr, pStmt, &nRow);
     if (a) {
-      choirSeekBlocks(pSeek, pErr, a, nRow, (i32)i);
+      choirSeekBlocks(pSeek, pErr, a, nRow, (i32)i, nAll);
       nAll += nRow;
       if (bCache) {
         choirBufAppend(&b, &nRow, 8);
@@ -774,10 +814,76 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
   if (bCache && err.rc == SQLITE_OK && pErr->rc == SQLITE_OK && nAll > 0) {
     pList->aCache = (u8 *)choirBufTake(&b);
     pList->nCache = nAll;
-    p->nCached += sqlite3_msize(pList->aCache);
+    p->nCached += openBytes(pList->aCache);
   }
   choirBufFree(&b);
   choirErrClear(&err);
+}
+
+CHOIR_PRIVATE u8 *choirIndexFine(const ChoirIndex *p, const ChoirCand *c) {
+  const i32 *ai = c->iFrom < 0 ? NULL : p->aList[c->iFrom].aiFine;
+  i64 nPer = OPEN_PIECE / (i64)choirFineBytes(&p->code), i;
+  if (ai == NULL || ai[c->iAt] == 0) {
+    return NULL;
+  }
+  i = ai[c->iAt] - 1;
+  return p->shelf.apPiece[i / nPer] +
+         (size_t)(i % nPer) * choirFineBytes(&p->code);
+}
+
+/* Takes n more bytes of the memory that is allowed, on large pages if many. */
+static void *openTake(ChoirIndex *p, i64 n) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  ChoirBuf b;
+  choirBufInit(&b, &err, (u64)n);
+  if (p->nCached + n <= p->nMost) {
+    choirBufReserve(&b, (u64)n);
+  }
+  choirErrClear(&err);
+  p->nCached += openBytes(b.a);
+  p->nFine += openBytes(b.a);
+  return b.a;
+}
+
+/* Is there room for one more? Full, all of it begins anew. */
+static int openShelf(ChoirIndex *p) {
+  ChoirShelf *s = &p->shelf;
+  i64 nPer = OPEN_PIECE / (i64)choirFineBytes(&p->code);
+  u8 **ap;
+  if (s->nUsed == s->nPiece * nPer &&
+      p->nCached - p->nFine + OPEN_PIECE <= p->nMost) {
+    if (p->nCached + OPEN_PIECE > p->nMost) {
+      openForgetFine(p);
+    }
+    ap = sqlite3_realloc64(s->apPiece, (u64)(s->nPiece + 1) * sizeof(u8 *));
+    s->apPiece = ap ? ap : s->apPiece;
+    if (ap && (ap[s->nPiece] = openTake(p, OPEN_PIECE)) != NULL) {
+      s->nPiece++;
+    }
+  }
+  return s->nUsed < s->nPiece * nPer;
+}
+
+CHOIR_PRIVATE void choirIndexRefine(ChoirIndex *p, ChoirFine *pFine,
+                                    const ChoirCand *c, const void *aVec) {
+  ChoirList *pList = c->iFrom < 0 ? NULL : &p->aList[c->iFrom];
+  if (pList == NULL || pList->aCache == NULL ||
+      (pList->aiFine && pList->aiFine[c->iAt]) || !openShelf(p)) {
+    return;
+  }
+  if (pList->aiFine == NULL) {
+    pList->aiFine = openTake(p, pList->nCache * (i64)sizeof(i32));
+    if (pList->aiFine) {
+      memset(pList->aiFine, 0, (size_t)pList->nCache * sizeof(i32));
+    }
+  }
+  if (pList->aiFine) {
+    pList->aiFine[c->iAt] = (i32)++p->shelf.nUsed;
+    if (!choirFineRow(pFine, aVec, choirIndexFine(p, c))) {
+      pList->aiFine[c->iAt] = 0;
+      p->shelf.nUsed--;
+    }
+  }
 }
 
 /* ---------------------------------------------------------------- fetch */

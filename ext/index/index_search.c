@@ -20,6 +20,13 @@
 #define SEARCH_LEAST 8     /* lists to probe, at least */
 #define SEARCH_FIRST 16    /* vectors read at first, besides k and half of it */
 
+#define SEARCH_AHEAD 8 /* candidates whose finer codes are asked for early */
+#if defined(__GNUC__)
+#define SEARCH_FETCH(p) __builtin_prefetch(p)
+#else
+#define SEARCH_FETCH(p) (void)(p)
+#endif
+
 CHOIR_PRIVATE double choirIndexRecall(int i) {
   static const double ar[INDEX_PROBES] = {0.90, 0.95, 0.97, 0.98, 0.99, 0.995};
   return ar[i];
@@ -33,6 +40,7 @@ typedef struct SearchRun {
   ChoirProbe probe;
   ChoirSeek seek;
   ChoirFetch fetch;
+  ChoirFine fine;
   float *aRot;
   u8 *aLut, *aVec;
   double rMeanSquare, rMeanInner;
@@ -120,6 +128,29 @@ static float searchScaled(const SearchRun *r, double rDist) {
   return (float)((d + fabs(d) * 1e-6) * s * s);
 }
 
+/* Rows that were read before are known better by now, and bound the others. */
+static void searchRefine(SearchRun *r) {
+  ChoirSeek *p = &r->seek;
+  i64 i;
+  size_t j, n = choirFineBytes(&r->p->code);
+  if (r->p->nFine == 0 || r->fine.rNorm < 0) {
+    return;
+  }
+  for (i = 0; i < p->n; i++) {
+    const u8 *a = choirIndexFine(r->p, &p->a[i]), *aNext = NULL;
+    if (i + SEARCH_AHEAD < p->n) {
+      aNext = choirIndexFine(r->p, &p->a[i + SEARCH_AHEAD]);
+    }
+    for (j = 0; aNext && j < n; j += 64) {
+      SEARCH_FETCH(aNext + j);
+    }
+    if (a) {
+      choirFineLook(&r->fine, a, &p->a[i]);
+    }
+  }
+  choirSeekBound(p);
+}
+
 /* The vectors of the candidates themselves: first of those that probably are
 ** the k nearest, then of all that may still be nearer than the k-th of them. */
 static void searchRerank(SearchRun *r) {
@@ -130,9 +161,12 @@ static void searchRerank(SearchRun *r) {
   pScan->nHit = 0;
   while ((n = choirSeekNext(&r->seek, rMost, m)) > 0) {
     for (i = r->seek.nGiven - n; i < r->seek.nGiven; i++) {
-      i64 iRowid = r->seek.a[i].iRowid;
-      if (choirFetchRow(&r->fetch, r->pErr, iRowid)) {
-        choirScanRow(pScan, r->pErr, iRowid, r->aVec, r->fetch.nByte);
+      const ChoirCand *c = &r->seek.a[i];
+      if (choirFetchRow(&r->fetch, r->pErr, c->iRowid)) {
+        choirScanRow(pScan, r->pErr, c->iRowid, r->aVec, r->fetch.nByte);
+        if (r->fine.rNorm >= 0) {
+          choirIndexRefine(r->p, &r->fine, c, r->aVec);
+        }
       } else {
         r->nMissing++; /* displaced by a REPLACE, which fires no trigger */
       }
@@ -254,7 +288,7 @@ static void searchSeek(SearchRun *r, i64 nProbe) {
   r->seek.pArg = r;
   r->seek.xAccept =
       r->s->pPart || r->s->bBut || r->s->xAccept ? searchPendingAccept : NULL;
-  choirSeekBlocks(&r->seek, r->pErr, p->pend.aBlock, p->pend.n, -1);
+  choirSeekBlocks(&r->seek, r->pErr, p->pend.aBlock, p->pend.n, -1, 0);
   r->seek.pSkip = p->pend.slot.n ? &p->pend.slot : NULL;
   r->seek.xAccept = r->s->bBut || r->s->xAccept ? searchCounts : NULL;
   for (i = 0; i < r->nFlat && r->pErr->rc == SQLITE_OK; i++) {
@@ -353,6 +387,11 @@ static void searchCodes(SearchRun *r) {
   }
   searchDistance(r, r->p->aMean, &r->rMeanSquare, &r->rMeanInner);
   choirSeekInit(&r->seek, r->pErr, &r->probe, r->pScan->k);
+  r->fine.rNorm = -1;
+  if (r->p->bAgain) {
+    choirFineInit(&r->fine, r->pErr, &r->p->code, r->s->aQuery);
+  }
+  r->p->bAgain = 1;
   r->seek.pOnly = r->s->pOnly;
   if (r->s->rMost < INFINITY) {
     r->seek.rBound = searchScaled(r, r->s->rMost);
@@ -362,6 +401,7 @@ static void searchCodes(SearchRun *r) {
   while (bAgain && r->pErr->rc == SQLITE_OK) {
     int bFull;
     searchSeek(r, r->nProbe);
+    searchRefine(r);
     searchRerank(r);
     bFull = r->pScan->nHit == r->pScan->k;
     bAgain = 0;
@@ -435,6 +475,7 @@ CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *p, ChoirErr *pErr,
     *s->pnList += run.nProbe;
   }
   choirSeekFree(&run.seek);
+  choirFineFree(&run.fine);
   sqlite3_free(run.aRot);
   sqlite3_free(run.aLut);
   sqlite3_free(run.aVec);

@@ -85,16 +85,15 @@ static void seekAdd(ChoirSeek *p, ChoirErr *pErr, ChoirCand cand) {
   p->a[p->n++] = cand;
 }
 
-static void seekRow(ChoirSeek *p, ChoirErr *pErr, i64 iRowid, float rEst,
-                    float rErr, i32 iFrom) {
-  ChoirCand cand = {rEst - rErr, rEst, iFrom, iRowid};
-  float rHigh = rEst + rErr;
+static void seekRow(ChoirSeek *p, ChoirErr *pErr, ChoirCand cand, float rErr) {
+  float rHigh = cand.rEst + rErr;
+  cand.rLow = cand.rEst - rErr;
   if (cand.rLow > p->pProbe->kern.rMax) {
     return; /* the bound moved within the block */
   }
-  if ((p->pSkip && choirSetGet(p->pSkip, iRowid, -2) != -2) ||
-      (p->pOnly && !choirPickHas(p->pOnly, iRowid)) ||
-      (p->xAccept && !p->xAccept(p->pArg, iRowid))) {
+  if ((p->pSkip && choirSetGet(p->pSkip, cand.iRowid, -2) != -2) ||
+      (p->pOnly && !choirPickHas(p->pOnly, cand.iRowid)) ||
+      (p->xAccept && !p->xAccept(p->pArg, cand.iRowid))) {
     return;
   }
   if (!(fabsf(rHigh) < INFINITY)) {
@@ -106,14 +105,15 @@ static void seekRow(ChoirSeek *p, ChoirErr *pErr, i64 iRowid, float rEst,
 }
 
 CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *p, ChoirErr *pErr,
-                                   const u8 *aBlock, i64 nRow, i32 iFrom) {
+                                   const u8 *aBlock, i64 nRow, i32 iFrom,
+                                   i64 iAt) {
   ChoirProbe *pProbe = p->pProbe;
   const ChoirCode *pCode = pProbe->pCode;
   float aEst[32], aErr[32];
   if (pErr->rc != SQLITE_OK) {
     return;
   }
-  for (; nRow > 0; nRow -= 32, aBlock += pCode->nBlock) {
+  for (; nRow > 0; nRow -= 32, iAt += 32, aBlock += pCode->nBlock) {
     u32 m = pCode->pKern->xScan(&pProbe->kern, aBlock, aEst, aErr);
     if (nRow < 32) {
       m &= ((u32)1 << nRow) - 1;
@@ -121,8 +121,21 @@ CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *p, ChoirErr *pErr,
     while (m) {
       int i = __builtin_ctz(m);
       m &= m - 1;
-      seekRow(p, pErr, choirCodeRowid(pCode, aBlock, i), aEst[i], aErr[i],
-              iFrom);
+      seekRow(p, pErr,
+              (ChoirCand){0, aEst[i], iFrom, (i32)(iAt + i),
+                          choirCodeRowid(pCode, aBlock, i)},
+              aErr[i]);
+    }
+  }
+}
+
+CHOIR_PRIVATE void choirSeekBound(ChoirSeek *p) {
+  i64 i;
+  p->nHigh = 0;
+  p->pProbe->kern.rMax = p->rBound;
+  for (i = 0; i < p->n; i++) {
+    if (p->a[i].rLow > -INFINITY) {
+      seekHigh(p, 2 * p->a[i].rEst - p->a[i].rLow);
     }
   }
 }
@@ -272,7 +285,7 @@ static i64 rankByCode(ChoirRank *p, ChoirErr *pErr, const float *aRot,
   choirCodeAim(&p->probe,
                p->code.pKern->a[KERN_F32].xL2(aRot, p->aMean, p->code.nPad), 0);
   choirSeekAgain(pSeek);
-  choirSeekBlocks(pSeek, pErr, p->aBlock, p->n, 0);
+  choirSeekBlocks(pSeek, pErr, p->aBlock, p->n, 0, 0);
   for (i = 0; i < pSeek->n && pErr->rc == SQLITE_OK; i++) {
     float rLow = pSeek->a[i].rLow;
     if (rLow > p->probe.kern.rMax ||

@@ -80,6 +80,39 @@ def test_queries_that_are_no_rows_get_the_recall_they_ask_for(db, metric):
     assert db.one("SELECT vec_index_info('near') ->> 'nprobe'") < 23
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("metric,cache", [
+    ("cosine", 0), ("l2", 12_000_000), ("dot", 12_000_000),
+    ("cosine", 1 << 30)])
+def test_a_connection_that_goes_on_searching_stays_exact(db, metric, cache):
+    """Finer codes of what was read: none, some (they begin anew), all."""
+    d, n = 2048, 4500
+    db.run("CREATE TABLE docs(id INTEGER PRIMARY KEY, e BLOB);"
+           "WITH i(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i <"
+           f" {n}) INSERT INTO docs SELECT i, randomblob({d}) FROM i")
+    db.one("SELECT vec_index_create('near', 'docs', 'e', ?)",
+           f'{{"metric":"{metric}","mode":"flat","type":"int8"}}')
+    db.one("SELECT choir_config('vec.cache_bytes', ?)", str(cache))
+    queries = [db.one("SELECT randomblob(?)", d) for _ in range(2)]
+
+    def agree(k):
+        for q in queries:
+            got = nearest(db, q, k, recall=1.0)
+            assert got == nearest(db, q, k, exact=1)
+    agree(10)
+    agree(1000)
+    db.run("UPDATE docs SET e = randomblob(2048) WHERE id % 3 = 1;"
+           "DELETE FROM docs WHERE id % 50 = 2")
+    agree(10)
+    db.run("BEGIN; DELETE FROM docs WHERE id % 2 = 1")
+    agree(10)
+    db.run("ROLLBACK")
+    agree(10)
+    db.one("SELECT vec_index_optimize('near')")
+    agree(10)
+    agree(200)
+
+
 @pytest.mark.parametrize("type", ["float16", "bfloat16", "int8"])
 def test_other_types_of_columns(db, type):
     fill(db, 1)

@@ -213,6 +213,7 @@ WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
   INSERT INTO d SELECT i, vec_f32(json_array(i % 37, i % 29, i % 23)) FROM n;
 SELECT vec_index_create('near', 'd', 'e', '{"mode":"lists"}');
 SELECT rowid FROM vec_search('near', '[1, 2, 3]', 3);
+SELECT rowid FROM vec_search('near', '[1, 2, 3]', 30) WHERE recall = 1.0;
 -- case embed-live @net=OOM_EMBED
 SELECT choir_config('embed.url', '$OOM_EMBED'), choir_config('embed.model', 'test-model'),
   choir_config('embed.provider', 'openai');
