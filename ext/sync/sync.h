@@ -647,6 +647,7 @@ CHOIR_PRIVATE void choirMergeValue(ChoirBuf *, sqlite3_stmt *, int i);
 CHOIR_PRIVATE const ChoirMergeRule *choirMergeRuleOf(ChoirMerge *,
                                                      const char *zTable);
 CHOIR_PRIVATE void choirRoomsOrphans(ChoirMerge *);
+CHOIR_PRIVATE void choirRoomsSequence(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsNumbers(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsBefore(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsRestore(ChoirMerge *);

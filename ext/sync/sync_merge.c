@@ -340,9 +340,8 @@ static void mergeAll(ChoirMerge *p) {
   choirMergeExec(p, "BEGIN;"
                     "CREATE TABLE work.conflict(tbl TEXT, pk, kind TEXT,"
                     " payload TEXT);"
-                    "CREATE TABLE work.back(k);"
-                    "CREATE TABLE work.sequence AS SELECT name, seq FROM"
-                    " main.sqlite_sequence");
+                    "CREATE TABLE work.back(k)");
+  choirRoomsSequence(p);
   choirRoomsOrphans(p);
   choirGraft(p);
   choirRoomsNumbers(p);

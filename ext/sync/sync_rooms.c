@@ -104,16 +104,36 @@ static int roomHas(ChoirMerge *p, const char *zSide, const char *zTable) {
                        zSide, zTable) != 0;
 }
 
+/* The numbers given on both sides until now, where a table counts them: a file
+** without AUTOINCREMENT has no sqlite_sequence. */
+CHOIR_PRIVATE void choirRoomsSequence(ChoirMerge *p) {
+  static const char *const azSide[] = {"main", "here"};
+  int i;
+  choirMergeExec(p, "CREATE TABLE work.sequence(name, seq)");
+  for (i = 0; i < 2; i++) {
+    if (roomHas(p, azSide[i], "sqlite_sequence")) {
+      choirMergeExec(p,
+                     "INSERT INTO work.sequence SELECT name, seq FROM"
+                     " %s.sqlite_sequence",
+                     azSide[i]);
+    }
+  }
+}
+
 /* The last number that a log of a side has ever given. */
 static i64 roomLast(ChoirMerge *p, const char *zSide, const char *zLog) {
-  if (!roomHas(p, zSide, zLog)) {
-    return 0;
+  i64 iLast = 0, iGiven = 0;
+  if (roomHas(p, zSide, zLog)) {
+    iLast = choirMergeInt(p, "SELECT coalesce(max(seq), 0) FROM %s.\"%w\"",
+                          zSide, zLog);
   }
-  return choirMergeInt(p,
-                       "SELECT max(coalesce((SELECT seq FROM"
-                       " %s.sqlite_sequence WHERE name=%Q), 0), coalesce("
-                       "(SELECT max(seq) FROM %s.\"%w\"), 0))",
-                       zSide, zLog, zSide, zLog);
+  if (roomHas(p, zSide, "sqlite_sequence")) {
+    iGiven = choirMergeInt(p,
+                           "SELECT coalesce((SELECT seq FROM"
+                           " %s.sqlite_sequence WHERE name=%Q), 0)",
+                           zSide, zLog);
+  }
+  return iGiven > iLast ? iGiven : iLast;
 }
 
 /* Records of here after base's last get numbers after main's and nFree more. */
@@ -400,12 +420,13 @@ CHOIR_PRIVATE void choirRoomsAfter(ChoirMerge *p) {
                  " count(*) || '}' FROM work.conflict;"
                  "INSERT INTO main.action_log(action_type, payload, tbl, pk)"
                  " SELECT 'SYNC_CONFLICT', payload, tbl, pk FROM work.conflict"
-                 " ORDER BY rowid;"
-                 "UPDATE main.sqlite_sequence AS m SET seq=max(seq, coalesce("
-                 "(SELECT max(seq) FROM here.sqlite_sequence AS h WHERE"
-                 " h.name=m.name), 0), coalesce((SELECT max(seq) FROM"
-                 " work.sequence AS w WHERE w.name=m.name), 0))",
+                 " ORDER BY rowid",
                  p->iThereSeq + 1, p->nRow);
+  if (roomHas(p, "main", "sqlite_sequence")) {
+    choirMergeExec(p, "UPDATE main.sqlite_sequence AS m SET seq=max(seq,"
+                      " coalesce((SELECT max(seq) FROM work.sequence AS w WHERE"
+                      " w.name=m.name), 0))");
+  }
 }
 
 /* --------------------------------------------------------------- references */
