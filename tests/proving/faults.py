@@ -404,7 +404,14 @@ def sweep(args, programmes):
     for i, (make, mode) in enumerate(jobs):
         if i % of != mine:
             continue
-        subject = Subject(args.dir, make, mode)
+        try:
+            subject = Subject(args.dir, make, mode)
+        except (Violation, sqlite3.Error) as e:  # nothing fails, and it does
+            violations.append({"replay": f"{make.__name__};{mode};kill;0;0",
+                               "what": f"a clean run: {e}"})
+            print(f"violation: {make.__name__} {mode}: a clean run: {e}",
+                  file=sys.stderr, flush=True)
+            continue
         counts = {}
         for fault, (_, counting) in FAULTS.items():
             if counting not in counts:
