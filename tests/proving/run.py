@@ -170,6 +170,7 @@ def main():
     args = parser.parse_args()
     LOG.mkdir(parents=True, exist_ok=True)
     own_so = tempfile.TemporaryDirectory(dir=LOG)  # whatever is built meanwhile
+    os.chmod(own_so.name, 0o755)  # P becomes nobody
     os.environ["CHOIR_SO"] = shutil.copy(
         os.environ.get("CHOIR_SO", ROOT / "choir.so"), own_so.name)
     if args.seed is None:
