@@ -176,6 +176,7 @@ typedef struct ChoirSeek {
   ChoirProbe *pProbe;
   i64 k;
   float rBound; /* nothing above it is wanted */
+  float rMost;  /* … nor above this, as known from all rows */
   float *aHigh; /* the k least upper ends, a heap, the largest first */
   i64 nHigh;
   ChoirCand *a;
@@ -191,8 +192,10 @@ CHOIR_PRIVATE void choirSeekInit(ChoirSeek *, ChoirErr *, ChoirProbe *, i64 k);
 /* nRow rows at aBlock, from place iAt of the list; the probe is aimed. */
 CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *, ChoirErr *, const u8 *aBlock,
                                    i64 nRow, i32 iFrom, i64 iAt);
-/* The bound anew, after candidates came to be known better. */
-CHOIR_PRIVATE void choirSeekBound(ChoirSeek *);
+/* The bound is learned anew, from candidates that are known better; it only
+** sinks. */
+CHOIR_PRIVATE void choirSeekAnew(ChoirSeek *);
+CHOIR_PRIVATE void choirSeekKnown(ChoirSeek *, const ChoirCand *);
 /* Of the candidates not yet given that may be within rMost, the m that are
 ** probably the nearest, in the order of their rowids, which is how the table is
 ** read fastest. Returns how many: the last before a[nGiven]. */

@@ -128,27 +128,33 @@ static float searchScaled(const SearchRun *r, double rDist) {
   return (float)((d + fabs(d) * 1e-6) * s * s);
 }
 
-/* Rows that were read before are known better by now, and bound the others. */
+/* Rows that were read before are known better by now: they bound the others,
+** and what is beyond that bound is not looked at. */
 static void searchRefine(SearchRun *r) {
   ChoirSeek *p = &r->seek;
-  i64 i;
+  const float *prMax = &r->probe.kern.rMax;
   size_t j, n = choirFineBytes(&r->p->code);
+  i64 i;
   if (r->p->nFine == 0 || r->fine.rNorm < 0) {
     return;
   }
+  choirSeekAnew(p);
   for (i = 0; i < p->n; i++) {
-    const u8 *a = choirIndexFine(r->p, &p->a[i]), *aNext = NULL;
-    if (i + SEARCH_AHEAD < p->n) {
-      aNext = choirIndexFine(r->p, &p->a[i + SEARCH_AHEAD]);
+    const u8 *a = NULL;
+    if (i + SEARCH_AHEAD < p->n && p->a[i + SEARCH_AHEAD].rLow <= *prMax) {
+      a = choirIndexFine(r->p, &p->a[i + SEARCH_AHEAD]);
     }
-    for (j = 0; aNext && j < n; j += 64) {
-      SEARCH_FETCH(aNext + j);
+    for (j = 0; a && j < n; j += 64) {
+      SEARCH_FETCH(a + j);
     }
-    if (a) {
-      choirFineLook(&r->fine, a, &p->a[i]);
+    if (p->a[i].rLow <= *prMax) {
+      a = choirIndexFine(r->p, &p->a[i]);
+      if (a) {
+        choirFineLook(&r->fine, a, &p->a[i]);
+      }
+      choirSeekKnown(p, &p->a[i]);
     }
   }
-  choirSeekBound(p);
 }
 
 /* The vectors of the candidates themselves: first of those that probably are

@@ -30,7 +30,7 @@ CHOIR_PRIVATE void choirSeekFree(ChoirSeek *p) {
 
 CHOIR_PRIVATE void choirSeekAgain(ChoirSeek *p) {
   p->n = p->nGiven = p->nHigh = 0;
-  p->pProbe->kern.rMax = p->rBound;
+  p->pProbe->kern.rMax = p->rMost = p->rBound;
 }
 
 /* An upper end into the heap; full, its top is the bound. */
@@ -55,7 +55,7 @@ static void seekHigh(ChoirSeek *p, float r) {
     }
     a[i] = r;
   }
-  p->pProbe->kern.rMax = a[0] < p->rBound ? a[0] : p->rBound;
+  p->pProbe->kern.rMax = a[0] < p->rMost ? a[0] : p->rMost;
 }
 
 /* Of those not yet given, what is too far goes. */
@@ -129,14 +129,14 @@ CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *p, ChoirErr *pErr,
   }
 }
 
-CHOIR_PRIVATE void choirSeekBound(ChoirSeek *p) {
-  i64 i;
+CHOIR_PRIVATE void choirSeekAnew(ChoirSeek *p) {
   p->nHigh = 0;
-  p->pProbe->kern.rMax = p->rBound;
-  for (i = 0; i < p->n; i++) {
-    if (p->a[i].rLow > -INFINITY) {
-      seekHigh(p, 2 * p->a[i].rEst - p->a[i].rLow);
-    }
+  p->rMost = p->pProbe->kern.rMax;
+}
+
+CHOIR_PRIVATE void choirSeekKnown(ChoirSeek *p, const ChoirCand *c) {
+  if (c->rLow > -INFINITY) {
+    seekHigh(p, 2 * c->rEst - c->rLow);
   }
 }
 
