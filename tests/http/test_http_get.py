@@ -53,7 +53,8 @@ def test_a_binary_reply_is_a_blob_and_json_is_text(db, server):
     assert db.one(body, server.url("/liar")) == b"\xff\xfe"
 
 
-@pytest.mark.parametrize("n", [65535, 65536, 65543, 3 << 20])
+@pytest.mark.parametrize("n", [
+    65535, 65536, 65543, pytest.param(3 << 20, marks=pytest.mark.once)])
 @pytest.mark.parametrize("sent", [reply, lambda body: chunked(body, 1 << 16)])
 def test_a_large_body_is_read_as_often_as_one_likes(db, server, n, sent):
     """It is not copied, and outlives its row."""

@@ -69,6 +69,7 @@ def is_copied(db, root, data):
     assert db.one("SELECT s3_get(?)", root + "to") == data
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("store_name", [
     "gateway", pytest.param("rgw", marks=pytest.mark.once)])
 def test_a_large_copy_is_made_by_the_store_in_parts(db, request, store_name):
@@ -120,6 +121,7 @@ def test_a_part_that_the_store_could_not_copy_is_asked_for_again(copy):
         1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("reply", [
     error("NotImplemented", 501), error("AccessDenied", 403),
     error("PreconditionFailed", 412), error("InternalError", 200),
@@ -132,6 +134,7 @@ def test_parts_that_the_store_refuses_go_by_this_process(copy, gateway, reply):
     assert uploads(db, gateway, prefix(root)) == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("honoured", [True, False])
 def test_an_object_that_changes_meanwhile_is_not_mixed(copy, gateway, honoured):
     """Also by a store that does not look at the condition of a part."""

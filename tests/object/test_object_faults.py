@@ -3,7 +3,7 @@
 replies and requests that break off anywhere, keys that expire, clocks and
 regions that differ, bodies without an end.
 
-CHOIR_OBJECT_FULL=1 cuts at 1,200 points instead of 32.
+CHOIR_OBJECT_FULL=1 cuts at 1,500 points instead of 40.
 """
 import email.utils
 import json
