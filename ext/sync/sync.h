@@ -646,6 +646,7 @@ CHOIR_PRIVATE void choirThreeMove(ChoirMerge *, const char *zTable,
 CHOIR_PRIVATE void choirMergeValue(ChoirBuf *, sqlite3_stmt *, int i);
 CHOIR_PRIVATE const ChoirMergeRule *choirMergeRuleOf(ChoirMerge *,
                                                      const char *zTable);
+CHOIR_PRIVATE sqlite3_stmt *choirMergeIndexes(ChoirMerge *, const char *zTable);
 CHOIR_PRIVATE void choirRoomsOrphans(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsSequence(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsNumbers(ChoirMerge *);

@@ -339,8 +339,7 @@ static void mergeAll(ChoirMerge *p) {
   int i, n;
   choirMergeExec(p, "BEGIN;"
                     "CREATE TABLE work.conflict(tbl TEXT, pk, kind TEXT,"
-                    " payload TEXT);"
-                    "CREATE TABLE work.back(k)");
+                    " payload TEXT)");
   choirRoomsSequence(p);
   choirRoomsOrphans(p);
   choirGraft(p);
@@ -348,7 +347,7 @@ static void mergeAll(ChoirMerge *p) {
   az = mergeTables(p, &n);
   for (i = 0; i < n && p->pErr->rc == SQLITE_OK; i++) {
     const ChoirMergeRule *pRule = choirMergeRuleOf(p, az[i]);
-    if (pRule->eRule == CHOIR_MERGE_ROWS) {
+    if (pRule->eRule == CHOIR_MERGE_ROWS && !pRule->bQuiet) {
       choirThreeMove(p, az[i], pRule);
     }
   }

@@ -12,7 +12,6 @@
 */
 #include "sync.h"
 
-#define ROOM_PASSES 32 /* rows that come back may refer to others */
 #define ROOM_TRACK                                                             \
   "log_untrack() here what was tracked here, merge, and log_track() it again"
 #define ROOM_POINT                                                             \
@@ -100,7 +99,7 @@ CHOIR_PRIVATE const ChoirMergeRule *choirMergeRuleOf(ChoirMerge *p,
 static int roomHas(ChoirMerge *p, const char *zSide, const char *zTable) {
   return choirMergeInt(p,
                        "SELECT count(*) FROM %s.sqlite_schema WHERE"
-                       " type='table' AND name=%Q",
+                       " type='table' AND name=%Q COLLATE NOCASE",
                        zSide, zTable) != 0;
 }
 
@@ -349,6 +348,21 @@ CHOIR_PRIVATE void choirMergeImages(ChoirMerge *p, const ChoirMergeShape *s) {
 
 /* ------------------------------------------------------------------ vectors */
 
+/* Names of the vector indexes over a table: its triggers say so, also after it was
+** renamed. The caller finalizes; NULL: there are none. */
+CHOIR_PRIVATE sqlite3_stmt *choirMergeIndexes(ChoirMerge *p,
+                                              const char *zTable) {
+  if (!roomHas(p, "main", "_choir_vec")) {
+    return NULL;
+  }
+  return choirMergePrepare(p,
+                           "SELECT v.name FROM main._choir_vec AS v JOIN"
+                           " main.sqlite_schema AS s ON s.type='trigger' AND"
+                           " s.name='_choir_vec_' || v.name || '_insert' WHERE"
+                           " s.tbl_name=%Q COLLATE NOCASE",
+                           zTable);
+}
+
 /* Indexes that only this side had before, over a table of both: what the remote
 ** changed waits too. */
 static void roomVectorWait(ChoirMerge *p, const char *zIndex,
@@ -388,9 +402,11 @@ static void roomVectors(ChoirMerge *p) {
                    " base._choir_vec) AND name NOT IN (SELECT name FROM"
                    " here._choir_vec)");
   }
-  pNew = choirMergePrepare(p, "SELECT name, tbl, col FROM main._choir_vec WHERE"
-                              " '_choir_vec_' || name || '_seg' IN (SELECT name"
-                              " FROM work.made)");
+  pNew = choirMergePrepare(
+      p, "SELECT v.name, s.tbl_name, v.col FROM main._choir_vec AS v JOIN"
+         " main.sqlite_schema AS s ON s.type='trigger' AND s.name='_choir_vec_'"
+         " || v.name || '_insert' WHERE '_choir_vec_' || v.name || '_seg' IN"
+         " (SELECT name FROM work.made)");
   while (choirStep(p->pErr, pNew)) {
     const char *zIndex = (const char *)sqlite3_column_text(pNew, 0);
     const char *zTable = (const char *)sqlite3_column_text(pNew, 1);
@@ -455,81 +471,128 @@ CHOIR_PRIVATE void choirMergeFollow(ChoirMerge *p, const char *zTable,
   sqlite3_finalize(pRef);
 }
 
-/* Rows of one table that refer to none. Where a foreign key names columns that
-** are no key, SQLite cannot tell, and nothing is counted. */
-static void roomOrphansOf(ChoirMerge *p, const char *zTable,
-                          sqlite3_stmt *pOut) {
+/* One foreign key, as SQL over the rows c that refer, the rows m or q referred to,
+** and a row a of work.lost, which has the key in k1, k2, …. */
+typedef struct RoomRef {
+  ChoirBuf from, set, has, on;
+  char *zTo; /* the first column referred to */
+  int n;
+} RoomRef;
+
+#define ROOM_KEY                                                               \
+  8 /* columns of a foreign key; of longer ones nothing is known */
+
+static void roomRefFree(RoomRef *r) {
+  choirBufFree(&r->from);
+  choirBufFree(&r->set);
+  choirBufFree(&r->has);
+  choirBufFree(&r->on);
+  sqlite3_free(r->zTo);
+}
+
+static void roomRefRead(ChoirMerge *p, RoomRef *r, const char *zChild,
+                        const char *zParent, i64 iFk) {
+  sqlite3_stmt *pCol = choirMergePrepare(
+      p,
+      "SELECT f.\"from\", coalesce(f.\"to\", (SELECT c.name FROM"
+      " pragma_table_info(%Q, 'main') AS c WHERE c.pk=f.seq + 1), '') FROM"
+      " pragma_foreign_key_list(%Q, 'main') AS f WHERE f.id=%lld ORDER BY"
+      " f.seq",
+      zParent, zChild, iFk);
+  memset(r, 0, sizeof(*r));
+  choirBufInit(&r->from, p->pErr, CHOIR_BUF_SQL);
+  choirBufInit(&r->set, p->pErr, CHOIR_BUF_SQL);
+  choirBufInit(&r->has, p->pErr, CHOIR_BUF_SQL);
+  choirBufInit(&r->on, p->pErr, CHOIR_BUF_SQL);
+  while (choirStep(p->pErr, pCol)) {
+    const char *zFrom = (const char *)sqlite3_column_text(pCol, 0);
+    const char *zTo = (const char *)sqlite3_column_text(pCol, 1);
+    const char *zAnd = r->n++ ? " AND " : "";
+    choirBufPrintf(&r->from, ",c.\"%w\"", zFrom);
+    choirBufPrintf(&r->set, "%sc.\"%w\" IS NOT NULL", zAnd, zFrom);
+    choirBufPrintf(&r->has, "%sm.\"%w\"=c.\"%w\"", zAnd, zTo, zFrom);
+    choirBufPrintf(&r->on, "%sq.\"%w\"=a.k%d", zAnd, zTo, r->n);
+    if (r->zTo == NULL) {
+      r->zTo = choirMprintf(p->pErr, "%s", zTo);
+    }
+  }
+  sqlite3_finalize(pCol);
+}
+
+/* The keys that rows of zChild refer to and that are not there. */
+static void roomLostOf(ChoirMerge *p, const char *zInto, const char *zChild,
+                       const char *zParent, i64 iFk) {
+  RoomRef ref;
+  roomRefRead(p, &ref, zChild, zParent, iFk);
+  if (p->pErr->rc == SQLITE_OK && ref.n <= ROOM_KEY) {
+    int i;
+    for (i = ref.n; i < ROOM_KEY; i++) {
+      choirBufText(&ref.from, ",NULL");
+    }
+    if (roomHas(p, "main", zParent)) {
+      choirBufPrintf(&ref.set,
+                     " AND NOT EXISTS(SELECT 1 FROM main.\"%w\" AS m WHERE %s)",
+                     zParent, ref.has.a);
+    }
+    choirMergeExec(p,
+                   "INSERT INTO work.%s SELECT DISTINCT %Q, %Q, %lld%s FROM"
+                   " main.\"%w\" AS c WHERE %s",
+                   zInto, zChild, zParent, iFk, ref.from.a, zChild, ref.set.a);
+  }
+  roomRefFree(&ref);
+}
+
+/* 1: every foreign key of the table names a key, so that SQLite could check. */
+static int roomCheckable(ChoirMerge *p, const char *zTable) {
   char *z =
       choirMprintf(p->pErr, "PRAGMA main.foreign_key_check(\"%w\")", zTable);
   sqlite3_stmt *pCheck = NULL;
   int rc = z ? sqlite3_prepare_v2(p->db, z, -1, &pCheck, NULL) : SQLITE_NOMEM;
-  sqlite3_free(z);
-  while (pCheck && p->pErr->rc == SQLITE_OK &&
-         (rc = sqlite3_step(pCheck)) == SQLITE_ROW) {
-    choirBindValue(p->pErr, pOut, 1, sqlite3_column_value(pCheck, 0));
-    choirBindValue(p->pErr, pOut, 2, sqlite3_column_value(pCheck, 2));
-    choirBindValue(p->pErr, pOut, 3, sqlite3_column_value(pCheck, 3));
-    choirStep(p->pErr, pOut);
-    sqlite3_reset(pOut);
-  }
   if ((rc & 0xff) != SQLITE_ERROR) {
     choirErrDb(p->pErr, p->db, rc);
   }
   sqlite3_finalize(pCheck);
+  sqlite3_free(z);
+  return rc == SQLITE_OK;
 }
 
-/* How many rows of each table refer to none, by foreign key. */
-static void roomOrphans(ChoirMerge *p, const char *zInto) {
-  sqlite3_stmt *pTable, *pOut;
-  choirMergeExec(p,
-                 "DROP TABLE IF EXISTS work.%s; CREATE TABLE work.%s(tbl,"
-                 " parent, fk, n, PRIMARY KEY(tbl, fk))",
-                 zInto, zInto);
-  pOut = choirMergePrepare(p,
-                           "INSERT INTO work.%s VALUES(?1, ?2, ?3, 1) ON"
-                           " CONFLICT DO UPDATE SET n=n+1",
-                           zInto);
-  pTable = choirMergePrepare(
-      p, "SELECT name FROM main.sqlite_schema AS t WHERE type='table' AND"
-         " rootpage>0 AND EXISTS(SELECT 1 FROM pragma_foreign_key_list(t.name,"
-         " 'main'))");
-  while (choirStep(p->pErr, pTable)) {
-    const char *z = (const char *)sqlite3_column_text(pTable, 0);
-    if (z) {
-      roomOrphansOf(p, z, pOut);
+/* What is referred to and not there, of all tables, into an empty table. */
+static void roomLost(ChoirMerge *p, const char *zInto) {
+  sqlite3_stmt *pFk;
+  choirMergeExec(p, "DELETE FROM work.%s", zInto);
+  pFk = choirMergePrepare(
+      p,
+      "SELECT t.name, f.\"table\", f.id FROM main.sqlite_schema AS t,"
+      " pragma_foreign_key_list(t.name, 'main') AS f WHERE t.type='table' AND"
+      " t.rootpage>0 AND f.seq=0");
+  while (choirStep(p->pErr, pFk)) {
+    const char *zChild = (const char *)sqlite3_column_text(pFk, 0);
+    const char *zParent = (const char *)sqlite3_column_text(pFk, 1);
+    if (zChild && zParent && roomCheckable(p, zChild)) {
+      roomLostOf(p, zInto, zChild, zParent, sqlite3_column_int64(pFk, 2));
     }
   }
-  sqlite3_finalize(pTable);
-  sqlite3_finalize(pOut);
+  sqlite3_finalize(pFk);
 }
 
 CHOIR_PRIVATE void choirRoomsOrphans(ChoirMerge *p) {
-  roomOrphans(p, "orphan");
+  choirMergeExec(p,
+                 "CREATE TABLE work.orphan(tbl, parent, fk, k1, k2, k3, k4,"
+                 " k5, k6, k7, k8);"
+                 "CREATE INDEX work.orphan_key ON orphan(tbl, fk, k1);"
+                 "CREATE TABLE work.lost(tbl, parent, fk, k1, k2, k3, k4, k5,"
+                 " k6, k7, k8);"
+                 "CREATE TABLE work.back(k)");
+  roomLost(p, "orphan");
 }
 
-/* The rows q of zSide's table that zWhere (freed) is true of, into main. */
-static void roomBack(ChoirMerge *p, const char *zSide, const char *zTable,
-                     const char *zKey, const char *zCols, char *zWhere) {
-  sqlite3_stmt *pIndex = NULL;
-  choirMergeExec(
-      p,
-      "DELETE FROM work.back;"
-      "INSERT INTO work.back SELECT q.\"%w\" FROM %s.\"%w\" AS q"
-      " WHERE %s;"
-      "INSERT INTO work.conflict(tbl, pk, kind, payload) SELECT %Q, k,"
-      " 'restored', '{\"kind\":\"restored\"}' FROM work.back;"
-      "INSERT OR IGNORE INTO main.\"%w\"(%s) SELECT %s FROM %s.\"%w\""
-      " AS q WHERE %s",
-      zKey, zSide, zTable, zWhere, zTable, zTable, zCols, zCols, zSide, zTable,
-      zWhere);
-  sqlite3_free(zWhere);
-  p->nRow += choirMergeInt(p, "SELECT count(*) FROM work.back");
-  if (roomHas(p, "main", "_choir_vec")) {
-    pIndex = choirMergePrepare(p,
-                               "SELECT name FROM main._choir_vec WHERE tbl=%Q"
-                               " COLLATE NOCASE",
-                               zTable);
-  }
+/* Rows that came back into zTable, by the column referred to, in work.back. */
+static void roomBack(ChoirMerge *p, const char *zTable) {
+  sqlite3_stmt *pIndex = choirMergeIndexes(p, zTable);
+  choirMergeExec(p,
+                 "INSERT INTO work.conflict(tbl, pk, kind, payload) SELECT %Q,"
+                 " k, 'restored', '{\"kind\":\"restored\"}' FROM work.back",
+                 zTable);
   while (choirStep(p->pErr, pIndex)) {
     choirMergeExec(p,
                    "INSERT INTO main.\"_choir_vec_%w_pending\"(id, mark) SELECT"
@@ -542,93 +605,90 @@ static void roomBack(ChoirMerge *p, const char *zSide, const char *zTable,
 /* Rows of zSide that rows of zChild refer to and main has not, put there. */
 static void roomParents(ChoirMerge *p, const char *zSide, const char *zChild,
                         const char *zParent, i64 iFk) {
-  ChoirBuf on, has, cols;
-  char *zTo = NULL;
-  sqlite3_stmt *pFk = choirMergePrepare(
-      p,
-      "SELECT f.\"from\", coalesce(f.\"to\", (SELECT c.name FROM"
-      " pragma_table_info(%Q, 'main') AS c WHERE c.pk=f.seq + 1)) FROM"
-      " pragma_foreign_key_list(%Q, 'main') AS f WHERE f.id=%lld ORDER BY"
-      " f.seq",
-      zParent, zChild, iFk);
-  choirBufInit(&on, p->pErr, CHOIR_BUF_SQL);
-  choirBufInit(&has, p->pErr, CHOIR_BUF_SQL);
+  RoomRef ref;
+  ChoirBuf cols;
+  int n;
+  sqlite3_stmt *pCol = choirMergePrepare(
+      p, "SELECT name FROM pragma_table_xinfo(%Q, 'main') WHERE hidden=0",
+      zParent);
   choirBufInit(&cols, p->pErr, CHOIR_BUF_SQL);
-  while (choirStep(p->pErr, pFk)) {
-    const char *zA = (const char *)sqlite3_column_text(pFk, 0);
-    const char *zB = (const char *)sqlite3_column_text(pFk, 1);
-    choirBufPrintf(&on, "%sc.\"%w\"=q.\"%w\"", on.n ? " AND " : "", zA, zB);
-    choirBufPrintf(&has, "%sm.\"%w\"=q.\"%w\"", has.n ? " AND " : "", zB, zB);
-    if (zTo == NULL) {
-      zTo = choirMprintf(p->pErr, "%s", zB);
+  while (choirStep(p->pErr, pCol)) {
+    choirBufPrintf(&cols, "%s\"%w\"", cols.n ? "," : "",
+                   sqlite3_column_text(pCol, 0));
+  }
+  sqlite3_finalize(pCol);
+  roomRefRead(p, &ref, zChild, zParent, iFk);
+  if (p->pErr->rc == SQLITE_OK && cols.n) {
+    choirMergeExec(
+        p,
+        "DELETE FROM work.back;"
+        "INSERT INTO work.back SELECT q.\"%w\" FROM work.lost AS a"
+        " JOIN %s.\"%w\" AS q ON %s WHERE a.tbl=%Q AND a.fk=%lld;"
+        "INSERT OR IGNORE INTO main.\"%w\"(%s) SELECT %s FROM"
+        " work.lost AS a JOIN %s.\"%w\" AS q ON %s WHERE a.tbl=%Q AND"
+        " a.fk=%lld",
+        ref.zTo, zSide, zParent, ref.on.a, zChild, iFk, zParent, cols.a, cols.a,
+        zSide, zParent, ref.on.a, zChild, iFk);
+    n = sqlite3_changes(p->db); /* none where a UNIQUE index is in the way */
+    p->nRow += n;
+    if (n) {
+      roomBack(p, zParent);
     }
   }
-  sqlite3_finalize(pFk);
-  pFk = choirMergePrepare(p,
-                          "SELECT name FROM pragma_table_xinfo(%Q, 'main')"
-                          " WHERE hidden=0",
-                          zParent);
-  while (choirStep(p->pErr, pFk)) {
-    choirBufPrintf(&cols, "%s\"%w\"", cols.n ? "," : "",
-                   sqlite3_column_text(pFk, 0));
-  }
-  sqlite3_finalize(pFk);
-  if (p->pErr->rc == SQLITE_OK && on.n && cols.n) {
-    roomBack(p, zSide, zParent, zTo, cols.a,
-             choirMprintf(p->pErr,
-                          "EXISTS(SELECT 1 FROM main.\"%w\" AS c WHERE %s) AND"
-                          " NOT EXISTS(SELECT 1 FROM main.\"%w\" AS m WHERE"
-                          " %s)",
-                          zChild, on.a, zParent, has.a));
-  }
-  sqlite3_free(zTo);
-  choirBufFree(&on);
-  choirBufFree(&has);
+  roomRefFree(&ref);
   choirBufFree(&cols);
 }
 
-static const char zRoomLost[] =
-    "SELECT a.tbl, a.parent, a.fk, a.n - coalesce(b.n, 0) FROM work.after AS a"
-    " LEFT JOIN work.orphan AS b ON b.tbl=a.tbl AND b.fk=a.fk"
-    " WHERE a.n>coalesce(b.n, 0) LIMIT 1 OFFSET %d";
-
 /* A row that one side deleted and the other still refers to comes back. */
-static void roomRestore(ChoirMerge *p, int i) {
-  sqlite3_stmt *pLost = choirMergePrepare(p, zRoomLost, i);
-  if (choirStep(p->pErr, pLost)) {
+static void roomRestore(ChoirMerge *p, const char *zSide) {
+  sqlite3_stmt *pLost =
+      choirMergePrepare(p, "SELECT DISTINCT tbl, parent, fk FROM work.lost");
+  while (choirStep(p->pErr, pLost)) {
     const char *zChild = (const char *)sqlite3_column_text(pLost, 0);
     const char *zParent = (const char *)sqlite3_column_text(pLost, 1);
-    i64 iFk = sqlite3_column_int64(pLost, 2);
-    if (zChild && zParent && roomHas(p, "here", zParent)) {
-      roomParents(p, "here", zChild, zParent, iFk);
-      roomParents(p, "base", zChild, zParent, iFk);
+    if (zChild && zParent && roomHas(p, zSide, zParent) &&
+        roomHas(p, "main", zParent)) {
+      roomParents(p, zSide, zChild, zParent, sqlite3_column_int64(pLost, 2));
     }
   }
   sqlite3_finalize(pLost);
 }
 
+/* What the merge has torn from its row: work.lost, without what the remote's
+** version had torn before. */
+static i64 roomTorn(ChoirMerge *p) {
+  roomLost(p, "lost");
+  choirMergeExec(p,
+                 "DELETE FROM work.lost WHERE EXISTS(SELECT 1 FROM work.orphan"
+                 " AS o WHERE o.tbl=lost.tbl AND o.fk=lost.fk AND o.k1 IS"
+                 " lost.k1 AND o.k2 IS lost.k2 AND o.k3 IS lost.k3 AND o.k4 IS"
+                 " lost.k4 AND o.k5 IS lost.k5 AND o.k6 IS lost.k6 AND o.k7 IS"
+                 " lost.k7 AND o.k8 IS lost.k8)");
+  return choirMergeInt(p, "SELECT count(*) FROM work.lost");
+}
+
 CHOIR_PRIVATE void choirRoomsRestore(ChoirMerge *p) {
-  i64 nLost = INT64_MAX, nBefore;
   sqlite3_stmt *pLost;
-  int i, nPass = 0;
+  i64 nLost, nBefore;
   do {
-    nBefore = nLost;
-    roomOrphans(p, "after");
-    nLost = choirMergeInt(p, "SELECT count(*) FROM (SELECT 1 FROM work.after AS"
-                             " a LEFT JOIN work.orphan AS b ON b.tbl=a.tbl AND"
-                             " b.fk=a.fk WHERE a.n>coalesce(b.n, 0))");
-    for (i = 0; i < nLost && nLost <= nBefore; i++) {
-      roomRestore(p, i);
+    nBefore = p->nRow;
+    nLost = roomTorn(p);
+    if (nLost) {
+      roomRestore(p, "here");
+      nLost = roomTorn(p);
     }
-  } while (nLost && ++nPass < ROOM_PASSES && p->pErr->rc == SQLITE_OK);
-  pLost = choirMergePrepare(p, zRoomLost, 0);
+    if (nLost) {
+      roomRestore(p, "base");
+    }
+  } while (nLost && p->nRow > nBefore && p->pErr->rc == SQLITE_OK);
+  pLost =
+      choirMergePrepare(p, "SELECT count(*), tbl, parent FROM work.lost GROUP"
+                           " BY 2, 3 LIMIT 1");
   if (nLost && choirStep(p->pErr, pLost)) {
-    choirMergeRefuse(p,
-                     "%lld rows of %s would refer to rows of %s that are not"
-                     " there",
-                     sqlite3_column_int64(pLost, 3),
-                     sqlite3_column_text(pLost, 0),
-                     sqlite3_column_text(pLost, 1));
+    choirMergeRefuse(
+        p, "rows of %s would refer to %lld of %s that are not there",
+        sqlite3_column_text(pLost, 1), sqlite3_column_int64(pLost, 0),
+        sqlite3_column_text(pLost, 2));
   }
   sqlite3_finalize(pLost);
 }

@@ -625,16 +625,7 @@ static void threeDeletes(Three *t, sqlite3_stmt *pTodo, sqlite3_stmt *pMain) {
 
 /* The vector indexes over the table look at these rows again. */
 static void threePending(Three *t) {
-  sqlite3_stmt *p;
-  if (!t->bAlias ||
-      !choirMergeInt(t->p, "SELECT count(*) FROM main.sqlite_schema WHERE"
-                           " name='_choir_vec'")) {
-    return;
-  }
-  p = choirMergePrepare(t->p,
-                        "SELECT name FROM main._choir_vec WHERE tbl=%Q COLLATE"
-                        " NOCASE",
-                        t->zTable);
+  sqlite3_stmt *p = t->bAlias ? choirMergeIndexes(t->p, t->zTable) : NULL;
   while (choirStep(t->p->pErr, p)) {
     choirMergeExec(t->p,
                    "INSERT INTO main.\"_choir_vec_%w_pending\"(id, mark)"

@@ -344,6 +344,28 @@ def test_a_deleted_parent_comes_back_when_the_other_side_refers_to_it(pair):
                                         "deleted there"}
 
 
+def test_what_cannot_come_back_is_refused(pair, url):
+    pair.part("CREATE TABLE p(id TEXT PRIMARY KEY, u UNIQUE); CREATE TABLE c(id TEXT"
+              " PRIMARY KEY, p REFERENCES p(id)); INSERT INTO p VALUES('a', 1),"
+              " ('b', 2)")
+    text = refused(pair, url, "INSERT INTO c VALUES('c', 'a')",
+                   "DELETE FROM p WHERE id='a'; INSERT INTO p VALUES('new', 1)")
+    assert "rows of c would refer to 1 of p that are not there" in text
+
+
+def test_parents_of_parents_come_back(pair):
+    pair.part("CREATE TABLE g(a, b, PRIMARY KEY(a, b)); CREATE TABLE p(id INTEGER"
+              " PRIMARY KEY, a, b, FOREIGN KEY(a, b) REFERENCES g); CREATE TABLE"
+              " c(id TEXT PRIMARY KEY, p REFERENCES p); INSERT INTO g VALUES(1, 2),"
+              " (3, 4); INSERT INTO p VALUES(1, 1, 2), (2, 3, 4); INSERT INTO c"
+              " VALUES('torn', 77)")
+    out = pair.merge("INSERT INTO c VALUES('c', 1)", "DELETE FROM p; DELETE FROM g")
+    assert pair.both("SELECT a, b FROM p JOIN g USING(a, b)") == [(1, 2)]
+    assert pair.both("SELECT count(*) FROM g") == [(1,)]
+    assert [(c["table"], c["kind"]) for c in out["conflicts"]] == [
+        ("g", "restored"), ("p", "restored")]
+
+
 def test_the_log_of_both_is_in_order_and_seals_of_the_remote_hold(pair):
     pair.part("SELECT log_record('A', '{}'); SELECT log_seal()")
     out = pair.merge("SELECT log_record('MINE', '{}'); SELECT log_seal(); SELECT"
