@@ -647,7 +647,10 @@ CHOIR_PRIVATE void choirMergeValue(ChoirBuf *, sqlite3_stmt *, int i);
 CHOIR_PRIVATE const ChoirMergeRule *choirMergeRuleOf(ChoirMerge *,
                                                      const char *zTable);
 CHOIR_PRIVATE sqlite3_stmt *choirMergeIndexes(ChoirMerge *, const char *zTable);
+/* References that lead nowhere: of main as it came, of here once its numbers are
+** final. */
 CHOIR_PRIVATE void choirRoomsOrphans(ChoirMerge *);
+CHOIR_PRIVATE void choirRoomsOwnOrphans(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsSequence(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsNumbers(ChoirMerge *);
 CHOIR_PRIVATE void choirRoomsBefore(ChoirMerge *);

@@ -351,6 +351,7 @@ static void mergeAll(ChoirMerge *p) {
       choirThreeMove(p, az[i], pRule);
     }
   }
+  choirRoomsOwnOrphans(p);
   choirRoomsBefore(p);
   for (i = 0; i < n; i++) {
     mergeTable(p, az[i]);

@@ -519,25 +519,26 @@ static void roomRefRead(ChoirMerge *p, RoomRef *r, const char *zChild,
   sqlite3_finalize(pCol);
 }
 
-/* The keys that rows of zChild refer to and that are not there. */
-static void roomLostOf(ChoirMerge *p, const char *zInto, const char *zChild,
-                       const char *zParent, i64 iFk) {
+/* The keys that rows of a side's zChild refer to and that are not there. */
+static void roomLostOf(ChoirMerge *p, const char *zInto, const char *zSide,
+                       const char *zChild, const char *zParent, i64 iFk) {
   RoomRef ref;
+  int i;
   roomRefRead(p, &ref, zChild, zParent, iFk);
+  for (i = ref.n; i < ROOM_KEY; i++) {
+    choirBufText(&ref.from, ",NULL");
+  }
+  if (roomHas(p, zSide, zParent)) {
+    choirBufPrintf(&ref.set,
+                   " AND NOT EXISTS(SELECT 1 FROM %s.\"%w\" AS m WHERE %s)",
+                   zSide, zParent, ref.has.a ? ref.has.a : "");
+  }
   if (p->pErr->rc == SQLITE_OK && ref.n <= ROOM_KEY) {
-    int i;
-    for (i = ref.n; i < ROOM_KEY; i++) {
-      choirBufText(&ref.from, ",NULL");
-    }
-    if (roomHas(p, "main", zParent)) {
-      choirBufPrintf(&ref.set,
-                     " AND NOT EXISTS(SELECT 1 FROM main.\"%w\" AS m WHERE %s)",
-                     zParent, ref.has.a);
-    }
     choirMergeExec(p,
                    "INSERT INTO work.%s SELECT DISTINCT %Q, %Q, %lld%s FROM"
-                   " main.\"%w\" AS c WHERE %s",
-                   zInto, zChild, zParent, iFk, ref.from.a, zChild, ref.set.a);
+                   " %s.\"%w\" AS c WHERE %s",
+                   zInto, zChild, zParent, iFk, ref.from.a, zSide, zChild,
+                   ref.set.a);
   }
   roomRefFree(&ref);
 }
@@ -556,11 +557,9 @@ static int roomCheckable(ChoirMerge *p, const char *zTable) {
   return rc == SQLITE_OK;
 }
 
-/* What is referred to and not there, of all tables, into an empty table. */
-static void roomLost(ChoirMerge *p, const char *zInto) {
-  sqlite3_stmt *pFk;
-  choirMergeExec(p, "DELETE FROM work.%s", zInto);
-  pFk = choirMergePrepare(
+/* What is referred to and not there, of all tables of a side. */
+static void roomLost(ChoirMerge *p, const char *zInto, const char *zSide) {
+  sqlite3_stmt *pFk = choirMergePrepare(
       p,
       "SELECT t.name, f.\"table\", f.id FROM main.sqlite_schema AS t,"
       " pragma_foreign_key_list(t.name, 'main') AS f WHERE t.type='table' AND"
@@ -568,8 +567,10 @@ static void roomLost(ChoirMerge *p, const char *zInto) {
   while (choirStep(p->pErr, pFk)) {
     const char *zChild = (const char *)sqlite3_column_text(pFk, 0);
     const char *zParent = (const char *)sqlite3_column_text(pFk, 1);
-    if (zChild && zParent && roomCheckable(p, zChild)) {
-      roomLostOf(p, zInto, zChild, zParent, sqlite3_column_int64(pFk, 2));
+    if (zChild && zParent && roomHas(p, zSide, zChild) &&
+        roomCheckable(p, zChild)) {
+      roomLostOf(p, zInto, zSide, zChild, zParent,
+                 sqlite3_column_int64(pFk, 2));
     }
   }
   sqlite3_finalize(pFk);
@@ -583,7 +584,11 @@ CHOIR_PRIVATE void choirRoomsOrphans(ChoirMerge *p) {
                  "CREATE TABLE work.lost(tbl, parent, fk, k1, k2, k3, k4, k5,"
                  " k6, k7, k8);"
                  "CREATE TABLE work.back(k)");
-  roomLost(p, "orphan");
+  roomLost(p, "orphan", "main");
+}
+
+CHOIR_PRIVATE void choirRoomsOwnOrphans(ChoirMerge *p) {
+  roomLost(p, "orphan", "here");
 }
 
 /* Rows that came back into zTable, by the column referred to, in work.back. */
@@ -654,10 +659,11 @@ static void roomRestore(ChoirMerge *p, const char *zSide) {
   sqlite3_finalize(pLost);
 }
 
-/* What the merge has torn from its row: work.lost, without what the remote's
-** version had torn before. */
+/* What the merge has torn from its row: work.lost, without what either side had
+** torn before. */
 static i64 roomTorn(ChoirMerge *p) {
-  roomLost(p, "lost");
+  choirMergeExec(p, "DELETE FROM work.lost");
+  roomLost(p, "lost", "main");
   choirMergeExec(p,
                  "DELETE FROM work.lost WHERE EXISTS(SELECT 1 FROM work.orphan"
                  " AS o WHERE o.tbl=lost.tbl AND o.fk=lost.fk AND o.k1 IS"

@@ -353,6 +353,14 @@ def test_what_cannot_come_back_is_refused(pair, url):
     assert "rows of c would refer to 1 of p that are not there" in text
 
 
+def test_what_led_nowhere_before_does_not_stand_in_the_way(pair):
+    pair.part("CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(id INTEGER"
+              " PRIMARY KEY, p REFERENCES p)")
+    out = pair.merge("INSERT INTO c VALUES(1, 10)", "INSERT INTO c VALUES(2, 20)")
+    assert pair.both("SELECT * FROM c") == [(1, 10), (2, 20)]
+    assert out["conflicts"] == []
+
+
 def test_parents_of_parents_come_back(pair):
     pair.part("CREATE TABLE g(a, b, PRIMARY KEY(a, b)); CREATE TABLE p(id INTEGER"
               " PRIMARY KEY, a, b, FOREIGN KEY(a, b) REFERENCES g); CREATE TABLE"
