@@ -173,10 +173,19 @@ CHOIR_PRIVATE void choirRoomsNumbers(ChoirMerge *p) {
       " WHERE action_type='LOG_UNDO' AND seq>%lld AND json_valid(payload)",
       p->nUp, p->iBaseSeq, p->nUp, p->iBaseSeq, p->nUp, p->iBaseSeq,
       p->iThereSeq);
-  /* What log_prune() took away here stays as long as it is at the remote: its
-  ** seals are over it. */
-  choirMergeExec(p, "INSERT INTO here.action_log SELECT * FROM base.action_log"
-                    " WHERE seq NOT IN (SELECT seq FROM here.action_log)");
+  /* Records that base has stay as the remote has them, whatever log_prune() or
+  ** a DELETE did here: its seals are over them. Only `synced` may change. */
+  choirMergeExec(
+      p,
+      "DELETE FROM here.action_log WHERE seq<=%lld AND EXISTS(SELECT 1 FROM"
+      " base.action_log AS b WHERE b.seq=action_log.seq AND (b.id IS NOT"
+      " action_log.id OR b.timestamp IS NOT action_log.timestamp OR"
+      " b.action_type IS NOT action_log.action_type OR b.payload IS NOT"
+      " action_log.payload OR b.tbl IS NOT action_log.tbl OR b.pk IS NOT"
+      " action_log.pk));"
+      "INSERT INTO here.action_log SELECT * FROM base.action_log WHERE seq NOT"
+      " IN (SELECT seq FROM here.action_log)",
+      p->iBaseSeq);
   if (roomHas(p, "here", "_choir_seal")) {
     p->nSeal = choirMergeInt(p,
                              "SELECT count(*) FROM here._choir_seal WHERE"

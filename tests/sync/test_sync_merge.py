@@ -394,6 +394,20 @@ def test_the_log_of_both_is_in_order_and_seals_of_the_remote_hold(pair):
     assert json.loads(pair.here.one("SELECT log_verify()"))["ok"] == 1
 
 
+@pytest.mark.once
+def test_records_deleted_here_stay_under_the_seals_of_the_remote(pair):
+    pair.part("SELECT log_record('A', '{}'); SELECT log_record('B', '{}'); SELECT"
+              " setting_set('theme', 'dark')")
+    pair.merge("SELECT setting_set('lang', 'de'); DELETE FROM action_log; UPDATE"
+               " action_log SET payload='{\"forged\":1}'; SELECT log_record('M',"
+               " '{}')", "SELECT log_seal()")
+    types = [r[0] for r in pair.both("SELECT action_type FROM action_log WHERE"
+                                     " length(action_type)=1 ORDER BY seq")]
+    assert types == ["A", "B", "M"]
+    for d in (pair.here, pair.there):
+        assert json.loads(d.one("SELECT log_verify()"))["ok"] == 1
+
+
 def test_consumers_see_what_was_merged(pair):
     pair.part("INSERT INTO _choir_cursor VALUES('both', 0), ('behind', 0); SELECT"
               " log_record('A', '{}'); SELECT log_record('B', '{}'); UPDATE"
