@@ -55,9 +55,12 @@ typedef uint8_t u8;
 #if defined(__GNUC__)
 #define CHOIR_PRINTF(iFmt, iArg) /* sqlite3 formats (%w, %Q): unchecked */
 #define CHOIR_UNUSED __attribute__((unused))
+/* What only loading runs lies together, so that it maps little of the rest. */
+#define CHOIR_COLD __attribute__((cold))
 #else
 #define CHOIR_PRINTF(iFmt, iArg)
 #define CHOIR_UNUSED
+#define CHOIR_COLD
 #endif
 #ifndef CHOIR_DATA
 #define CHOIR_DATA CHOIR_PRIVATE
@@ -684,6 +687,6 @@ extern CHOIR_PRIVATE const ChoirHelp choirHelp[];
 extern CHOIR_PRIVATE const int choirHelpCount;
 #endif
 
-CHOIR_PRIVATE void choirCoreRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirCoreRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_CORE_H */

@@ -578,7 +578,8 @@ static const ChoirTvf aConfigTvf[] = {
      0, 0, CHOIR_READ, 0, 0, configSettings, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirConfigRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirConfigRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirConfigHook(pConn, "schema", configSchema);
   choirConfigHook(pConn, "user", configUser);
   choirPartAdd(pConn, &configPart);

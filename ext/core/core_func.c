@@ -7,10 +7,10 @@
 #include "../choir.h"
 #include "core.h"
 
-CHOIR_PRIVATE void choirAnchorRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirConfigRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirSecretRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirWorkRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirAnchorRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirConfigRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirSecretRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirWorkRegister(ChoirConn *, ChoirErr *);
 
 /*
 ** SQL: choir_version() -> TEXT
@@ -179,7 +179,8 @@ static const ChoirTvf aCoreTvf[] = {
      7, 0, 1, CHOIR_PURE, 0, 0, coreHelp, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirCoreRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirCoreRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirAnchorRegister(pConn, pErr);
   choirFuncs(pConn, pErr, aCoreFunc);
   choirTvfs(pConn, pErr, aCoreTvf);

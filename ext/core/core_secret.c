@@ -463,7 +463,8 @@ static const ChoirTvf aSecretTvf[] = {
      CHOIR_READ, 0, 0, secretList, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirSecretRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirSecretRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aSecretFunc);
   choirTvfs(pConn, pErr, aSecretTvf);
 }

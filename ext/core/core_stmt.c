@@ -112,7 +112,8 @@ static const sqlite3_module anchorModule = {
     .xRowid = anchorRowid,
 };
 
-CHOIR_PRIVATE void choirAnchorRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirAnchorRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   if (pErr->rc == SQLITE_OK) {
     choirConnRef(pConn);
     choirErrDb(pErr, pConn->db,

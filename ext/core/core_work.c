@@ -469,7 +469,8 @@ static const ChoirTvf aWorkTvf[] = {
      workMetrics, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirWorkRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirWorkRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aWorkFunc);
   choirTvfs(pConn, pErr, aWorkTvf);
 }

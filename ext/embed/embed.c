@@ -580,7 +580,8 @@ static const ChoirTvf aEmbedTvf[] = {
      embedEachNext, embedEachColumn, embedEachReset},
 };
 
-CHOIR_PRIVATE void choirEmbedRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirEmbedRegister(ChoirConn *pConn,
+                                                 ChoirErr *pErr) {
   choirConfigHook(pConn, "embed.provider", embedConfig);
   choirFuncs(pConn, pErr, aEmbedFunc);
   choirTvfs(pConn, pErr, aEmbedTvf);

@@ -132,6 +132,6 @@ CHOIR_PRIVATE void choirEmbedBatch(ChoirConn *, ChoirErr *,
                                    const char *const *azText, const i64 *anText,
                                    int n, int eRole, float *aOut);
 
-CHOIR_PRIVATE void choirEmbedRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirEmbedRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_EMBED_H */

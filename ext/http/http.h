@@ -236,6 +236,6 @@ CHOIR_PRIVATE char *choirIniGet(ChoirErr *, const char *zText,
 /* 1 when the section is there. */
 CHOIR_PRIVATE int choirIniHas(const char *zText, const char *zSection);
 
-CHOIR_PRIVATE void choirHttpRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirHttpRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_HTTP_H */

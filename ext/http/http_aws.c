@@ -728,6 +728,7 @@ static const ChoirTvf aAwsTvf[] = {
      6, 0, 1, CHOIR_EFFECT, 0, 0, awsCredentials, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirAwsRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirAwsRegister(ChoirConn *pConn,
+                                               ChoirErr *pErr) {
   choirTvfs(pConn, pErr, aAwsTvf);
 }

@@ -782,6 +782,7 @@ static const ChoirTvf aRunTvf[] = {
      12, 0, 0, CHOIR_READ, 0, 0, runTransfers, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirHttpRunRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirHttpRunRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr) {
   choirTvfs(pConn, pErr, aRunTvf);
 }

@@ -622,6 +622,7 @@ static const ChoirFunc aSigFunc[] = {
     {"s3_sign_v4", 1, 1, CHOIR_PURE, 0, sigFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirSigv4Register(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirSigv4Register(ChoirConn *pConn,
+                                                 ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aSigFunc);
 }

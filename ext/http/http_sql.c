@@ -12,9 +12,9 @@
 */
 #include "http.h"
 
-CHOIR_PRIVATE void choirHttpRunRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirSigv4Register(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirAwsRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirHttpRunRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirSigv4Register(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirAwsRegister(ChoirConn *, ChoirErr *);
 
 /* --------------------------------------------------------------- arguments */
 
@@ -693,7 +693,8 @@ static const ChoirTvf aSqlTvf[] = {
      sqlReset},
 };
 
-CHOIR_PRIVATE void choirHttpRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirHttpRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aSqlFunc);
   choirTvfs(pConn, pErr, aSqlTvf);
   choirHttpRunRegister(pConn, pErr);

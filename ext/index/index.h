@@ -449,7 +449,7 @@ CHOIR_PRIVATE i64 choirIndexAbsorbAll(ChoirConn *, ChoirErr *);
 ** has pending rows, and leaves those that it does not get or that are spoilt. */
 CHOIR_PRIVATE void choirIndexSettle(ChoirConn *, ChoirErr *);
 
-CHOIR_PRIVATE void choirIndexSqlRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirIndexRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirIndexSqlRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirIndexRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_INDEX_H */

@@ -449,7 +449,8 @@ static const ChoirFunc aScanFunc[] = {
     {"vec_scan_feed", 3, 3, CHOIR_READ, 0, scanFeed, NULL},
 };
 
-CHOIR_PRIVATE void choirIndexRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirIndexRegister(ChoirConn *pConn,
+                                                 ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aScanFunc);
   choirTvfs(pConn, pErr, aScanTvf);
   choirIndexSqlRegister(pConn, pErr);

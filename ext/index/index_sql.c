@@ -522,7 +522,8 @@ static const ChoirFunc aVecIndexFunc[] = {
     {"vec_index_info", 1, 1, CHOIR_READ, 0, sqlInfo, NULL},
 };
 
-CHOIR_PRIVATE void choirIndexSqlRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirIndexSqlRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aVecIndexFunc);
   choirRegisterModule(pConn, pErr, &searchModule);
   choirPartAdd(pConn, &sqlPart);

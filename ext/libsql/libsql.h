@@ -122,9 +122,9 @@ CHOIR_PRIVATE void choirLibsqlColumnsFree(ChoirLibsqlColumns *);
 /* Appends z as an identifier. */
 CHOIR_PRIVATE void choirLibsqlName(ChoirBuf *, const char *z);
 
-CHOIR_PRIVATE void choirLibsqlTableRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirLibsqlCopyRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirLibsqlRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLibsqlTableRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLibsqlCopyRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLibsqlRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_OMIT_NET */
 #endif /* CHOIR_LIBSQL_H */

@@ -357,7 +357,8 @@ static const ChoirFunc aCopyFunc[] = {
     {"libsql_push", 3, 3, CHOIR_EFFECT, 0, copyPushFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirLibsqlCopyRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLibsqlCopyRegister(ChoirConn *pConn,
+                                                      ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aCopyFunc);
 }
 #endif /* CHOIR_OMIT_NET */

@@ -316,7 +316,8 @@ static const ChoirTvf aLibsqlTvf[] = {
      libsqlQuery, queryNext, queryColumn, queryReset},
 };
 
-CHOIR_PRIVATE void choirLibsqlRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLibsqlRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aLibsqlFunc);
   choirTvfs(pConn, pErr, aLibsqlTvf);
   choirLibsqlTableRegister(pConn, pErr);

@@ -604,7 +604,8 @@ static const ChoirModule libsqlModule = {
     .xSavepoint = farTableSavepoint,
 };
 
-CHOIR_PRIVATE void choirLibsqlTableRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLibsqlTableRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirRegisterModule(pConn, pErr, &libsqlModule);
 }
 #endif /* CHOIR_OMIT_NET */

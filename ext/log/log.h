@@ -266,6 +266,6 @@ CHOIR_PRIVATE void choirLogEventCheck(ChoirConn *, ChoirErr *, ChoirCursor *);
 CHOIR_PRIVATE void choirLogReplayBase(ChoirConn *, ChoirErr *,
                                       const char *zTable);
 
-CHOIR_PRIVATE void choirLogRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLogRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_LOG_H */

@@ -476,7 +476,9 @@ static const ChoirFunc aEventFunc[] = {
     {"event_emit", 2, 2, CHOIR_WRITE, 0, eventEmitCall, NULL},
 };
 
-CHOIR_PRIVATE void choirLogEventRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogEventRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogEventRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogEventRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aEventFunc);
 }

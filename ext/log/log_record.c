@@ -8,13 +8,19 @@
 */
 #include "log.h"
 
-CHOIR_PRIVATE void choirLogWorkRegister(ChoirConn *pConn);
-CHOIR_PRIVATE void choirLogTrackRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogUndoRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogSealRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogEventRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogReplayRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogWatchRegister(ChoirConn *pConn, ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogWorkRegister(ChoirConn *pConn);
+CHOIR_PRIVATE CHOIR_COLD void choirLogTrackRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogUndoRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogSealRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogEventRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogReplayRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogWatchRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr);
 
 /* [A-Z0-9_.]{1,64}, so that a type is a word in every system it travels to. */
 static const char *logRecordType(ChoirErr *pErr, sqlite3_value *v) {
@@ -260,7 +266,8 @@ static const ChoirFunc aLogFunc[] = {
     {"log_record", 2, 2, CHOIR_WRITE, 0, logRecordCall, NULL},
 };
 
-CHOIR_PRIVATE void choirLogRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogRegister(ChoirConn *pConn,
+                                               ChoirErr *pErr) {
   choirLogWorkRegister(pConn);
   choirFuncs(pConn, pErr, aLogFunc);
   choirTvfs(pConn, pErr, aLogTvf);

@@ -543,7 +543,9 @@ static const ChoirFunc aReplayFunc[] = {
     {"event_compact", 0, 0, CHOIR_WRITE, 0, compactCall, NULL},
 };
 
-CHOIR_PRIVATE void choirLogReplayRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogReplayRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogReplayRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogReplayRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aReplayFunc);
 }

@@ -510,7 +510,9 @@ static const ChoirFunc aSealFunc[] = {
     {"log_prove", 1, 1, CHOIR_READ, 0, proveCall, NULL},
 };
 
-CHOIR_PRIVATE void choirLogSealRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogSealRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogSealRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogSealRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aSealFunc);
 }

@@ -645,7 +645,9 @@ static const ChoirFunc aTrackFunc[] = {
     {"log_untrack", 1, 1, CHOIR_WRITE, 0, untrackCall, NULL},
 };
 
-CHOIR_PRIVATE void choirLogTrackRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogTrackRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogTrackRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogTrackRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aTrackFunc);
 }

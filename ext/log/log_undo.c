@@ -797,7 +797,9 @@ static const ChoirFunc aUndoFunc[] = {
     {"log_undo", 0, 2, CHOIR_WRITE, 0, undoCall, NULL},
 };
 
-CHOIR_PRIVATE void choirLogUndoRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogUndoRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogUndoRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogUndoRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aUndoFunc);
 }

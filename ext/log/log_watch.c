@@ -529,8 +529,10 @@ static const ChoirTvf aWatchTvf[] = {
      watchVersions, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirLogWatchRegister(ChoirConn *pConn, ChoirErr *pErr);
-CHOIR_PRIVATE void choirLogWatchRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogWatchRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr);
+CHOIR_PRIVATE CHOIR_COLD void choirLogWatchRegister(ChoirConn *pConn,
+                                                    ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aWatchFunc);
   choirTvfs(pConn, pErr, aWatchTvf);
 }

@@ -446,7 +446,7 @@ static const ChoirPart logPart = {.zName = "log",
                                   .xDoctor = logDoctor,
                                   .xMetrics = logMetrics};
 
-CHOIR_PRIVATE void choirLogWorkRegister(ChoirConn *pConn);
-CHOIR_PRIVATE void choirLogWorkRegister(ChoirConn *pConn) {
+CHOIR_PRIVATE CHOIR_COLD void choirLogWorkRegister(ChoirConn *pConn);
+CHOIR_PRIVATE CHOIR_COLD void choirLogWorkRegister(ChoirConn *pConn) {
   choirPartAdd(pConn, &logPart);
 }

@@ -224,8 +224,8 @@ CHOIR_PRIVATE void choirNatsAckWait(ChoirNats *, i64 iFirst, int nAck);
 
 /* ---------------------------------------------------------------- sql ---- */
 
-CHOIR_PRIVATE void choirNatsFlushRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirNatsApplyRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirNatsRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirNatsFlushRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirNatsApplyRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirNatsRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_NATS_H */

@@ -223,6 +223,7 @@ static const ChoirFunc aNatsApplyFunc[] = {
     {"nats_apply", 2, 3, CHOIR_EFFECT, 0, applyCall, NULL},
 };
 
-CHOIR_PRIVATE void choirNatsApplyRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirNatsApplyRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aNatsApplyFunc);
 }

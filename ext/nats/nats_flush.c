@@ -615,7 +615,8 @@ static void flushInstall(ChoirConn *pConn, ChoirErr *pErr) {
 static const ChoirPart natsFlushPart = {.zName = "nats",
                                         .xInstall = flushInstall};
 
-CHOIR_PRIVATE void choirNatsFlushRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirNatsFlushRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
   choirPartAdd(pConn, &natsFlushPart);
   choirFuncs(pConn, pErr, aNatsFlushFunc);
 }

@@ -517,7 +517,8 @@ static const ChoirTvf aNatsTvf[] = {
      natsFetchNext, natsFetchColumn, natsFetchReset},
 };
 
-CHOIR_PRIVATE void choirNatsRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirNatsRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aNatsFunc);
   choirTvfs(pConn, pErr, aNatsTvf);
   choirNatsFlushRegister(pConn, pErr);

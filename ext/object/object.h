@@ -217,10 +217,11 @@ typedef struct ChoirArtifactFlushed {
 ** only when bMust. */
 CHOIR_PRIVATE void choirArtifactFlush(ChoirConn *, ChoirErr *, int bMust,
                                       ChoirArtifactFlushed *);
-CHOIR_PRIVATE void choirObjectArtifactRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirObjectArtifactRegister(ChoirConn *,
+                                                          ChoirErr *);
 
-CHOIR_PRIVATE void choirObjectBlobRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirObjectProbeRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirObjectRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirObjectBlobRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirObjectProbeRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirObjectRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_OBJECT_H */

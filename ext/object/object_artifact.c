@@ -819,8 +819,8 @@ static const ChoirFunc aObjectArtifactFunc[] = {
     {"artifact_sweep", 0, 1, CHOIR_EFFECT, 0, artifactSweep, NULL},
 };
 
-CHOIR_PRIVATE void choirObjectArtifactRegister(ChoirConn *pConn,
-                                               ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirObjectArtifactRegister(ChoirConn *pConn,
+                                                          ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aObjectArtifactFunc);
 }
 
@@ -830,8 +830,8 @@ CHOIR_PRIVATE void choirArtifactFlush(ChoirConn *pConn, ChoirErr *pErr,
   (void)pConn, (void)pErr, (void)bMust;
   memset(p, 0, sizeof(*p));
 }
-CHOIR_PRIVATE void choirObjectArtifactRegister(ChoirConn *pConn,
-                                               ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirObjectArtifactRegister(ChoirConn *pConn,
+                                                          ChoirErr *pErr) {
   (void)pConn, (void)pErr;
 }
 #endif

@@ -563,7 +563,8 @@ static const ChoirModule blobModule = {
     NULL,
     NULL};
 
-CHOIR_PRIVATE void choirObjectBlobRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirObjectBlobRegister(ChoirConn *pConn,
+                                                      ChoirErr *pErr) {
   choirRegisterModule(pConn, pErr, &blobList);
   choirRegisterModule(pConn, pErr, &blobModule);
 }

@@ -258,6 +258,7 @@ static const ChoirTvf aProbeTvf[] = {
      0, 0, probeFilter, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirObjectProbeRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirObjectProbeRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirTvfs(pConn, pErr, aProbeTvf);
 }

@@ -340,7 +340,8 @@ static const ChoirFunc aObjSqlFunc[] = {
     {"s3_copy", 2, 2, CHOIR_EFFECT, 0, objSqlCopy, NULL},
 };
 
-CHOIR_PRIVATE void choirObjectRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirObjectRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aObjSqlFunc);
   choirObjectBlobRegister(pConn, pErr);
   choirObjectProbeRegister(pConn, pErr);

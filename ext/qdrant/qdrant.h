@@ -178,7 +178,8 @@ CHOIR_PRIVATE int choirQdrantMayPush(int eType, int eOp);
 CHOIR_PRIVATE int choirQdrantPush(Qdrant *, ChoirErr *, ChoirBuf *,
                                   const char *zKey, int eType, int eOp,
                                   sqlite3_value *v);
-CHOIR_PRIVATE void choirQdrantFilterRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantFilterRegister(ChoirConn *,
+                                                        ChoirErr *);
 
 /* --------------------------------------------------------------- scan ----
 ** The points that a query finds, best first, or that a scroll passes. Pages
@@ -252,7 +253,7 @@ CHOIR_PRIVATE void choirQdrantScanSimilar(QdrantScan *, ChoirErr *,
 CHOIR_PRIVATE void choirQdrantOwn(const Qdrant *, ChoirErr *, QdrantSpan id,
                                   QdrantSpan payload, const char *zModel);
 
-CHOIR_PRIVATE void choirQdrantTableRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantTableRegister(ChoirConn *, ChoirErr *);
 
 /* -------------------------------------------------------------- write ----
 ** Points on their way: sent when there are 64 of them or 8 MiB.
@@ -291,7 +292,7 @@ CHOIR_PRIVATE void choirQdrantDelete(Qdrant *, ChoirErr *,
 /* UUIDv5 of user, artifact and chunk. */
 CHOIR_PRIVATE void choirQdrantId(const char *zUser, const char *zArtifact,
                                  i64 iChunk, char z[37]);
-CHOIR_PRIVATE void choirQdrantWriteRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantWriteRegister(ChoirConn *, ChoirErr *);
 
 /* -------------------------------------------------------------- flush ---- */
 #define CHOIR_QDRANT_FLUSH 10000 /* documents of one call, unless it says */
@@ -299,15 +300,15 @@ CHOIR_PRIVATE void choirQdrantWriteRegister(ChoirConn *, ChoirErr *);
 /* What qdrant_flush() does; its JSON object is appended. */
 CHOIR_PRIVATE void choirQdrantFlush(ChoirConn *, ChoirErr *, i64 nMax,
                                     ChoirBuf *pResult);
-CHOIR_PRIVATE void choirQdrantFlushRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantFlushRegister(ChoirConn *, ChoirErr *);
 /* rank, score, id, artifact_id, path, preview and payload of a hit as cells,
 ** once it is found to be the user's own. */
 CHOIR_PRIVATE void choirQdrantHitRow(ChoirCursor *, const QdrantScan *,
                                      QdrantSpan hit, i64 iRank);
 /* How many points of the user a filter (an SQL value, or NULL) finds. */
 CHOIR_PRIVATE i64 choirQdrantCount(Qdrant *, ChoirErr *, sqlite3_value *);
-CHOIR_PRIVATE void choirQdrantSqlRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirQdrantEachRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirQdrantRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantSqlRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantEachRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_QDRANT_H */

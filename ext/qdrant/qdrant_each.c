@@ -234,6 +234,7 @@ static const ChoirTvf aManyTvf[] = {
      8, 1, 5, CHOIR_EFFECT, 0, 0, manyFilter, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirQdrantEachRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantEachRegister(ChoirConn *pConn,
+                                                      ChoirErr *pErr) {
   choirTvfs(pConn, pErr, aManyTvf);
 }

@@ -517,6 +517,7 @@ static const ChoirFunc aFilterFunc[] = {
     {"qdrant_filter", 0, -1, CHOIR_PURE, 0, filterFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirQdrantFilterRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantFilterRegister(ChoirConn *pConn,
+                                                        ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aFilterFunc);
 }

@@ -538,7 +538,8 @@ static const ChoirFunc aFlushFunc[] = {
     {"qdrant_flush", 0, 1, CHOIR_EFFECT, 0, flushFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirQdrantFlushRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantFlushRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirPartAdd(pConn, &flushPart);
   choirFuncs(pConn, pErr, aFlushFunc);
 }

@@ -527,12 +527,14 @@ static const ChoirTvf aRequestTvf[] = {
      CHOIR_EFFECT, 0, 0, sqlCollections, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirQdrantSqlRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantSqlRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aRequestFunc);
   choirTvfs(pConn, pErr, aRequestTvf);
 }
 
-CHOIR_PRIVATE void choirQdrantRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirQdrantTableRegister(pConn, pErr);
   choirQdrantFilterRegister(pConn, pErr);
   choirQdrantWriteRegister(pConn, pErr);

@@ -778,7 +778,8 @@ static const TableKind aTableKind[] = {
      {0}},
 };
 
-CHOIR_PRIVATE void choirQdrantTableRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantTableRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   int i;
   for (i = 0; i < (int)(sizeof(aTableKind) / sizeof(aTableKind[0])); i++) {
     choirRegisterModule(pConn, pErr, &aTableKind[i].module);

@@ -606,6 +606,7 @@ static const ChoirFunc aWriteFunc[] = {
     {"qdrant_set_payload", 2, 3, CHOIR_EFFECT, 0, writeSetPayload, NULL},
 };
 
-CHOIR_PRIVATE void choirQdrantWriteRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirQdrantWriteRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aWriteFunc);
 }

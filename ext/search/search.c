@@ -428,7 +428,8 @@ static const ChoirFunc aIndexFunc[] = {
     {"rrf", 1, 3, CHOIR_PURE, CHOIR_SHARED, indexRrf, NULL},
 };
 
-CHOIR_PRIVATE void choirSearchRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirSearchRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aIndexFunc);
   choirPartAdd(pConn, &indexPart);
   choirSearchQueryRegister(pConn, pErr);

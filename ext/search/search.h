@@ -192,8 +192,8 @@ CHOIR_PRIVATE int choirSearchRemoteFind(const SearchRemote *, const char *zKind,
 CHOIR_PRIVATE void choirSearchRemoteFree(SearchRemote *);
 
 /* --------------------------------------------------------------- query ---- */
-CHOIR_PRIVATE void choirSearchQueryRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirSearchQueryRegister(ChoirConn *, ChoirErr *);
 
-CHOIR_PRIVATE void choirSearchRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirSearchRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_SEARCH_H */

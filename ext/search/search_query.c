@@ -850,6 +850,7 @@ static const ChoirTvf aQueryTvf[] = {
      7, 1, 4, CHOIR_EFFECT, CHOIR_LOCAL, 0, queryFilter, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirSearchQueryRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirSearchQueryRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirTvfs(pConn, pErr, aQueryTvf);
 }

@@ -320,7 +320,8 @@ static const ChoirPart storePart = {.zName = "store",
                                     .xDoctor = storeDoctor,
                                     .xMetrics = storeMetrics};
 
-CHOIR_PRIVATE void choirStoreRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreRegister(ChoirConn *pConn,
+                                                 ChoirErr *pErr) {
   choirStoreArtifactRegister(pConn, pErr);
   choirStoreImportRegister(pConn, pErr);
   choirStoreExportRegister(pConn, pErr);

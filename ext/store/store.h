@@ -201,21 +201,24 @@ CHOIR_PRIVATE void choirStoreSeedImport(ChoirCall *, const char *zFrom,
 /* choirRow problems of the state and its checkpoints, for choir_check(). */
 CHOIR_PRIVATE void choirStoreStateCheck(ChoirConn *, ChoirCursor *);
 
-CHOIR_PRIVATE void choirStoreArtifactRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreChatRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreArtifactRegister(ChoirConn *,
+                                                         ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreImportRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreExportRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreChatRegister(ChoirConn *, ChoirErr *);
 /* choirRow metrics of the cache. */
 CHOIR_PRIVATE void choirStoreCacheMetrics(ChoirConn *, ChoirErr *,
                                           ChoirCursor *);
 
-CHOIR_PRIVATE void choirStoreCacheRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreAgentRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreStateRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStorePointRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreSeedRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreForeignRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreAgentfsRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirStoreRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreCacheRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreAgentRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreStateRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStorePointRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreSeedRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreForeignRegister(ChoirConn *,
+                                                        ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreAgentfsRegister(ChoirConn *,
+                                                        ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirStoreRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_STORE_H */

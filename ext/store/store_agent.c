@@ -388,6 +388,7 @@ static const ChoirFunc aAgentFunc[] = {
     {"persona_activate", 1, 1, CHOIR_WRITE, 0, agentActivate, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreAgentRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreAgentRegister(ChoirConn *pConn,
+                                                      ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aAgentFunc);
 }

@@ -299,12 +299,14 @@ static const ChoirFunc aAgentfsFunc[] = {
     {"choir_export", 1, 1, CHOIR_EFFECT, 0, agentfsExport, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreAgentfsRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreAgentfsRegister(ChoirConn *pConn,
+                                                        ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aAgentfsFunc);
 }
 
 #else
-CHOIR_PRIVATE void choirStoreAgentfsRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreAgentfsRegister(ChoirConn *pConn,
+                                                        ChoirErr *pErr) {
   (void)pConn, (void)pErr;
 }
 #endif

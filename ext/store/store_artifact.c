@@ -664,8 +664,8 @@ static const ChoirTvf aArtifactTvf[] = {
      artifactLsNext, artifactLsColumn, artifactLsReset},
 };
 
-CHOIR_PRIVATE void choirStoreArtifactRegister(ChoirConn *pConn,
-                                              ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreArtifactRegister(ChoirConn *pConn,
+                                                         ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aArtifactFunc);
   choirTvfs(pConn, pErr, aArtifactTvf);
 }

@@ -274,6 +274,7 @@ static const ChoirFunc aCacheFunc[] = {
     {"cache_purge", 0, 1, CHOIR_WRITE, 0, cachePurge, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreCacheRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreCacheRegister(ChoirConn *pConn,
+                                                      ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aCacheFunc);
 }

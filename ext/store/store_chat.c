@@ -279,6 +279,7 @@ static const ChoirFunc aChatFunc[] = {
     {"setting_set", 2, 2, CHOIR_WRITE, 0, chatSettingSet, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreChatRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreChatRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aChatFunc);
 }

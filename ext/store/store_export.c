@@ -473,12 +473,14 @@ static const ChoirFunc aExportFunc[] = {
     {"state_export", 0, 1, CHOIR_EFFECT, 0, exportStateCall, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreExportRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aExportFunc);
 }
 
 #else
-CHOIR_PRIVATE void choirStoreExportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreExportRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   (void)pConn, (void)pErr;
 }
 #endif

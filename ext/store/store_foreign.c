@@ -697,6 +697,7 @@ static const ChoirFunc aForeignFunc[] = {
     {"choir_import", 1, 1, CHOIR_EFFECT, 0, foreignImport, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreForeignRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreForeignRegister(ChoirConn *pConn,
+                                                        ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aForeignFunc);
 }

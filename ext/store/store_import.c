@@ -399,12 +399,14 @@ static const ChoirFunc aImportFunc[] = {
     {"artifact_import", 1, 2, CHOIR_EFFECT, 0, importCall, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreImportRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aImportFunc);
 }
 
 #else
-CHOIR_PRIVATE void choirStoreImportRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreImportRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   (void)pConn, (void)pErr;
 }
 #endif

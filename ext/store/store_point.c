@@ -523,7 +523,8 @@ static const ChoirTvf aPointTvf[] = {
      5, 2, 2, CHOIR_READ, 0, 0, pointDiff, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirStorePointRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStorePointRegister(ChoirConn *pConn,
+                                                      ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aPointFunc);
   choirTvfs(pConn, pErr, aPointTvf);
 }

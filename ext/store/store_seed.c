@@ -286,6 +286,7 @@ static const ChoirFunc aSeedFunc[] = {
     {"state_import", 1, 2, CHOIR_EFFECT, 0, seedImport, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreSeedRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreSeedRegister(ChoirConn *pConn,
+                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aSeedFunc);
 }

@@ -637,7 +637,8 @@ static const ChoirTvf aStateTvf[] = {
      1, 1, CHOIR_READ, 0, 0, stateTree, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirStoreStateRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirStoreStateRegister(ChoirConn *pConn,
+                                                      ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aStateFunc);
   choirTvfs(pConn, pErr, aStateTvf);
 }

@@ -500,7 +500,8 @@ static const ChoirTvf aSyncTvf[] = {
      9, 0, 1, CHOIR_EFFECT, 0, 0, syncStatus, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirSyncRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirSyncRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirPartAdd(pConn, &syncPart);
   choirFuncs(pConn, pErr, aSyncFunc);
   choirTvfs(pConn, pErr, aSyncTvf);

@@ -512,7 +512,7 @@ CHOIR_PRIVATE void choirVersionAbsent(ChoirErr *, const ChoirRemote *,
 /* Last at load: the VFS stays registered as long as choir is resident, so a
 ** load that fails must not have made it. */
 CHOIR_PRIVATE int choirAtPublish(void);
-CHOIR_PRIVATE void choirAtRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirAtRegister(ChoirConn *, ChoirErr *);
 
 /* -------------------------------------------------------------- backup ---- */
 
@@ -529,7 +529,7 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *, ChoirErr *, const char *zFile,
 ** caller frees. */
 CHOIR_PRIVATE char *choirBackupKeep(ChoirConn *, ChoirErr *,
                                     const ChoirPosition *);
-CHOIR_PRIVATE void choirBackupRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirBackupRegister(ChoirConn *, ChoirErr *);
 
 /* ----------------------------------------------------------------- run ----
 ** One call: this file's position, the remote, and what is known of it.
@@ -670,11 +670,11 @@ CHOIR_PRIVATE sqlite3 *choirMerge(ChoirSyncRun *, const u8 *aSeal,
 CHOIR_PRIVATE u64 choirDeltaPush(ChoirSyncRun *);
 CHOIR_PRIVATE void choirPushConflict(ChoirSyncRun *);
 
-CHOIR_PRIVATE void choirPushRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirPullRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirTimeRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirKeepRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirAutoRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirPushRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirPullRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirTimeRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirKeepRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirAutoRegister(ChoirConn *, ChoirErr *);
 
 /* A push succeeded: the next period of sync_schedule() begins. */
 CHOIR_PRIVATE void choirDueDone(ChoirConn *);
@@ -684,6 +684,6 @@ CHOIR_PRIVATE char *choirAutoProblem(ChoirConn *, ChoirErr *);
 
 /* ---------------------------------------------------------------- sync ---- */
 
-CHOIR_PRIVATE void choirSyncRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirSyncRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_SYNC_H */

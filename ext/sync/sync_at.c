@@ -550,7 +550,8 @@ static const ChoirTvf aAtTvf[] = {
      0, 0, CHOIR_READ, 0, 0, atAttached, NULL, NULL, NULL},
 };
 
-CHOIR_PRIVATE void choirAtRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirAtRegister(ChoirConn *pConn,
+                                              ChoirErr *pErr) {
   AtHost *pHost = choirState(pConn, pErr, &atHostState);
   if (pHost) {
     pHost->pConn = pConn;

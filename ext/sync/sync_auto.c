@@ -465,7 +465,8 @@ static const ChoirFunc aAutoFunc[] = {
     {"sync_auto", 0, 2, CHOIR_EFFECT, 0, autoFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirAutoRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirAutoRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aAutoFunc);
 }
 
@@ -475,7 +476,8 @@ CHOIR_PRIVATE char *choirAutoProblem(ChoirConn *pConn, ChoirErr *pErr) {
   (void)pConn, (void)pErr;
   return NULL;
 }
-CHOIR_PRIVATE void choirAutoRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirAutoRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   (void)pConn, (void)pErr;
 }
 #endif

@@ -162,6 +162,7 @@ static const ChoirFunc aBackupFunc[] = {
     {"choir_backup", 1, 1, CHOIR_EFFECT, 0, backupFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirBackupRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirBackupRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aBackupFunc);
 }

@@ -389,6 +389,7 @@ static const ChoirFunc aKeepFunc[] = {
     {"sync_prune", 0, 2, CHOIR_EFFECT, 0, keepPruneFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirKeepRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirKeepRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aKeepFunc);
 }

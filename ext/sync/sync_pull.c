@@ -364,6 +364,7 @@ static const ChoirFunc aPullFunc[] = {
     {"sync_pull", 0, 2, CHOIR_EFFECT, 0, pullFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirPullRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirPullRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aPullFunc);
 }

@@ -241,6 +241,7 @@ static const ChoirFunc aPushFunc[] = {
     {"sync_push", 0, 2, CHOIR_EFFECT, 0, pushFunc, NULL},
 };
 
-CHOIR_PRIVATE void choirPushRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirPushRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aPushFunc);
 }

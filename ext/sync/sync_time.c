@@ -379,7 +379,8 @@ static const ChoirTvf aTimeTvf[] = {
      timeColumn, timeReset},
 };
 
-CHOIR_PRIVATE void choirTimeRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirTimeRegister(ChoirConn *pConn,
+                                                ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aTimeFunc);
   choirTvfs(pConn, pErr, aTimeTvf);
 }

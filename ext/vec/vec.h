@@ -98,6 +98,6 @@ CHOIR_PRIVATE double choirVecNorm2(const ChoirKern *, int eType, const void *a,
 ** The tier this connection uses: the setting vec.kernel, or the best. */
 CHOIR_PRIVATE const ChoirKern *choirVecKern(ChoirConn *);
 
-CHOIR_PRIVATE void choirVecRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirVecRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_VEC_H */

@@ -99,6 +99,7 @@ static const ChoirFunc aAggFunc[] = {
     {"vec_avg", 1, 1, CHOIR_PURE, CHOIR_SUBTYPE, aggStep, aggAvgFinal},
 };
 
-CHOIR_PRIVATE void choirVecAggRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirVecAggRegister(ChoirConn *pConn,
+                                                  ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aAggFunc);
 }

@@ -266,6 +266,7 @@ static const ChoirFunc aDistanceFunc[] = {
     {"inner_product", 2, 2, CHOIR_PURE, DISTANCE_ALIAS, distanceInner, NULL},
 };
 
-CHOIR_PRIVATE void choirVecDistanceRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirVecDistanceRegister(ChoirConn *pConn,
+                                                       ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aDistanceFunc);
 }

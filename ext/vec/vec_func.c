@@ -640,7 +640,8 @@ static const ChoirTvf aVecTvf[] = {
      sizeof(EachCursor), eachFilter, eachNext, eachColumn, eachReset},
 };
 
-CHOIR_PRIVATE void choirVecFuncRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirVecFuncRegister(ChoirConn *pConn,
+                                                   ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aVecFunc);
   choirTvfs(pConn, pErr, aVecTvf);
 }

@@ -106,11 +106,12 @@ static const ChoirFunc aKernelFunc[] = {
     {"vec_kernel", 0, 0, CHOIR_VOLATILE, 0, vecKernel, NULL},
 };
 
-CHOIR_PRIVATE void choirVecFuncRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirVecDistanceRegister(ChoirConn *, ChoirErr *);
-CHOIR_PRIVATE void choirVecAggRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirVecFuncRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirVecDistanceRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirVecAggRegister(ChoirConn *, ChoirErr *);
 
-CHOIR_PRIVATE void choirVecRegister(ChoirConn *pConn, ChoirErr *pErr) {
+CHOIR_PRIVATE CHOIR_COLD void choirVecRegister(ChoirConn *pConn,
+                                               ChoirErr *pErr) {
   choirConfigHook(pConn, "vec.kernel", vecKernHook);
   choirPartAdd(pConn, &vecPart);
   choirFuncs(pConn, pErr, aKernelFunc);
