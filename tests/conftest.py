@@ -18,6 +18,8 @@ that is long and does not depend on who calls choir is marked `once`.
 import os
 import pathlib
 import sqlite3
+import tempfile
+import uuid
 
 import pytest
 
@@ -34,12 +36,33 @@ pytest_plugins = ["s3_stores"]
 NET = ("http", "qdrant", "nats", "libsql")  # folders of tests that it lacks
 
 
+NEW = []  # a workspace that choir_init() has made, and the lineage in it
+
+
+def new_workspace():
+    """The bytes of a file like those that choir_init() makes."""
+    if not NEW:
+        with tempfile.TemporaryDirectory() as folder:
+            d = Db(folder + "/ws.db")
+            d.one("SELECT choir_init()")
+            lineage = d.one("SELECT value FROM _choir_meta"
+                            " WHERE key = 'sync.lineage'").encode()
+            d.close()
+            NEW[:] = pathlib.Path(d.path).read_bytes(), lineage
+        assert NEW[0].count(lineage) == 1
+    return NEW[0].replace(NEW[1], uuid.uuid4().hex.encode())
+
+
 class Db:
-    """A connection; choir is loaded unless choir=False."""
+    """A connection; choir is loaded unless choir=False. With init it is one to
+    a workspace: where there is no file yet, to a copy of a new one."""
 
     def __init__(self, path=":memory:", choir=True, init=False, uri=False,
                  entry=None, pragmas=()):
         self.path = str(path)
+        if init and choir and not (pragmas or uri or entry) \
+                and self.path != ":memory:" and not os.path.exists(self.path):
+            pathlib.Path(self.path).write_bytes(new_workspace())
         if DRIVER == "shell":
             self.con = shell_db.Shell(SHELL, self.path, "none" if not choir
                                       else "readonly" if entry and

@@ -46,12 +46,15 @@ def guarded(d, risks=("read", "write", "effect")):
 def attack(path, statement, name, narg):
     """Writes the attacker's file, with a stub in the function's place."""
     a = sqlite3.connect(path, isolation_level=None)
+    a.execute("PRAGMA synchronous = OFF")
+    a.execute("BEGIN")
     a.execute("CREATE TABLE t(a)")
     a.execute("INSERT INTO t VALUES(1)")
     a.create_function(name, narg, lambda *_: 1, deterministic=True)
     a.execute(statement)
     if statement.startswith("CREATE TABLE c"):
         a.execute("INSERT INTO c(a) VALUES(1)")
+    a.execute("COMMIT")
     a.close()
 
 

@@ -166,6 +166,7 @@ COLUMNS = [(table, column) for table, columns in {
 COLUMNS = [pytest.param(*c, id=".".join(c)) for c in COLUMNS]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("table,column", COLUMNS)
 def test_choir_s_own_columns_are_renamed_without_choir(
         workspace, table, column):

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.once  # it is the stock shell under every driver
+
 SHELL = shutil.which("sqlite3", path="/usr/bin:/bin") or "sqlite3"
 
 TABLES = ["artifacts", "action_log", "agent_tasks", "citations", "sync_state",

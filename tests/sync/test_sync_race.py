@@ -8,6 +8,7 @@ import time
 import pytest
 
 
+@pytest.mark.once
 @pytest.mark.inprocess
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_a_commit_during_a_pull_is_never_lost(tmp_path, mode):
