@@ -339,9 +339,10 @@ static double searchReach(const ChoirIndex *p, double rRecall) {
   return rReach;
 }
 
-/* How many lists to look at. More where few rows count: the same rows are
-** spread over more. */
+/* How many lists to look at. More where few rows count or many are wanted: they
+** are spread over more than the ten that the index learned from. */
 static i64 searchProbes(SearchRun *r) {
+  double f = (double)r->pScan->k / 10;
   double rReach = searchReach(r->p, r->s->rRecall);
   i64 n = 0, m = SEARCH_LEAST;
   if (r->s->nProbe > 0 || !(rReach < INFINITY)) {
@@ -357,9 +358,9 @@ static i64 searchProbes(SearchRun *r) {
   } while (n == m && r->pErr->rc == SQLITE_OK);
   n = n < SEARCH_LEAST ? SEARCH_LEAST : n;
   if (r->s->pOnly && r->s->pOnly->n < r->p->nRow) {
-    double f = (double)r->p->nRow / (double)(r->s->pOnly->n + 1);
-    n = (i64)((double)n * fmin(8.0, pow(f, 0.4)));
+    f *= (double)r->p->nRow / (double)(r->s->pOnly->n + 1);
   }
+  n = (i64)((double)n * fmin(8.0, fmax(1.0, pow(f, 0.4))));
   return n < r->nCentre ? n : r->nCentre;
 }
 

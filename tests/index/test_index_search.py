@@ -77,6 +77,10 @@ def test_queries_that_are_no_rows_get_the_recall_they_ask_for(db, metric):
         same = sum(len(w & {r[0] for r in nearest(db, q, **hidden)})
                    for q, w in zip(queries, want))
         assert same >= recall * 600, (recall, same)
+    same = sum(len({r[0] for r in nearest(db, q, 200, exact=1)}
+                   & {r[0] for r in nearest(db, q, 200)})
+               for q in queries[:20])
+    assert same >= .95 * 4000, same
     assert db.one("SELECT vec_index_info('near') ->> 'nprobe'") < 23
 
 
