@@ -27,8 +27,9 @@ MAPS = """
 import sqlite3, sys
 def libraries():
     return {l.split()[-1] for l in open("/proc/self/maps") if ".so" in l}
-def rss():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096
+def rss():  # statm's counters are approximate
+    return sum(int(l.split()[1]) << 10 for l in open("/proc/self/smaps_rollup")
+               if l.startswith("Rss:"))
 c = sqlite3.connect(":memory:", isolation_level=None)
 c.execute("SELECT * FROM pragma_function_list").fetchall()
 c.enable_load_extension(True)
