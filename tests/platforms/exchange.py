@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""exchange.py SHELL: files go between another processor and this one.
+"""exchange.py SHELL REMOTE: files go between another processor and this one.
 
 One side writes a workspace (files, a vector index, state with a checkpoint, a
 sealed log) and pushes it; the other opens the file, checks it, searches it,
@@ -34,7 +34,7 @@ SELECT vec_index_optimize('item_e');
 SELECT log_track('item');
 UPDATE item SET e = vec_f32(e) WHERE id < 10;
 SELECT log_seal();
-SELECT sync_push('file://{remote}/');
+SELECT sync_push('{remote}');
 """
 CHECK = """
 .bail on
@@ -56,7 +56,7 @@ UPDATE item SET e = embed('changed ' || id) WHERE id % 7 = 0;
 SELECT artifact_put('/from/there.md', 'written on the other side');
 SELECT vec_index_optimize('item_e');
 SELECT log_seal();
-SELECT sync_push('file://{remote}/');
+SELECT sync_push('{remote}');
 """
 
 
@@ -75,17 +75,17 @@ def same(what, one, other):
 
 
 def exchange(writer, reader, folder):
-    remote = folder / "remote"
-    remote.mkdir(parents=True)
+    (folder / "remote").mkdir(parents=True)
+    remote = f"file://{folder / sys.argv[2]}" + "/" * sys.argv[2].endswith("/")
     ws, copy = folder / "ws.db", folder / "copy.db"
     run(writer, ws, WRITE.format(remote=remote))
     seen = run(writer, ws, CHECK)
     same("what was written", seen, run(reader, ws, CHECK))
-    run(reader, copy, f"SELECT sync_pull('file://{remote}/');")
+    run(reader, copy, f"SELECT sync_pull('{remote}');")
     same("what was pulled", seen, run(reader, copy, CHECK))
     run(reader, copy, CHANGE.format(remote=remote))
     seen = run(reader, copy, CHECK)
-    run(writer, ws, f"SELECT sync_pull('file://{remote}/');")
+    run(writer, ws, f"SELECT sync_pull('{remote}');")
     same("what came back", seen, run(writer, ws, CHECK))
 
 

@@ -42,8 +42,8 @@ sysroot() { # sysroot NAME
   mv "$to/root.new" "$to/root"
 }
 
-# What links NAME's shell: the compiler in cc, SQLite in sqlite, and the first
-# words of its command line in start.
+# What links NAME's shell: the compiler in cc, SQLite in sqlite, its headers in
+# include, and the first words of the shell's command line in start.
 debian() { # debian NAME
   local gcc libs qemu root=$out/$1/root
   read -r gcc libs qemu < <(triple "$1")
@@ -62,23 +62,25 @@ musl() {
   local crate=libsqlite3-sys-0.30.1 to=$out/musl
   tools/setup.sh only musl-tools curl ca-certificates || return 1
   cc=musl-gcc sqlite=$to/sqlite3.o start=
+  include=$to/$crate/sqlite3
   [ ! -e "$sqlite" ] || return 0
   curl -sSfL "https://static.crates.io/crates/libsqlite3-sys/$crate.crate" |
-    tar -xz -C "$to" "$crate/sqlite3/sqlite3.c" || return 1
+    tar -xz -C "$to" "$crate/sqlite3" || return 1
   musl-gcc -O1 -w -DSQLITE_ENABLE_FTS5 -DSQLITE_ENABLE_MATH_FUNCTIONS \
     -DSQLITE_ENABLE_COLUMN_METADATA -DSQLITE_ENABLE_DBSTAT_VTAB \
     -DSQLITE_ENABLE_STMTVTAB \
-    -c "$to/$crate/sqlite3/sqlite3.c" -o "$sqlite"
+    -c "$include/sqlite3.c" -o "$sqlite"
 }
 
 build() { # build NAME
-  local to=$out/$1 cc sqlite start flags
+  local to=$out/$1 cc sqlite start include=$out/include flags
   mkdir -p "$to"
   if [ "$1" = musl ]; then musl; else debian "$1"; fi || return 1
-  flags=(-O1 -g -std=gnu11 -Wall -Wextra -Werror "-I$out/include" -DCHOIR_OMIT_NET)
+  flags=(-O1 -g -std=gnu11 -Wall -Wextra -Werror "-I$include" "-I$out/include"
+    -DCHOIR_OMIT_NET)
   $cc "${flags[@]}" -shared -fPIC -fvisibility=hidden dist/choir.c \
     -o "$to/choir.so" -lm -ldl || return 1
-  $cc -O1 -w "-I$out/include" -DSQLITE_SHELL_INIT_PROC=choirShellInit \
+  $cc -O1 -w "-I$include" -DSQLITE_SHELL_INIT_PROC=choirShellInit \
     -c build/shell/shell.c -o "$to/shell.o" || return 1
   $cc "${flags[@]}" -DSQLITE_CORE dist/choir.c tests/shell/shell_init.c \
     "$to/shell.o" "$sqlite" -lm -ldl -lpthread -o "$to/shell" || return 1
@@ -87,26 +89,22 @@ build() { # build NAME
   chmod +x "$to/choir-shell-nonet"
 }
 
-# musl cannot open glibc's liblz4 and libcrypto.
-left_out() {
-  [ "$1" != musl ] || echo "--ignore=tests/sync --ignore=tests/search"
-}
-
 platform() { # platform NAME
-  local to=$out/$1 status
+  local to=$out/$1 without=() remote=remote/ status
+  # Page deltas need glibc's liblz4, which musl cannot open.
+  [ "$1" != musl ] || without=(--ignore=tests/sync) remote=remote.sqlite
   build "$1" >"$to.build.log" 2>&1 || { tail -5 "$to.build.log"; return 1; }
   "$to/choir-shell-nonet" :memory: \
     "SELECT '$1: SQLite ' || sqlite_version() || ', kernels ' || vec_kernel()"
-  # shellcheck disable=SC2046,SC2086
   CHOIR_SHELL=$to/choir-shell-nonet \
     build/venv/bin/python -m pytest -q -n "$(nproc)" -p no:cacheprovider \
-    --ignore=tests/kern $(left_out "$1") ${ARGS:-tests} 2>&1 | tee "$to/log" | tail -15
+    --ignore=tests/kern "${without[@]}" ${ARGS:-tests} 2>&1 | tee "$to/log" | tail -15
   status=${PIPESTATUS[0]}
-  /usr/bin/python3 tests/platforms/exchange.py "$to/choir-shell-nonet" || status=1
+  /usr/bin/python3 tests/platforms/exchange.py "$to/choir-shell-nonet" "$remote" || status=1
   return "$status"
 }
 
-tools/setup.sh && tests/shell/build.sh && make -s all || exit 1
+tools/setup.sh && tests/shell/build.sh source && make -s all amalgamation || exit 1
 mkdir -p "$out/include"
 cp -rL /usr/include/{sqlite3.h,sqlite3ext.h,simde} "$out/include/"
 failed=
