@@ -181,7 +181,8 @@ def test_the_matrix_has_every_action_of_the_page_and_no_other():
     page = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`",
                           (ROOT / "docs/log.md").read_text()))
     tested = {e[0] for _, _, expected in MATRIX for e in expected}
-    assert page - {"LOG_GAP", "LOG_CUT"} == tested
+    rooms = {a for a in page if a.startswith(("LOG_", "SYNC_"))}  # not by a row
+    assert page - rooms == tested
 
 
 HARD = ["x'00ff'", "CAST(x'61ff62' AS TEXT)", "CAST(x'c3' AS TEXT)",
