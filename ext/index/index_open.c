@@ -486,7 +486,8 @@ static void openLists(ChoirIndex *p, ChoirErr *pErr, ChoirList *aOld,
     pList->iGen = sqlite3_column_int64(pStmt, 2);
     pList->nStuck = sqlite3_column_int64(pStmt, 3);
     if (pList->iId < 0 || pList->iId > (i64)1 << 38 || pList->n < 0 ||
-        pList->n > OPEN_ROWS) {
+        pList->n > OPEN_ROWS || pList->nStuck < 0 ||
+        pList->nStuck > OPEN_ROWS) {
       choirIndexDamaged(p, pErr, "list", pList->iId);
     } else if (sqlite3_column_type(pStmt, 4) != SQLITE_NULL) {
       if (!openFloats(l.aCentre + (size_t)l.nCentre * nPad, nPad, pStmt, 4)) {
