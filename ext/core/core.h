@@ -131,6 +131,11 @@ CHOIR_PRIVATE void choirBufText(ChoirBuf *p, const char *z);
 CHOIR_PRIVATE void choirBufPrintf(ChoirBuf *p, const char *zFmt, ...);
 /* z as a JSON string with quotes; invalid UTF-8 becomes U+FFFD. */
 CHOIR_PRIVATE void choirBufJson(ChoirBuf *p, const char *z, i64 n);
+/* Column i as JSON, exactly: what JSON cannot say is {"blob":hex}, {"text":hex}
+** (not UTF-8) or {"real":"Inf"}; more than nMost bytes, unless it is negative,
+** are {"bytes":n}. */
+CHOIR_PRIVATE void choirBufColumn(ChoirBuf *p, sqlite3_stmt *, int i,
+                                  i64 nMost);
 /* n bytes of room at the end, to be filled by the caller; NULL on failure. */
 CHOIR_PRIVATE char *choirBufSpace(ChoirBuf *p, u64 n);
 /* Room for n bytes in all and no more, so that what comes is not moved. */

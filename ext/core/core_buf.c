@@ -229,6 +229,37 @@ CHOIR_PRIVATE void choirBufJson(ChoirBuf *p, const char *z, i64 n) {
   choirBufText(p, "\"");
 }
 
+CHOIR_PRIVATE void choirBufColumn(ChoirBuf *p, sqlite3_stmt *pStmt, int i,
+                                  i64 nMost) {
+  int eType = sqlite3_column_type(pStmt, i), k, n;
+  const u8 *a;
+  double r;
+  if (eType == SQLITE_NULL) {
+    choirBufText(p, "null");
+  } else if (eType == SQLITE_INTEGER) {
+    choirBufPrintf(p, "%lld", sqlite3_column_int64(pStmt, i));
+  } else if (eType == SQLITE_FLOAT) {
+    r = sqlite3_column_double(pStmt, i);
+    choirBufPrintf(p, r - r == 0 ? "%!.17g" : "{\"real\":\"%g\"}", r);
+  } else {
+    a = eType == SQLITE_TEXT ? sqlite3_column_text(pStmt, i)
+                             : sqlite3_column_blob(pStmt, i);
+    n = a ? sqlite3_column_bytes(pStmt, i) : 0;
+    if (nMost >= 0 && n > nMost) {
+      choirBufPrintf(p, "{\"bytes\":%d}", n);
+    } else if (eType == SQLITE_TEXT &&
+               choirUtf8Valid((const char *)a, n) == n) {
+      choirBufJson(p, a ? (const char *)a : "", n);
+    } else {
+      choirBufText(p, eType == SQLITE_TEXT ? "{\"text\":\"" : "{\"blob\":\"");
+      for (k = 0; k < n; k++) {
+        choirBufPrintf(p, "%02X", a[k]);
+      }
+      choirBufText(p, "\"}");
+    }
+  }
+}
+
 CHOIR_PRIVATE char *choirBufTake(ChoirBuf *p) {
   char *a;
   if (p->a == NULL) {

@@ -64,34 +64,6 @@ typedef struct UndoTable {
 
 /* ------------------------------------------------------- naming what stays */
 
-static void undoValue(ChoirBuf *b, sqlite3_stmt *p, int i) {
-  const u8 *a;
-  int n;
-  switch (sqlite3_column_type(p, i)) {
-  case SQLITE_NULL:
-    choirBufText(b, "null");
-    break;
-  case SQLITE_INTEGER:
-    choirBufPrintf(b, "%lld", sqlite3_column_int64(p, i));
-    break;
-  case SQLITE_FLOAT:
-    choirBufPrintf(b, "%!.17g", sqlite3_column_double(p, i));
-    break;
-  case SQLITE_TEXT:
-    a = sqlite3_column_text(p, i);
-    choirBufJson(b, a ? (const char *)a : "", sqlite3_column_bytes(p, i));
-    break;
-  default:
-    a = sqlite3_column_blob(p, i);
-    choirBufText(b, "{\"blob\":\"");
-    for (n = 0; a && n < sqlite3_column_bytes(p, i); n++) {
-      choirBufPrintf(b, "%02X", a[n]);
-    }
-    choirBufText(b, "\"}");
-    break;
-  }
-}
-
 /* One entry; p has the key's values at aKey (NULL: the whole table). */
 static void undoName(UndoRun *p, const char *zTable, sqlite3_stmt *pStmt,
                      const int *aKey, int nKey, const char *zWhy) {
@@ -106,7 +78,7 @@ static void undoName(UndoRun *p, const char *zTable, sqlite3_stmt *pStmt,
   choirBufText(b, nKey == 1 ? "" : nKey ? "[" : "null");
   for (i = 0; i < nKey; i++) {
     choirBufText(b, i ? "," : "");
-    undoValue(b, pStmt, aKey[i]);
+    choirBufColumn(b, pStmt, aKey[i], -1);
   }
   choirBufText(b, nKey > 1 ? "]" : "");
   if (zWhy) {

@@ -642,8 +642,6 @@ CHOIR_PRIVATE void choirThreeCopy(ChoirMerge *, const char *zTable,
 /* Numbers that both sides gave to new rows: this side's move. */
 CHOIR_PRIVATE void choirThreeMove(ChoirMerge *, const char *zTable,
                                   const ChoirMergeRule *);
-/* A value as JSON; a long one as its size. */
-CHOIR_PRIVATE void choirMergeValue(ChoirBuf *, sqlite3_stmt *, int i);
 CHOIR_PRIVATE const ChoirMergeRule *choirMergeRuleOf(ChoirMerge *,
                                                      const char *zTable);
 CHOIR_PRIVATE sqlite3_stmt *choirMergeIndexes(ChoirMerge *, const char *zTable);

@@ -246,39 +246,6 @@ static int threeSame(sqlite3_stmt *a, int i, sqlite3_stmt *b, int j) {
   }
 }
 
-CHOIR_PRIVATE void choirMergeValue(ChoirBuf *b, sqlite3_stmt *p, int i) {
-  const u8 *a;
-  int n, k;
-  double r;
-  switch (sqlite3_column_type(p, i)) {
-  case SQLITE_NULL:
-    choirBufText(b, "null");
-    break;
-  case SQLITE_INTEGER:
-    choirBufPrintf(b, "%lld", sqlite3_column_int64(p, i));
-    break;
-  case SQLITE_FLOAT:
-    r = sqlite3_column_double(p, i);
-    choirBufPrintf(b, r - r == 0 ? "%!.17g" : "{\"real\":\"%g\"}", r);
-    break;
-  default:
-    a = sqlite3_column_blob(p, i);
-    n = sqlite3_column_bytes(p, i);
-    if (n > THREE_SHOWN) {
-      choirBufPrintf(b, "{\"bytes\":%d}", n);
-    } else if (sqlite3_column_type(p, i) == SQLITE_TEXT) {
-      a = sqlite3_column_text(p, i);
-      choirBufJson(b, a ? (const char *)a : "", sqlite3_column_bytes(p, i));
-    } else {
-      choirBufText(b, "{\"blob\":\"");
-      for (k = 0; a && k < n; k++) {
-        choirBufPrintf(b, "%02X", a[k]);
-      }
-      choirBufText(b, "\"}");
-    }
-  }
-}
-
 /* The key whose parts are at iFrom + aKey[…] of p, as one value: bound to the
 ** parameter iBind of pOut; a key of several parts becomes text in b. */
 static void threeBindKey(Three *t, sqlite3_stmt *p, int iFrom,
@@ -291,7 +258,7 @@ static void threeBindKey(Three *t, sqlite3_stmt *p, int iFrom,
   }
   for (i = 0; i < t->nKey; i++) {
     choirBufText(b, i ? "," : "[");
-    choirMergeValue(b, p, iFrom + t->aKey[i]);
+    choirBufColumn(b, p, iFrom + t->aKey[i], -1);
   }
   choirBufText(b, "]");
   choirBindText(t->p->pErr, pOut, iBind, b->a, (i64)b->n);
@@ -512,9 +479,9 @@ static void threeLose(const Three *t, ThreeRow *r, int i) {
   choirBufText(b, b->n ? "," : "");
   choirBufJson(b, t->azCol[i], -1);
   choirBufText(b, ":{\"here\":");
-  choirMergeValue(b, r->pHere, i);
+  choirBufColumn(b, r->pHere, i, THREE_SHOWN);
   choirBufText(b, ",\"there\":");
-  choirMergeValue(b, r->pMain, i);
+  choirBufColumn(b, r->pMain, i, THREE_SHOWN);
   choirBufText(b, "}");
 }
 
@@ -658,7 +625,7 @@ static void threeRefused(Three *t, sqlite3_stmt *p, ChoirBuf *pWhy) {
   choirBufPrintf(pWhy, "%s%s ", pWhy->n ? "; " : "", t->zTable);
   for (i = 0; i < t->nKey; i++) {
     choirBufText(pWhy, i ? "," : "");
-    choirMergeValue(pWhy, p, 3 + t->aKey[i]);
+    choirBufColumn(pWhy, p, 3 + t->aKey[i], THREE_SHOWN);
   }
   choirBufPrintf(pWhy, " (%s)", sqlite3_errmsg(t->p->db));
 }

@@ -442,23 +442,17 @@ def remote_programmes(kind):
         r.pushed(a)
         return r.subject("sync_pull(?)", "b.db")
 
-    def theirs(r, a):
-        r.pushed(a)
-        b = r.device()
-        put(b, "mine")
-        b.close()
-        put(a, "two")
-        r.pushed(a)
-        return r.subject("sync_pull(?, 'theirs')", "b.db")
-
-    def merge(r, a):
-        r.pushed(a)
-        b = r.device()
-        put(b, "mine")
-        b.close()
-        put(a, "two")
-        r.pushed(a)
-        return r.subject("sync_pull(?, 'merge')", "b.db")
+    def diverged(mode):
+        def pull(r, a):
+            r.pushed(a)
+            b = r.device()
+            put(b, "mine")
+            b.close()
+            put(a, "two")
+            r.pushed(a)
+            return r.subject(f"sync_pull(?, '{mode}')", "b.db")
+        pull.__name__ = mode
+        return pull
 
     def kept(r, a):
         # Four pushes and a snapshot a day ago; two pushes and one more since.
@@ -506,10 +500,10 @@ def remote_programmes(kind):
         return subject
 
     every = [(first_push, BOTH), (next_push, BOTH), (first_pull, BOTH),
-             (next_pull, BOTH), (theirs, BOTH)]
+             (next_pull, BOTH), (diverged("theirs"), BOTH)]
     if kind != "plain":
-        every += [(merge, BOTH), (compact, WAL), (snapshot, WAL), (prune, WAL),
-                  (restore, WAL)]
+        every += [(diverged("merge"), BOTH), (compact, WAL), (snapshot, WAL),
+                  (prune, WAL), (restore, WAL)]
     for steps, modes in every:
         def make(folder, mode, steps=steps):
             r = Remote(folder, mode, kind)

@@ -173,6 +173,18 @@ def test_every_kind_of_key(pair, table):
                      "'SYNC_CONFLICT'") == [('["c",3]',)]
 
 
+def test_long_keys_and_keys_that_are_not_utf8_are_told_apart(pair):
+    pair.part("CREATE TABLE t(a TEXT, b INTEGER, v, PRIMARY KEY(a, b));"
+              "INSERT INTO t VALUES(CAST(x'61ff' AS TEXT), 1, 0),"
+              " (CAST(x'61fe' AS TEXT), 1, 0),"
+              " (hex(zeroblob(40000)) || 'x', 1, 0),"
+              " (hex(zeroblob(40000)) || 'y', 1, 0)")
+    out = pair.merge("UPDATE t SET v='mine'", "UPDATE t SET v='yours'")
+    assert out["conflicts"] == [{"table": "t", "kind": "changed", "rows": 4}]
+    assert pair.both("SELECT count(DISTINCT pk), min(length(pk)) FROM action_log"
+                     " WHERE action_type='SYNC_CONFLICT'") == [(4, 19)]
+
+
 def test_schema_changes_of_one_side_are_kept(pair):
     pair.part("CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE u(x);"
               "CREATE TABLE old(y); CREATE INDEX t_a ON t(a); CREATE TABLE"
