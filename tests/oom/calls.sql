@@ -293,7 +293,7 @@ DROP TABLE o;
 SELECT s3_delete('s3://bucket/oom/a');
 -- case s3-live-copy @net=OOM_S3
 SELECT choir_secret('s', '{"type":"s3","access_key":"AKIAVERSITY00001","secret_key":"versity-secret/+=","region":"eu-test-1","endpoint":"$OOM_S3"}');
-SELECT json_extract(s3_put('s3://bucket/oom/c', 'abc'), '$.size');
+SELECT json_extract(s3_put('s3://bucket/oom-copy/c', 'abc'), '$.size');
 SELECT choir_config('s3.copy_bytes', '0');
-SELECT json_extract(s3_copy('s3://bucket/oom/c', 's3://bucket/oom/d'), '$.size');
-SELECT CAST(s3_get('s3://bucket/oom/d') AS TEXT);
+SELECT json_extract(s3_copy('s3://bucket/oom-copy/c', 's3://bucket/oom-copy/d'), '$.size');
+SELECT CAST(s3_get('s3://bucket/oom-copy/d') AS TEXT);
