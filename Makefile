@@ -27,7 +27,7 @@ LDHARDEN := -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined
 CURL_CFLAGS_linked := -DCHOIR_CURL_LINKED
 CURL_LIBS_linked := -lcurl
 CURL_CFLAGS_none := -DCHOIR_OMIT_NET
-ALL_CFLAGS := -std=gnu11 -fPIC -fvisibility=hidden -Iext $(WARN) $(HARDEN) \
+ALL_CFLAGS := -std=gnu11 -D_FILE_OFFSET_BITS=64 -fPIC -fvisibility=hidden -Iext $(WARN) $(HARDEN) \
   $(CFLAGS) $(EXTRA_CFLAGS) $(CURL_CFLAGS_$(CURL))
 
 NET := http qdrant nats libsql

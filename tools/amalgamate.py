@@ -34,6 +34,9 @@ OPENING = """\
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE
 #endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64 /* folders and files of any size on 32 bits */
+#endif
 #define CHOIR_AMALGAMATION 1
 """
 

@@ -603,7 +603,7 @@ static int folderNames(ChoirErr *pErr, int fdDir, char ***pazName) {
     }
     return 0;
   }
-  while (pErr->rc == SQLITE_OK && (pEnt = readdir(pDir)) != NULL) {
+  while (errno = 0, pErr->rc == SQLITE_OK && (pEnt = readdir(pDir)) != NULL) {
     const char *z = pEnt->d_name;
     struct stat st;
     if (strcmp(z, ".") == 0 || strcmp(z, "..") == 0 ||
@@ -623,6 +623,9 @@ static int folderNames(ChoirErr *pErr, int fdDir, char ***pazName) {
     }
     az[n] = choirMprintf(pErr, "%s%s", z, S_ISDIR(st.st_mode) ? "/" : "");
     n += az[n] != NULL;
+  }
+  if (pErr->rc == SQLITE_OK && errno != 0) {
+    choirErrno(pErr, errno, "list", "a folder");
   }
   closedir(pDir);
   if (n) {

@@ -138,6 +138,7 @@ CHOIR_PRIVATE int choirStoreNamesRead(ChoirStoreNames *p, ChoirErr *pErr,
   int fd = openat(fdDir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
   struct dirent *pEntry;
+  int bAll;
   memset(p, 0, sizeof(*p));
   if (pDir == NULL) {
     if (fd >= 0) {
@@ -145,7 +146,7 @@ CHOIR_PRIVATE int choirStoreNamesRead(ChoirStoreNames *p, ChoirErr *pErr,
     }
     return 0;
   }
-  while (pErr->rc == SQLITE_OK && (pEntry = readdir(pDir)) != NULL) {
+  while (errno = 0, pErr->rc == SQLITE_OK && (pEntry = readdir(pDir)) != NULL) {
     const char *z = pEntry->d_name;
     if (strcmp(z, ".") == 0 || strcmp(z, "..") == 0) {
       continue;
@@ -162,11 +163,12 @@ CHOIR_PRIVATE int choirStoreNamesRead(ChoirStoreNames *p, ChoirErr *pErr,
     p->az[p->n] = choirMprintf(pErr, "%s", z);
     p->n += p->az[p->n] != NULL;
   }
+  bAll = pErr->rc != SQLITE_OK || errno == 0;
   closedir(pDir);
   if (p->n) {
     qsort(p->az, (size_t)p->n, sizeof(*p->az), importCompare);
   }
-  return 1;
+  return bAll;
 }
 
 /* Is there a file zName (nName bytes) zEnd? */
