@@ -256,17 +256,6 @@ static const u64 aCodeOnes[4][2][2] = {
      {0x0101010100000000u, 0x0101010100000000u}},
     {{0x0101010101010101u, 0}, {0, 0x0101010101010101u}}};
 
-static void codePut64(u8 *a, u64 v) {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-  memcpy(a, &v, 8);
-#else
-  int j;
-  for (j = 0; j < 8; j++) {
-    a[j] = (u8)(v >> 8 * j);
-  }
-#endif
-}
-
 CHOIR_PRIVATE void choirCodeProbe(const ChoirCode *p, const float *aRot,
                                   u8 *aLut, ChoirProbe *pProbe) {
   float rMost = 0, rPer, rRoot = sqrtf((float)p->nPad);
@@ -289,9 +278,10 @@ CHOIR_PRIVATE void choirCodeProbe(const ChoirCode *p, const float *aRot,
       hi += aCodeOnes[i][b][1] * (u64)w;
       nSum += w;
     }
-    codePut64(aLut + g * 16, lo);
-    codePut64(aLut + g * 16 + 8, hi);
+    memcpy(aLut + g * 16, &lo, 8);
+    memcpy(aLut + g * 16 + 8, &hi, 8);
   }
+  choirLittleEndian(aLut, p->nGroup * 16, 8);
   for (g = 0; g < p->nPad; g++) {
     rNorm += (double)aRot[g] * (double)aRot[g];
   }

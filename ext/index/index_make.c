@@ -416,17 +416,16 @@ static void makeTriggers(ChoirIndex *p, ChoirErr *pErr) {
 
 /* The rotated mean and the scale into the registry. */
 static void makeMeanRow(ChoirIndex *p, ChoirErr *pErr, i64 iSeed) {
-  size_t j, n = p->code.nPad * 4;
+  size_t n = p->code.nPad * 4;
   char *zSql = choirMprintf(pErr,
                             "UPDATE \"%w\"._choir_vec SET mean=?1, scale=?2,"
                             " seed=?3, gen=random() WHERE name=%Q",
                             p->zSchema, p->zName);
   sqlite3_stmt *pStmt = zSql ? choirPrepare(p->pConn, pErr, zSql) : NULL;
   u8 *a = choirMalloc(pErr, n);
-  for (j = 0; a && j < n; j++) {
-    u32 v;
-    memcpy(&v, &p->aMean[j / 4], 4);
-    a[j] = (u8)(v >> 8 * (j & 3));
+  if (a) {
+    memcpy(a, p->aMean, n);
+    choirLittleEndian(a, n, 4);
   }
   choirBindBlob(pErr, pStmt, 1, a, (i64)n);
   choirBindReal(pErr, pStmt, 2, p->rScale);

@@ -380,9 +380,9 @@ static int openFloats(float *a, size_t n, sqlite3_stmt *pStmt, int iCol) {
   if (p == NULL || (size_t)sqlite3_column_bytes(pStmt, iCol) != n * 4) {
     return 0;
   }
-  for (i = 0; i < n; i++, p += 4) {
-    u32 v = (u32)p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24;
-    memcpy(&a[i], &v, 4);
+  memcpy(a, p, n * 4);
+  choirLittleEndian(a, n * 4, 4);
+  for (i = 0; i < n; i++) {
     if (!(fabsf(a[i]) < 1e30f)) {
       return 0;
     }

@@ -214,7 +214,7 @@ static void writeAppend(ChoirWrite *w, i64 i, const float *aRot, i64 iRowid) {
 static void writeListRow(ChoirWrite *w, i64 i, sqlite3_value *pPart) {
   const ChoirList *pList = &w->p->aList[i];
   sqlite3_stmt *pStmt = choirIndexStmt(w->p, w->pErr, INDEX_SQL_LIST_PUT);
-  size_t j, nPad = w->p->code.nPad;
+  size_t nPad = w->p->code.nPad;
   u8 *a = NULL;
   choirBindInt(w->pErr, pStmt, 1, pList->iId);
   if (pPart) {
@@ -224,10 +224,9 @@ static void writeListRow(ChoirWrite *w, i64 i, sqlite3_value *pPart) {
   choirBindInt(w->pErr, pStmt, 4, pList->nStuck);
   if (pList->aCentre) {
     a = choirMalloc(w->pErr, nPad * 4);
-    for (j = 0; a && j < nPad * 4; j++) {
-      u32 v;
-      memcpy(&v, &pList->aCentre[j / 4], 4);
-      a[j] = (u8)(v >> 8 * (j & 3));
+    if (a) {
+      memcpy(a, pList->aCentre, nPad * 4);
+      choirLittleEndian(a, nPad * 4, 4);
     }
     choirBindBlob(w->pErr, pStmt, 5, a, (i64)nPad * 4);
   }
