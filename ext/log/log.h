@@ -266,6 +266,13 @@ CHOIR_PRIVATE void choirLogEventCheck(ChoirConn *, ChoirErr *, ChoirCursor *);
 CHOIR_PRIVATE void choirLogReplayBase(ChoirConn *, ChoirErr *,
                                       const char *zTable);
 
+CHOIR_PRIVATE CHOIR_COLD void choirLogWorkRegister(ChoirConn *);
+CHOIR_PRIVATE CHOIR_COLD void choirLogTrackRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLogSealRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLogUndoRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLogEventRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLogReplayRegister(ChoirConn *, ChoirErr *);
+CHOIR_PRIVATE CHOIR_COLD void choirLogWatchRegister(ChoirConn *, ChoirErr *);
 CHOIR_PRIVATE CHOIR_COLD void choirLogRegister(ChoirConn *, ChoirErr *);
 
 #endif /* CHOIR_LOG_H */

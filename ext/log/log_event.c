@@ -477,8 +477,6 @@ static const ChoirFunc aEventFunc[] = {
 };
 
 CHOIR_PRIVATE CHOIR_COLD void choirLogEventRegister(ChoirConn *pConn,
-                                                    ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogEventRegister(ChoirConn *pConn,
                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aEventFunc);
 }

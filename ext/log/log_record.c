@@ -8,20 +8,6 @@
 */
 #include "log.h"
 
-CHOIR_PRIVATE CHOIR_COLD void choirLogWorkRegister(ChoirConn *pConn);
-CHOIR_PRIVATE CHOIR_COLD void choirLogTrackRegister(ChoirConn *pConn,
-                                                    ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogUndoRegister(ChoirConn *pConn,
-                                                   ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogSealRegister(ChoirConn *pConn,
-                                                   ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogEventRegister(ChoirConn *pConn,
-                                                    ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogReplayRegister(ChoirConn *pConn,
-                                                     ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogWatchRegister(ChoirConn *pConn,
-                                                    ChoirErr *pErr);
-
 /* [A-Z0-9_.]{1,64}, so that a type is a word in every system it travels to. */
 static const char *logRecordType(ChoirErr *pErr, sqlite3_value *v) {
   const char *z = choirArgText(pErr, v, "type");

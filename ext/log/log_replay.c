@@ -544,8 +544,6 @@ static const ChoirFunc aReplayFunc[] = {
 };
 
 CHOIR_PRIVATE CHOIR_COLD void choirLogReplayRegister(ChoirConn *pConn,
-                                                     ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogReplayRegister(ChoirConn *pConn,
                                                      ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aReplayFunc);
 }

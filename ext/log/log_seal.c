@@ -511,8 +511,6 @@ static const ChoirFunc aSealFunc[] = {
 };
 
 CHOIR_PRIVATE CHOIR_COLD void choirLogSealRegister(ChoirConn *pConn,
-                                                   ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogSealRegister(ChoirConn *pConn,
                                                    ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aSealFunc);
 }

@@ -646,8 +646,6 @@ static const ChoirFunc aTrackFunc[] = {
 };
 
 CHOIR_PRIVATE CHOIR_COLD void choirLogTrackRegister(ChoirConn *pConn,
-                                                    ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogTrackRegister(ChoirConn *pConn,
                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aTrackFunc);
 }

@@ -770,8 +770,6 @@ static const ChoirFunc aUndoFunc[] = {
 };
 
 CHOIR_PRIVATE CHOIR_COLD void choirLogUndoRegister(ChoirConn *pConn,
-                                                   ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogUndoRegister(ChoirConn *pConn,
                                                    ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aUndoFunc);
 }

@@ -530,8 +530,6 @@ static const ChoirTvf aWatchTvf[] = {
 };
 
 CHOIR_PRIVATE CHOIR_COLD void choirLogWatchRegister(ChoirConn *pConn,
-                                                    ChoirErr *pErr);
-CHOIR_PRIVATE CHOIR_COLD void choirLogWatchRegister(ChoirConn *pConn,
                                                     ChoirErr *pErr) {
   choirFuncs(pConn, pErr, aWatchFunc);
   choirTvfs(pConn, pErr, aWatchTvf);

@@ -446,7 +446,6 @@ static const ChoirPart logPart = {.zName = "log",
                                   .xDoctor = logDoctor,
                                   .xMetrics = logMetrics};
 
-CHOIR_PRIVATE CHOIR_COLD void choirLogWorkRegister(ChoirConn *pConn);
 CHOIR_PRIVATE CHOIR_COLD void choirLogWorkRegister(ChoirConn *pConn) {
   choirPartAdd(pConn, &logPart);
 }
