@@ -15,6 +15,7 @@ A test that needs the connection itself (Db.con: threads, open cursors, the
 process's own memory) is marked `inprocess`; it has no meaning in the shell. One
 that is long and does not depend on who calls choir is marked `once`.
 """
+import contextlib
 import os
 import pathlib
 import sqlite3
@@ -174,18 +175,27 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = f"CHOIR_REQUIRE_ALL=1: {item.nodeid}: {reason}"
 
 
-@pytest.fixture
-def open_db():
-    """open_db(path, ...) -> Db, closed at the end of the test."""
+@contextlib.contextmanager
+def connections():
+    """make(path, ...) -> Db, closed at the end."""
     opened = []
 
     def make(*args, **kw):
         opened.append(Db(*args, **kw))
         return opened[-1]
 
-    yield make
-    for d in opened:
-        d.close()
+    try:
+        yield make
+    finally:
+        for d in opened:
+            d.close()
+
+
+@pytest.fixture
+def open_db():
+    """open_db(path, ...) -> Db, closed at the end of the test."""
+    with connections() as make:
+        yield make
 
 
 @pytest.fixture

@@ -334,22 +334,15 @@ class Run:
 @pytest.mark.parametrize("part", range(2))
 def test_after_any_schedule_of_merges_every_cell_is_what_the_rule_says(part,
                                                                        tmp_path):
-    from conftest import Db
+    from conftest import connections
     n = refused = 0
     for seed in range(SEED + part, SEED + SCHEDULES, 2):
-        opened = []
-
-        def open_db(*args, **kw):
-            opened.append(Db(*args, **kw))
-            return opened[-1]
-
         folder = tmp_path / str(seed)
         folder.mkdir()
-        run = Run(seed, folder, open_db)
-        run.go()
+        with connections() as open_db:
+            run = Run(seed, folder, open_db)
+            run.go()
         n += run.nMerge
         refused += run.nRefused
-        for d in opened:
-            d.close()
     print(f"{n} merges, {refused} refused")
     assert n > 0

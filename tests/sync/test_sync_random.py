@@ -111,16 +111,9 @@ def run(seed, folder, open_db):
 @pytest.mark.parametrize("part", range(4))
 def test_in_every_schedule_the_loser_learns_and_no_acknowledged_row_is_lost(
         part, tmp_path):
-    from conftest import Db
+    from conftest import connections
     for seed in range(part, SCHEDULES, 4):
-        opened = []
-
-        def open_db(*args, **kw):
-            opened.append(Db(*args, **kw))
-            return opened[-1]
-
         folder = tmp_path / str(seed)
         folder.mkdir()
-        run(seed, folder, open_db)
-        for d in opened:
-            d.close()
+        with connections() as open_db:
+            run(seed, folder, open_db)
