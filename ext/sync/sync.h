@@ -573,6 +573,11 @@ CHOIR_PRIVATE void choirDiffTables(ChoirConn *, ChoirErr *, sqlite3 *,
                                    int bHere, ChoirBuf *pOut,
                                    ChoirBuf *pDigest);
 
+/* Adds one value to the hash of its row (docs/formats.md, "Table digests"): v is an
+** integer, a float's bits, or the length of the text or blob in aMore. */
+CHOIR_PRIVATE void choirDiffHash(ChoirSha256 *, int eType, u64 v,
+                                 const void *aMore);
+
 /* Do two schemas of db have the same rows in a table? */
 CHOIR_PRIVATE int choirDiffAlike(ChoirConn *, ChoirErr *, sqlite3 *db,
                                  const char *zA, const char *zB,

@@ -66,31 +66,37 @@ static sqlite3_stmt *diffRows(ChoirErr *pErr, const DiffSide *pSide,
   return p;
 }
 
-static void diffValue(ChoirSha256 *pSha, sqlite3_stmt *p, int iCol) {
-  u8 a[9] = {(u8)sqlite3_column_type(p, iCol)};
-  const void *aMore = NULL;
-  u64 v = 0, nMore = 0;
-  double r;
+CHOIR_PRIVATE void choirDiffHash(ChoirSha256 *pSha, int eType, u64 v,
+                                 const void *aMore) {
+  u8 a[9] = {(u8)eType};
   int i;
-  if (a[0] == SQLITE_INTEGER) {
-    v = (u64)sqlite3_column_int64(p, iCol);
-  } else if (a[0] == SQLITE_FLOAT) {
-    r = sqlite3_column_double(p, iCol);
-    memcpy(&v, &r, 8);
-  } else if (a[0] == SQLITE_TEXT) {
-    aMore = sqlite3_column_text(p, iCol);
-    v = nMore = (u64)sqlite3_column_bytes(p, iCol);
-  } else if (a[0] == SQLITE_BLOB) {
-    aMore = sqlite3_column_blob(p, iCol);
-    v = nMore = (u64)sqlite3_column_bytes(p, iCol);
-  }
   for (i = 0; i < 8; i++) {
     a[1 + i] = (u8)(v >> (8 * i));
   }
   choirSha256Update(pSha, a, 9);
   if (aMore) {
-    choirSha256Update(pSha, aMore, nMore);
+    choirSha256Update(pSha, aMore, v);
   }
+}
+
+static void diffValue(ChoirSha256 *pSha, sqlite3_stmt *p, int iCol) {
+  int eType = sqlite3_column_type(p, iCol);
+  const void *aMore = NULL;
+  u64 v = 0;
+  double r;
+  if (eType == SQLITE_INTEGER) {
+    v = (u64)sqlite3_column_int64(p, iCol);
+  } else if (eType == SQLITE_FLOAT) {
+    r = sqlite3_column_double(p, iCol);
+    memcpy(&v, &r, 8);
+  } else if (eType == SQLITE_TEXT) {
+    aMore = sqlite3_column_text(p, iCol);
+    v = (u64)sqlite3_column_bytes(p, iCol);
+  } else if (eType == SQLITE_BLOB) {
+    aMore = sqlite3_column_blob(p, iCol);
+    v = (u64)sqlite3_column_bytes(p, iCol);
+  }
+  choirDiffHash(pSha, eType, v, aMore);
 }
 
 /* Counts and sums the rows of p, which is finalized; keeps hashes if bKeep. */

@@ -100,26 +100,23 @@ static void mergeRow(sqlite3_context *pCtx, int nArg, sqlite3_value **ap) {
   }
   choirSha256Init(&sha);
   for (i = 0; i < nArg; i++) {
-    u8 aHead[9] = {(u8)sqlite3_value_type(ap[i])};
+    int eType = sqlite3_value_type(ap[i]);
     const void *aByte = NULL;
-    u64 nByte = 0;
-    if (aHead[0] == SQLITE_INTEGER) {
-      i64 v = sqlite3_value_int64(ap[i]);
-      memcpy(aHead + 1, &v, 8);
-    } else if (aHead[0] == SQLITE_FLOAT) {
+    u64 v = 0;
+    if (eType == SQLITE_INTEGER) {
+      v = (u64)sqlite3_value_int64(ap[i]);
+    } else if (eType == SQLITE_FLOAT) {
       double r = sqlite3_value_double(ap[i]);
-      memcpy(aHead + 1, &r, 8);
-    } else if (aHead[0] != SQLITE_NULL) {
+      memcpy(&v, &r, 8);
+    } else if (eType != SQLITE_NULL) {
       aByte = sqlite3_value_blob(ap[i]);
-      nByte = (u64)sqlite3_value_bytes(ap[i]);
-      memcpy(aHead + 1, &nByte, 8);
-      if (aByte == NULL && nByte) {
+      v = (u64)sqlite3_value_bytes(ap[i]);
+      if (aByte == NULL && v) {
         sqlite3_result_error_nomem(pCtx);
         return;
       }
     }
-    choirSha256Update(&sha, aHead, 9);
-    choirSha256Update(&sha, aByte ? aByte : "", nByte);
+    choirDiffHash(&sha, eType, v, aByte);
   }
   choirSha256Final(&sha, a);
   sqlite3_result_blob(pCtx, a, 16, SQLITE_TRANSIENT);
