@@ -21,11 +21,24 @@ static void funcConstruct(ChoirCall *p, int eType) {
   choirVecFree(&v);
 }
 
+/* Gives pIn's elements as a vector of another type. */
+static void funcAs(ChoirCall *p, const ChoirVec *pIn, int eType) {
+  ChoirVec out;
+  i64 i;
+  choirVecNew(&p->err, &out, eType, pIn->nDim);
+  for (i = 0; i < out.nDim; i++) {
+    choirVecPut(&out, i, choirVecAt(pIn, i));
+  }
+  if (p->err.rc == SQLITE_OK) {
+    choirVecResult(&out, p->pCtx);
+  }
+  choirVecFree(&out);
+}
+
 /* A float vector of another precision is converted, anything else is taken as
 ** it is. */
 static void funcConvert(ChoirCall *p, int eType) {
-  ChoirVec v, out;
-  i64 i;
+  ChoirVec v;
   if (sqlite3_value_type(p->apArg[0]) != SQLITE_BLOB ||
       sqlite3_value_subtype(p->apArg[0]) == 0) {
     funcConstruct(p, eType);
@@ -37,14 +50,7 @@ static void funcConvert(ChoirCall *p, int eType) {
     funcConstruct(p, eType);
     return;
   }
-  choirVecNew(&p->err, &out, eType, v.nDim);
-  for (i = 0; i < out.nDim; i++) {
-    choirVecPut(&out, i, choirVecAt(&v, i));
-  }
-  if (p->err.rc == SQLITE_OK) {
-    choirVecResult(&out, p->pCtx);
-  }
-  choirVecFree(&out);
+  funcAs(p, &v, eType);
   choirVecFree(&v);
 }
 
@@ -497,8 +503,7 @@ static void funcExtract(ChoirCall *p) { funcPrint(p, funcAllDigits); }
 ** = 69
 */
 static void funcQuantizeBinary(ChoirCall *p) {
-  ChoirVec v, out;
-  i64 i;
+  ChoirVec v;
   choirVecArg(&p->err, &v, p->apArg[0], "vector");
   if (p->err.rc == SQLITE_OK && v.eType == VEC_BIT) {
     choirErrSet(&p->err, SQLITE_ERROR, "vector has bits already");
@@ -506,14 +511,7 @@ static void funcQuantizeBinary(ChoirCall *p) {
     choirErrSet(&p->err, SQLITE_ERROR,
                 "vector has %lld elements; bits need a multiple of 8", v.nDim);
   }
-  choirVecNew(&p->err, &out, VEC_BIT, v.nDim);
-  for (i = 0; i < out.nDim; i++) {
-    choirVecPut(&out, i, choirVecAt(&v, i));
-  }
-  if (p->err.rc == SQLITE_OK) {
-    choirVecResult(&out, p->pCtx);
-  }
-  choirVecFree(&out);
+  funcAs(p, &v, VEC_BIT);
   choirVecFree(&v);
 }
 
