@@ -89,7 +89,8 @@ proving: all ## failures swept over everything, counted; FULL=1 SLICE=1 T=letter
 
 demo: ## the story on real documents; DIR=folder Q='words' for yours
 	@tools/setup.sh build
-	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@echo "demo: compiling choir"
+	@$(MAKE) --no-print-directory -j$$(nproc) all >build/make.log
 	@DIR='$(DIR)' Q='$(Q)' $(PYTHON) tools/demo/run.py
 
 hosts: all ## install and run every program that can load choir

@@ -21,7 +21,7 @@ CREATE TABLE ~.artifacts(
   hash TEXT,
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now),
-  metadata JSON DEFAULT '{}',
+  metadata TEXT DEFAULT '{}',
   deleted_at INTEGER
 );
 CREATE UNIQUE INDEX ~.artifacts_path ON artifacts(path)
@@ -38,8 +38,8 @@ CREATE TABLE ~.agent_tasks(
   status TEXT NOT NULL DEFAULT 'PENDING'
     CHECK(status IN ('PENDING', 'RUNNING', 'COMPLETED', 'FAILED')),
   task_type TEXT NOT NULL,
-  input JSON NOT NULL,
-  output JSON,
+  input TEXT NOT NULL,
+  output TEXT,
   created_at INTEGER NOT NULL DEFAULT (~now),
   started_at INTEGER,
   completed_at INTEGER,
@@ -83,7 +83,7 @@ CREATE TABLE ~.messages(
   role TEXT NOT NULL CHECK(role IN ('user', 'assistant', 'system', 'tool')),
   content TEXT,
   timestamp INTEGER NOT NULL DEFAULT (~now),
-  metadata JSON
+  metadata TEXT
 );
 CREATE INDEX ~.messages_conversation ON messages(conversation_id, timestamp);
 
@@ -121,7 +121,7 @@ CREATE TABLE ~.state_storage(
 CREATE TABLE ~.personas(
   id TEXT PRIMARY KEY NOT NULL DEFAULT (~uuid7),
   name TEXT NOT NULL,
-  personality JSON NOT NULL DEFAULT '{}',
+  personality TEXT NOT NULL DEFAULT '{}',
   is_active INTEGER NOT NULL DEFAULT 0 CHECK(is_active IN (0, 1)),
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now)
@@ -134,7 +134,7 @@ CREATE TABLE ~.memories(
   importance REAL NOT NULL DEFAULT 0.5 CHECK(importance BETWEEN 0 AND 1),
   created_at INTEGER NOT NULL DEFAULT (~now),
   updated_at INTEGER NOT NULL DEFAULT (~now),
-  metadata JSON
+  metadata TEXT
 );
 CREATE INDEX ~.memories_persona ON memories(persona_id);
 

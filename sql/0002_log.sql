@@ -11,7 +11,7 @@ CREATE TABLE ~.action_log(
   id TEXT NOT NULL DEFAULT (~uuid7),
   timestamp INTEGER NOT NULL DEFAULT (~now),
   action_type TEXT NOT NULL,
-  payload JSON NOT NULL DEFAULT '{}',
+  payload TEXT NOT NULL DEFAULT '{}',
   synced INTEGER NOT NULL DEFAULT 0,
   seq INTEGER PRIMARY KEY CHECK(seq < 4611686018427387904),
   tbl TEXT,

@@ -1,9 +1,6 @@
 -- Where this file stands in the history of its workspace. docs/formats.md,
 -- "Sync tables", says what each column means and why the seal is of fixed
--- length.
-
-INSERT INTO ~._choir_meta(key, value)
-  VALUES('sync.lineage', lower(hex(randomblob(16))));
+-- length. The room puts the one seal there, and the lineage into _choir_meta.
 
 -- Every version this file descends from; the last one is its head.
 CREATE TABLE ~._choir_sync_history(
@@ -19,7 +16,6 @@ CREATE TABLE ~._choir_sync_seal(
   id INTEGER PRIMARY KEY,
   seal BLOB NOT NULL
 );
-INSERT INTO ~._choir_sync_seal(id, seal) VALUES(1, zeroblob(160));
 
 -- Is what is here also at the remote, as far as this file knows? `changed`
 -- means that the action log went on since.

@@ -17,6 +17,7 @@ static const char *const azWorkSql[] = {
     "CREATE TABLE ~._choir_migration("
     "version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL,"
     " applied_at INTEGER NOT NULL)",
+    NULL,
 };
 
 CHOIR_PRIVATE void choirPartAdd(ChoirConn *pConn, const ChoirPart *pPart) {
@@ -89,11 +90,8 @@ CHOIR_PRIVATE void choirMetaSet(ChoirConn *pConn, ChoirErr *pErr,
 
 /* ------------------------------------------------------------ choir_init */
 
-/* Format version of the workspace in the file, 0 when there is none. */
+/* Format version of the workspace in the file. */
 static int workVersion(ChoirConn *pConn, ChoirErr *pErr) {
-  if (!choirHasWorkspace(pConn, pErr)) {
-    return 0;
-  }
   return (int)choirQueryInt(
       pConn, pErr, "SELECT coalesce(max(version),0) FROM ~._choir_migration",
       0);
@@ -213,8 +211,30 @@ static void workSetWal(ChoirConn *pConn, ChoirErr *pErr) {
   sqlite3_close(db);
 }
 
+/* Makes those of choir's own tables that are gone: somebody dropped them. What
+** was in them is derived, and the parts derive it anew. */
+static void workTables(ChoirConn *pConn, ChoirErr *pErr,
+                       const char *const *azSql) {
+  static const char zTable[] = "CREATE TABLE ~.";
+  const int nTable = (int)sizeof(zTable) - 1;
+  int i;
+  for (i = 0; azSql[i] && pErr->rc == SQLITE_OK; i++) {
+    const char *zName = azSql[i] + nTable;
+    if (strncmp(azSql[i], zTable, (size_t)nTable) == 0 &&
+        strncmp(zName, "_choir_", 7) == 0) {
+      char *z = choirMprintf(pErr, "%.*s", (int)strcspn(zName, "( \n"), zName);
+      if (z && !choirExists(pConn, pErr, NULL, z)) {
+        choirExecText(pConn, pErr, azSql[i]);
+      }
+      sqlite3_free(z);
+    }
+  }
+}
+
 static void workInstall(ChoirConn *pConn, ChoirErr *pErr, int bNew) {
-  int i, iHave = workVersion(pConn, pErr);
+  int i, iHave;
+  workTables(pConn, pErr, azWorkSql);
+  iHave = workVersion(pConn, pErr);
   if (pErr->rc == SQLITE_OK && iHave > choirMigrationCount) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "the workspace in schema %s has format %d and this choir knows"
@@ -222,10 +242,8 @@ static void workInstall(ChoirConn *pConn, ChoirErr *pErr, int bNew) {
                 choirSchema(pConn), iHave, choirMigrationCount);
   }
   workConflicts(pConn, pErr, iHave);
-  if (pErr->rc == SQLITE_OK && iHave == 0 && !choirHasWorkspace(pConn, pErr)) {
-    for (i = 0; i < (int)(sizeof(azWorkSql) / sizeof(azWorkSql[0])); i++) {
-      choirExecText(pConn, pErr, azWorkSql[i]);
-    }
+  for (i = 0; i < iHave && pErr->rc == SQLITE_OK; i++) {
+    workTables(pConn, pErr, choirMigrations[i].azSql);
   }
   for (i = iHave; i < choirMigrationCount && pErr->rc == SQLITE_OK; i++) {
     workMigrate(pConn, pErr, &choirMigrations[i]);

@@ -400,6 +400,11 @@ static void artifactFlushFunc(ChoirCall *p) {
   i64 iStart = choirMonotonic();
   ChoirBuf b;
   choirNeedWorkspace(p->pConn, &p->err);
+  if (p->err.rc == SQLITE_OK &&
+      sqlite3_db_readonly(p->pConn->db, choirSchema(p->pConn)) == 1) {
+    choirErrSet(&p->err, SQLITE_READONLY,
+                "the database is read-only, and what is moved is noted in it");
+  }
   choirArtifactFlush(p->pConn, &p->err, 1, &flushed);
   choirBufInit(&b, &p->err, CHOIR_BUF_SQL);
   choirBufPrintf(&b, "{\"moved\":%d,\"bytes\":%lld,\"left\":%d,\"ms\":%lld}",

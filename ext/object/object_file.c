@@ -74,7 +74,8 @@ CHOIR_PRIVATE void choirErrno(ChoirErr *pErr, int iErrno, const char *zDo,
   default:
     break;
   }
-  choirErrSet(pErr, rc, "cannot %s '%s': %s", zDo, zWhat,
+  choirErrSet(pErr, rc, "cannot %s%s%s%s: %s", zDo, zWhat ? " '" : "",
+              zWhat ? zWhat : "", zWhat ? "'" : "",
               iErrno == ELOOP ? "a symbolic link is not followed here"
                               : strerror(iErrno));
 }
@@ -87,7 +88,7 @@ CHOIR_PRIVATE void choirFdWrite(ChoirErr *pErr, int fd, u64 iOff, const void *a,
   while (n > 0 && pErr->rc == SQLITE_OK) {
     ssize_t m = pwrite(fd, z, (size_t)n, (off_t)iOff);
     if (m < 0 && errno != EINTR) {
-      choirErrno(pErr, errno, "write", "a temporary file");
+      choirErrno(pErr, errno, "write a temporary file", NULL);
     } else if (m > 0) {
       z += m;
       n -= (u64)m;
@@ -102,7 +103,7 @@ CHOIR_PRIVATE void choirFdRead(ChoirErr *pErr, int fd, u64 iOff, void *a,
   while (n > 0 && pErr->rc == SQLITE_OK) {
     ssize_t m = pread(fd, z, (size_t)n, (off_t)iOff);
     if (m < 0 && errno != EINTR) {
-      choirErrno(pErr, errno, "read", "a file");
+      choirErrno(pErr, errno, "read a file", NULL);
     } else if (m == 0) {
       choirErrSet(pErr, SQLITE_IOERR,
                   "a file became shorter while it was read");
@@ -234,7 +235,7 @@ CHOIR_PRIVATE void choirTempClose(ChoirTemp *p) {
 static void folderSyncDir(ChoirErr *pErr, int fdDir) {
   /* Some file systems cannot sync a folder and say EINVAL. */
   if (fsync(fdDir) != 0 && errno != EINVAL) {
-    choirErrno(pErr, errno, "sync", "a folder");
+    choirErrno(pErr, errno, "sync a folder", NULL);
   }
 }
 
@@ -597,7 +598,7 @@ static int folderNames(ChoirErr *pErr, int fdDir, char ***pazName) {
   char **az = NULL;
   int n = 0, nAlloc = 0;
   if (pDir == NULL) {
-    choirErrno(pErr, errno, "list", "a folder");
+    choirErrno(pErr, errno, "list a folder", NULL);
     if (fd >= 0) {
       close(fd);
     }
@@ -625,7 +626,7 @@ static int folderNames(ChoirErr *pErr, int fdDir, char ***pazName) {
     n += az[n] != NULL;
   }
   if (pErr->rc == SQLITE_OK && errno != 0) {
-    choirErrno(pErr, errno, "list", "a folder");
+    choirErrno(pErr, errno, "list a folder", NULL);
   }
   closedir(pDir);
   if (n) {

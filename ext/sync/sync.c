@@ -119,6 +119,15 @@ CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *p) {
                       p->there.zUrl, p->there.pos.iTxid, z, p->here.iTxid);
 }
 
+CHOIR_PRIVATE const char *choirSyncWays(const ChoirSyncRun *p) {
+  return p->there.bFolder
+             ? "'merge' puts both together, 'theirs' takes the remote's and"
+               " keeps a copy of this file; or sync_push(…, 'fork') begins"
+               " another workspace"
+             : "'theirs' takes the remote's and keeps a copy of this file; or"
+               " sync_push(…, 'fork') begins another workspace";
+}
+
 CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *p, ChoirCall *pCall,
                                    const char *zVerb, int n, u64 nByte,
                                    const char *zMore, const char *zSaved) {
@@ -321,10 +330,9 @@ static void syncStatus(ChoirCursor *pCur) {
   }
   sqlite3_free(zAuto);
   if (err.zMsg == NULL && strcmp(zState, "conflict") == 0) {
-    err.zMsg = choirMprintf(
-        &pCur->err, "both sides changed: sync_pull(…, 'merge') puts them"
-                    " together, 'theirs' takes the remote's and keeps a"
-                    " copy, sync_push(…, 'fork') begins a new remote");
+    err.zMsg =
+        choirMprintf(&pCur->err, "both sides changed; sync_pull(…, mode): %s",
+                     choirSyncWays(&run));
   }
   if (pCur->err.rc == SQLITE_OK) {
     syncStatusRow(pCur, &run, zState, err.zMsg, bChanged);

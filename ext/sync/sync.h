@@ -557,6 +557,8 @@ CHOIR_PRIVATE void choirSyncEnd(ChoirSyncRun *);
 CHOIR_PRIVATE int choirSyncChanged(ChoirSyncRun *);
 /* `<url> is at version 7 of 2026-01-02T03:04:05Z and this file at 6` */
 CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *);
+/* What can be done when both sides changed: the end of a message. */
+CHOIR_PRIVATE const char *choirSyncWays(const ChoirSyncRun *);
 /* The result: {"<zVerb>":n,"version":…,"txid":…,"bytes":…,[zMore,]
 ** ["saved":…,]"ms":…} */
 CHOIR_PRIVATE void choirSyncResult(ChoirSyncRun *, ChoirCall *,

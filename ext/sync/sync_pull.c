@@ -102,11 +102,8 @@ static int pullConflict(ChoirSyncRun *p) {
   z = choirSyncWhere(p);
   choirErrSet(p->pErr, SQLITE_BUSY,
               "both sides changed: %s with changes of its own;"
-              " sync_pull('%s', 'merge') puts them together row by row,"
-              " sync_pull('%s', 'theirs') replaces this file by the remote's"
-              " version and keeps a copy of yours, sync_push(…, 'fork') begins"
-              " a workspace of its own at a new remote",
-              z ? z : "", p->there.zUrl, p->there.zUrl);
+              " sync_pull('%s', mode): %s",
+              z ? z : "", p->there.zUrl, choirSyncWays(p));
   sqlite3_free(z);
   return PULL_NOTHING;
 }

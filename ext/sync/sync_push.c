@@ -25,14 +25,10 @@ static void pushRead(void *pArg, ChoirErr *pErr, u64 iOff, void *a, u64 n) {
 
 CHOIR_PRIVATE void choirPushConflict(ChoirSyncRun *p) {
   char *z = choirSyncWhere(p);
-  choirErrSet(
-      p->pErr, SQLITE_BUSY,
-      "the remote has moved: %s; sync_pull('%s') brings it here when"
-      " nothing was changed here, sync_pull('%s', 'merge') puts what was"
-      " changed here into it, sync_pull('%s', 'theirs') replaces this"
-      " file by it and keeps a copy, and sync_push(…, 'fork') begins a"
-      " workspace of its own at a new remote",
-      z ? z : "", p->there.zUrl, p->there.zUrl, p->there.zUrl);
+  choirErrSet(p->pErr, SQLITE_BUSY,
+              "the remote has moved: %s; sync_pull('%s') if nothing was changed"
+              " here; otherwise its mode %s",
+              z ? z : "", p->there.zUrl, choirSyncWays(p));
   sqlite3_free(z);
 }
 

@@ -213,6 +213,9 @@ def test_log_record_adds_a_row_and_returns_its_id(db):
         (i, "RUN.START_2", '{"label":"nightly"}', 0, None, None)]
     assert db.rows("SELECT type, label FROM timeline") == [
         ("RUN.START_2", "nightly")]
+    db.one("SELECT log_record('ID', ?)", "9" * 40)
+    assert db.one("SELECT payload FROM action_log WHERE action_type = 'ID'") \
+        == "9" * 40
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -41,6 +41,12 @@ def test_a_task_goes_its_way(db):
 def test_plain_input_stays_text(db):
     db.one("SELECT task_add('t', 'not json'), task_add('t', 5)")
     assert [claim(db)["input"], claim(db)["input"]] == ["not json", 5]
+    # Not a number to SQLite's columns either: it would lose digits.
+    db.one("SELECT task_add('t', '007'), task_add('t', ?)", "9" * 40)
+    assert [claim(db)["input"], claim(db)["input"]] == ["007", int("9" * 40)]
+    db.run("INSERT INTO agent_tasks(task_type, input) VALUES('t', '1.10')")
+    assert db.one("SELECT input FROM agent_tasks"
+                  " WHERE status = 'PENDING'") == "1.10"
 
 
 def test_a_failed_task_is_a_dead_letter(db):

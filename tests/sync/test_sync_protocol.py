@@ -81,7 +81,8 @@ def test_a_remote_that_moved_is_not_overwritten(tmp_path, db, open_db, url):
     message = db.error("SELECT sync_push(?)", url)
     assert message.startswith(f"sync_push: the remote has moved: {url} is at"
                               " version 2 of 20")
-    assert f"sync_pull('{url}', 'theirs')" in message
+    assert f"sync_pull('{url}') if nothing was changed here;" in message
+    assert "'theirs'" in message and "'merge'" not in message  # a plain file
     assert (tmp_path / "remote/ws.sqlite").read_bytes() == before
     assert paths(db) == ["/mine"]
     assert state(db, url) == "conflict"
