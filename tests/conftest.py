@@ -162,17 +162,27 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=gone)
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
+def no_skip(report):
     """CHOIR_REQUIRE_ALL=1: what cannot be run has failed."""
-    outcome = yield
-    report = outcome.get_result()
     if report.skipped and os.environ.get("CHOIR_REQUIRE_ALL") == "1" \
             and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) \
             else str(report.longrepr)
         report.outcome = "failed"
-        report.longrepr = f"CHOIR_REQUIRE_ALL=1: {item.nodeid}: {reason}"
+        report.longrepr = f"CHOIR_REQUIRE_ALL=1: {report.nodeid}: {reason}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    no_skip(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector):
+    """A file that leaves itself out as a whole."""
+    outcome = yield
+    no_skip(outcome.get_result())
 
 
 @contextlib.contextmanager
