@@ -98,7 +98,9 @@ static const struct {
      "auto: when the URL is tls:// or the server wants it; first: before the"
      " server has said anything"},
     {"nats.url", "CHOIR_NATS_URL,NATS_URL", "nats://127.0.0.1:4222",
-     CONFIG_USER, "servers, comma separated: nats://host:4222, tls://host"},
+     CONFIG_USER,
+     "servers, comma separated: nats://host:4222, tls://host, ws://host/path,"
+     " wss://host"},
     {"qdrant.api_key", "CHOIR_QDRANT_API_KEY,QDRANT_API_KEY", NULL,
      CONFIG_SECRET | CONFIG_FIXED,
      "key that belongs to QDRANT_URL; other URLs: choir_secret()"},

@@ -6,6 +6,7 @@
 **   line     what a server may send, taken apart        nats_line.c
 **   key      nkeys, .creds and base32                   nats_key.c
 **   tls      OpenSSL, opened when a server asks for it  nats_tls.c
+**   ws       WebSocket, for ws:// and wss://            nats_ws.c
 **   server   the list of servers and who may log in     nats_server.c
 **   wire     one connection: connect, send, receive     nats_wire.c
 **   stream   JetStream: publish, fetch, acknowledge     nats_stream.c
@@ -22,6 +23,7 @@ typedef struct ChoirNats ChoirNats;
 typedef struct ChoirNatsFrame ChoirNatsFrame;
 typedef struct ChoirNatsServer ChoirNatsServer;
 typedef struct ChoirTls ChoirTls;
+typedef struct ChoirWs ChoirWs;
 
 /* --------------------------------------------------------------- line ---- */
 
@@ -110,7 +112,9 @@ struct ChoirNatsServer {
   char zName[272]; /* "host:port", for people */
   char *zUser;     /* from the URL, percent-decoded, or NULL; wiped */
   char *zPassword; /* NULL: zUser is a token */
-  u8 bTls;         /* tls:// */
+  char zPath[256]; /* of ws:// and wss://, "/…" */
+  u8 bTls;         /* tls:// or wss:// */
+  u8 bWs;          /* ws:// or wss:// */
 };
 
 /* Server i of the list zUrls; 0 past the last one or on failure. */
@@ -121,6 +125,23 @@ CHOIR_PRIVATE void choirNatsServerFree(ChoirNatsServer *);
 CHOIR_PRIVATE void choirNatsAuth(ChoirConn *, ChoirErr *,
                                  const ChoirNatsServer *, const char *zNonce,
                                  ChoirBuf *);
+
+/* ----------------------------------------------------------------- ws ----
+** A filter like TLS, between it (or the wire) and the protocol.
+*/
+/* Appends the request for a WebSocket. */
+CHOIR_PRIVATE ChoirWs *choirWsNew(ChoirErr *, const ChoirNatsServer *,
+                                  ChoirBuf *pOut);
+CHOIR_PRIVATE void choirWsFree(ChoirWs *);
+/* 1 when the server has agreed; its reply is taken from the front of pIn. */
+CHOIR_PRIVATE int choirWsAccepted(ChoirWs *, ChoirErr *, ChoirBuf *pIn,
+                                  const char *zServer);
+/* Takes frames from the front of pIn: what they hold goes to pTo, the answer to
+** a ping to pReply. 1 when the other side has closed. */
+CHOIR_PRIVATE int choirWsRead(ChoirWs *, ChoirErr *, ChoirBuf *pIn,
+                              ChoirBuf *pTo, ChoirBuf *pReply);
+/* Appends a[0..n) as one frame. */
+CHOIR_PRIVATE void choirWsWrite(const void *a, u64 n, ChoirBuf *pTo);
 
 /* --------------------------------------------------------------- wire ----
 ** A connection is kept between calls. A call borrows it: choirNatsOpen()

@@ -2,8 +2,9 @@
 /*
 ** The list of servers (nats.url) and what lets us in at one of them.
 **
-** A server is [nats://|tls://][user[:password]@]host[:port]; a user without a
-** password is a token. In this order: a secret of type nats whose scope covers
+** A server is [nats://|tls://][user[:password]@]host[:port], or by WebSocket
+** ws:// or wss:// and the same with [/path]; a user without a password is a
+** token. In this order: a secret of type nats whose scope covers
 ** nats://host:port, the URL, the file of nats.creds. Messages show host:port
 ** and nothing else of a URL.
 */
@@ -49,10 +50,32 @@ static void serverUser(ChoirErr *pErr, const char *z, size_t n,
   }
 }
 
+/* z[0..n) up to its path, which goes into a request: printable ASCII. */
+static size_t serverPath(ChoirErr *pErr, const char *z, size_t n,
+                         ChoirNatsServer *p) {
+  size_t nHost = 0, i;
+  while (nHost < n && z[nHost] != '/') {
+    nHost++;
+  }
+  sqlite3_snprintf(sizeof(p->zPath), p->zPath, "%s%.*s", nHost < n ? "" : "/",
+                   (int)(n - nHost), z + nHost);
+  for (i = nHost; i < n; i++) {
+    if (z[i] <= ' ' || z[i] > '~' || n - nHost >= sizeof(p->zPath)) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "the path of a server of nats.url is not up to %d printable"
+                  " characters",
+                  (int)sizeof(p->zPath) - 1);
+      break;
+    }
+  }
+  return nHost;
+}
+
 static void serverHost(ChoirErr *pErr, const char *z, size_t n,
                        ChoirNatsServer *p) {
-  const char *zPort = "4222", *zEnd = z + n, *zClose;
-  size_t nHost = n, nPort = 4;
+  const char *zPort = !p->bWs ? "4222" : p->bTls ? "443" : "80";
+  const char *zEnd = z + n, *zClose;
+  size_t nHost = n, nPort = strlen(zPort);
   int bBracket = n > 0 && z[0] == '[';
   while (n > 0 && z[n - 1] == '/') {
     nHost = --n;
@@ -102,17 +125,25 @@ CHOIR_PRIVATE int choirNatsServer(ChoirErr *pErr, const char *z, int i,
   n = (size_t)(zEnd - z);
   zScheme = strstr(z, "://");
   if (zScheme && zScheme < zEnd) {
-    if (zScheme - z == 3 && sqlite3_strnicmp(z, "tls", 3) == 0) {
-      p->bTls = 1;
-    } else if (zScheme - z != 4 || sqlite3_strnicmp(z, "nats", 4) != 0) {
+    static const char *const azScheme[] = {"nats", "tls", "ws", "wss"};
+    int e;
+    for (e = 0; e < 4 && (sqlite3_strnicmp(z, azScheme[e],
+                                           (int)strlen(azScheme[e])) != 0 ||
+                          (size_t)(zScheme - z) != strlen(azScheme[e]));
+         e++) {
+    }
+    p->bTls = e == 1 || e == 3;
+    p->bWs = e == 2 || e == 3;
+    if (e == 4) {
       choirErrSet(pErr, SQLITE_ERROR,
-                  "a server of nats.url has the scheme '%.*s'; it is nats:// or"
-                  " tls://",
+                  "a server of nats.url has the scheme '%.*s'; it is nats://,"
+                  " tls://, ws:// or wss://",
                   (int)(zScheme - z > 12 ? 12 : zScheme - z), z);
       return 0;
     }
     n -= (size_t)(zScheme + 3 - z);
     z = zScheme + 3;
+    n = p->bWs ? serverPath(pErr, z, n, p) : n;
   }
   for (zAt = z + n; zAt > z && zAt[-1] != '@'; zAt--) {
   }

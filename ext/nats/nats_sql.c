@@ -328,9 +328,9 @@ static void natsStreamCall(ChoirCall *p) {
 ** The streams of the server that this connection may see. subjects is a JSON
 ** array.
 **
-** > SELECT choir_config('nats.url', 'ws://127.0.0.1');
+** > SELECT choir_config('nats.url', 'http://127.0.0.1');
 ** > SELECT count(*) FROM nats_streams
-** ! nats_streams: a server of nats.url has the scheme 'ws'; it is nats:// or tls://
+** ! nats_streams: a server of nats.url has the scheme 'http'; it is nats://, tls://, ws:// or wss://
 */
 static void natsStreamsFilter(ChoirCursor *p) {
   ChoirNats *pNats = choirNatsOpen(p->pConn, &p->err);

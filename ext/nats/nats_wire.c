@@ -41,11 +41,13 @@ struct ChoirNats {
   u8 bEof;     /* the server has ended it */
   u8 bDrop;    /* not to be kept after this call */
   ChoirTls *pTls;
+  ChoirWs *pWs;
   ChoirBuf in; /* protocol received, from iIn not parsed */
   u64 iIn;
   ChoirBuf out; /* protocol to send, from iOut */
   u64 iOut;
-  ChoirBuf wire; /* with TLS: out, encrypted */
+  ChoirBuf inFrames, outFrames; /* with WebSocket: the same in frames */
+  ChoirBuf wire; /* out as the socket gets it, where it differs */
   u64 iWire;
   char zInbox[32]; /* "_INBOX.<random>." */
   i64 iReply, iSid, nPong;
@@ -58,6 +60,13 @@ typedef struct NatsState {
 
 /* ------------------------------------------------------------------ state */
 
+/* What credentials went through, once it is sent. */
+static void natsWipe(ChoirNats *p) {
+  choirWipe(p->out.a, p->out.nAlloc);
+  choirWipe(p->outFrames.a, p->outFrames.nAlloc);
+  choirWipe(p->wire.a, p->wire.nAlloc);
+}
+
 static void natsDrop(ChoirNats *p) {
   if (p->fd >= 0) {
     close(p->fd);
@@ -65,9 +74,13 @@ static void natsDrop(ChoirNats *p) {
   p->fd = -1;
   choirTlsFree(p->pTls);
   p->pTls = NULL;
-  choirWipe(p->out.a, p->out.nAlloc);
+  choirWsFree(p->pWs);
+  p->pWs = NULL;
+  natsWipe(p);
   choirBufFree(&p->in);
   choirBufFree(&p->out);
+  choirBufFree(&p->inFrames);
+  choirBufFree(&p->outFrames);
   choirBufFree(&p->wire);
   p->iIn = p->iOut = p->iWire = 0;
   p->bEof = p->bDrop = 0;
@@ -87,6 +100,7 @@ static const ChoirStateType natsState = {"nats", sizeof(NatsState),
 
 static void natsBorrow(ChoirNats *p, ChoirErr *pErr) {
   p->pErr = p->in.pErr = p->out.pErr = p->wire.pErr = pErr;
+  p->inFrames.pErr = p->outFrames.pErr = pErr;
 }
 
 static void natsLost(ChoirNats *p, const char *zWhy) {
@@ -111,7 +125,7 @@ CHOIR_PRIVATE i64 choirNatsDeadline(ChoirNats *p) {
 }
 
 CHOIR_PRIVATE u64 choirNatsUnsent(ChoirNats *p) {
-  return p->out.n - p->iOut + p->wire.n - p->iWire;
+  return p->out.n - p->iOut + p->outFrames.n + p->wire.n - p->iWire;
 }
 
 CHOIR_PRIVATE void choirNatsLate(ChoirNats *p, const char *zWhat) {
@@ -121,15 +135,6 @@ CHOIR_PRIVATE void choirNatsLate(ChoirNats *p, const char *zWhat) {
 }
 
 /* ------------------------------------------------------------------- I/O */
-
-/* Bytes that came, to the protocol. */
-static void natsReceived(ChoirNats *p, const void *a, u64 n) {
-  if (p->pTls == NULL) {
-    choirBufAppend(&p->in, a, n);
-    return;
-  }
-  choirTlsFeed(p->pTls, p->pErr, a, n);
-}
 
 /* Reads once; 1 when something came. */
 static int natsReceive(ChoirNats *p) {
@@ -143,12 +148,13 @@ static int natsReceive(ChoirNats *p) {
     char a[WIRE_TLS_READ];
     n = recv(p->fd, a, sizeof(a), 0);
     if (n > 0) {
-      natsReceived(p, a, (u64)n);
+      choirTlsFeed(p->pTls, p->pErr, a, (u64)n);
     }
   } else {
-    char *a = choirBufSpace(&p->in, WIRE_READ);
+    ChoirBuf *b = p->pWs ? &p->inFrames : &p->in;
+    char *a = choirBufSpace(b, WIRE_READ);
     n = a ? recv(p->fd, a, WIRE_READ, 0) : 0;
-    p->in.n -= a ? WIRE_READ - (u64)(n > 0 ? n : 0) : 0;
+    b->n -= a ? WIRE_READ - (u64)(n > 0 ? n : 0) : 0;
     if (a == NULL) {
       return 0;
     }
@@ -162,7 +168,18 @@ static int natsReceive(ChoirNats *p) {
 /* The plain bytes of what TLS has received. */
 static void natsDecrypt(ChoirNats *p) {
   if (p->pTls) {
-    p->bEof |= choirTlsRead(p->pTls, p->pErr, &p->in) != 0;
+    p->bEof |=
+        choirTlsRead(p->pTls, p->pErr, p->pWs ? &p->inFrames : &p->in) != 0;
+    p->bDrop |= p->pErr->rc != SQLITE_OK;
+  }
+}
+
+/* What has been received, as protocol. */
+static void natsUnwrap(ChoirNats *p) {
+  natsDecrypt(p);
+  if (p->pWs) {
+    p->bEof |=
+        choirWsRead(p->pWs, p->pErr, &p->inFrames, &p->in, &p->outFrames) != 0;
     p->bDrop |= p->pErr->rc != SQLITE_OK;
   }
 }
@@ -184,26 +201,43 @@ static void natsSendBuf(ChoirNats *p, ChoirBuf *b, u64 *piAt) {
   }
 }
 
+/* a[0..n) of the protocol as the socket gets it, behind what is ready. */
+static void natsSeal(ChoirNats *p, const char *a, u64 n) {
+  if (p->pWs) {
+    if (n) {
+      choirWsWrite(a, n, &p->outFrames);
+    }
+    a = p->outFrames.a;
+    n = p->outFrames.n;
+    p->outFrames.n = 0;
+  }
+  if (p->pTls) {
+    choirTlsWrite(p->pTls, p->pErr, a, n);
+    choirTlsDrain(p->pTls, p->pErr, &p->wire);
+  } else if (n) {
+    choirBufAppend(&p->wire, a, n);
+  }
+}
+
 /* Sends what the socket takes. */
 static void natsTransmit(ChoirNats *p) {
-  if (p->pTls == NULL) {
+  if (p->pTls == NULL && p->pWs == NULL) {
     natsSendBuf(p, &p->out, &p->iOut);
     return;
   }
+  natsSeal(p, NULL, 0); /* a handshake, an answer to a ping */
+  natsSendBuf(p, &p->wire, &p->iWire);
   while (p->pErr->rc == SQLITE_OK && p->out.n > p->iOut &&
          p->wire.n == p->iWire) {
     u64 n = p->out.n - p->iOut;
     n = n > 1 << 20 ? 1 << 20 : n;
-    choirTlsWrite(p->pTls, p->pErr, p->out.a + p->iOut, n);
-    choirTlsDrain(p->pTls, p->pErr, &p->wire);
+    natsSeal(p, p->out.a + p->iOut, n);
     p->iOut += n;
     if (p->iOut == p->out.n) {
       p->out.n = p->iOut = 0;
     }
     natsSendBuf(p, &p->wire, &p->iWire);
   }
-  choirTlsDrain(p->pTls, p->pErr, &p->wire);
-  natsSendBuf(p, &p->wire, &p->iWire);
 }
 
 /* One turn of the loop; 0 when the deadline has passed or on failure. */
@@ -252,15 +286,15 @@ static void natsServerError(ChoirNats *p, const ChoirNatsFrame *f) {
 CHOIR_PRIVATE int choirNatsReady(ChoirNats *p, ChoirNatsFrame *f) {
   while (p->pErr->rc == SQLITE_OK) {
     u64 n;
-    if (p->pTls && p->iIn == p->in.n) {
-      natsDecrypt(p);
+    if (p->iIn == p->in.n) {
+      natsUnwrap(p);
     }
     n = choirNatsParse(p->pErr, p->in.a ? p->in.a + p->iIn : "",
                        p->in.n - p->iIn, f);
     if (n == 0) {
       u64 nBefore = p->in.n;
       p->bDrop |= p->pErr->rc != SQLITE_OK;
-      natsDecrypt(p); /* the rest of it may be there */
+      natsUnwrap(p); /* the rest of it may be there */
       if (p->in.n == nBefore) {
         return 0;
       }
@@ -391,13 +425,31 @@ static void natsTls(ChoirNats *p, const ChoirNatsServer *pServer,
   p->about.bTls = 1;
 }
 
+static void natsWebSocket(ChoirNats *p, const ChoirNatsServer *pServer,
+                          i64 iDeadline) {
+  if (p->pErr->rc != SQLITE_OK) {
+    return;
+  }
+  p->pWs = choirWsNew(p->pErr, pServer, &p->outFrames);
+  while (p->pWs &&
+         !choirWsAccepted(p->pWs, p->pErr, &p->inFrames, pServer->zName)) {
+    if (!natsTurn(p, iDeadline)) {
+      if (p->pErr->rc == SQLITE_OK) {
+        choirNatsLate(p, "the request for a WebSocket");
+      }
+      break;
+    }
+    natsDecrypt(p);
+  }
+}
+
 /* The first line of a server. */
 static char *natsInfo(ChoirNats *p, i64 iDeadline) {
   ChoirNatsFrame f;
   char *z = NULL;
   while (z == NULL && p->pErr->rc == SQLITE_OK) {
     u64 n;
-    natsDecrypt(p);
+    natsUnwrap(p);
     n = choirNatsParse(p->pErr, p->in.a ? p->in.a + p->iIn : "",
                        p->in.n - p->iIn, &f);
     if (n == 0 && p->pErr->rc == SQLITE_OK) {
@@ -473,7 +525,7 @@ static void natsHello(ChoirNats *p, const ChoirNatsServer *pServer,
   if (p->pErr->rc == SQLITE_OK) {
     u8 a[8];
     char z[17];
-    choirWipe(p->out.a, p->out.nAlloc); /* credentials went through it */
+    natsWipe(p);
     sqlite3_randomness(8, a);
     choirHex(a, 8, z);
     sqlite3_snprintf(sizeof(p->zInbox), p->zInbox, "_INBOX.%s.", z);
@@ -486,11 +538,15 @@ static void natsHello(ChoirNats *p, const ChoirNatsServer *pServer,
 static void natsConnect(ChoirNats *p, const ChoirNatsServer *pServer) {
   i64 iDeadline = choirNatsDeadline(p);
   const char *zMode = choirConfig(p->pConn, "nats.tls");
-  int bFirst = zMode && strcmp(zMode, "first") == 0;
+  int bFirst =
+      pServer->bWs ? pServer->bTls : zMode && strcmp(zMode, "first") == 0;
+  int bLater = !bFirst && !pServer->bWs; /* TLS behind INFO, if any */
   int bWants = 0, bCan = 0;
   char *zInfo = NULL, *zNonce = NULL;
   choirBufInit(&p->in, p->pErr, CHOIR_NATS_BYTES + CHOIR_NATS_LINE_INFO);
   choirBufInit(&p->out, p->pErr, 2 * CHOIR_NATS_BYTES);
+  choirBufInit(&p->inFrames, p->pErr, 4 * WIRE_READ + CHOIR_NATS_BYTES);
+  choirBufInit(&p->outFrames, p->pErr, 4 * CHOIR_NATS_BYTES);
   choirBufInit(&p->wire, p->pErr, 4 * CHOIR_NATS_BYTES);
   memset(&p->about, 0, sizeof(p->about));
   sqlite3_snprintf(sizeof(p->about.zServer), p->about.zServer, "%s",
@@ -499,14 +555,17 @@ static void natsConnect(ChoirNats *p, const ChoirNatsServer *pServer) {
   if (bFirst) {
     natsTls(p, pServer, iDeadline);
   }
+  if (pServer->bWs) {
+    natsWebSocket(p, pServer, iDeadline);
+  }
   zInfo = natsInfo(p, iDeadline);
   if (zInfo) {
     zNonce = natsInfoRead(p, zInfo, &bWants, &bCan);
-    if (p->pErr->rc == SQLITE_OK && !bFirst && pServer->bTls && !bCan) {
+    if (p->pErr->rc == SQLITE_OK && bLater && pServer->bTls && !bCan) {
       choirErrSet(p->pErr, SQLITE_ERROR,
                   "%s offers no TLS and its URL begins with tls://",
                   pServer->zName);
-    } else if (!bFirst && (bWants || pServer->bTls)) {
+    } else if (bLater && (bWants || pServer->bTls)) {
       natsTls(p, pServer, iDeadline);
     }
     natsHello(p, pServer, zNonce);

@@ -317,8 +317,6 @@ def test_choir_check_finds_what_is_not_as_it_should_be(db):
 
 
 def test_a_dump_restored_by_plain_sqlite_has_its_index(db, tmp_path, open_db):
-    if not hasattr(db.con, "iterdump"):
-        return
     q = fill(db, 200)[0]
     db.rows("INSERT INTO docs(id, e) VALUES(777, ?)", q)
     tables = db.rows("SELECT name, sql FROM sqlite_schema WHERE type='table'"

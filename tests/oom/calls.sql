@@ -259,6 +259,9 @@ SELECT count(*) FROM nats_streams WHERE stream = 'OOM';
 SELECT log_record('A', '{"a":1}') IS NOT NULL;
 SELECT nats_stream_create('CHOIROS', '["choiros.>"]') IS NOT NULL;
 SELECT nats_flush() IS NOT NULL;
+-- case nats-websocket @net=OOM_NATS_WS
+SELECT choir_config('nats.url', '$OOM_NATS_WS');
+SELECT nats_ping() >= 0, nats_publish('oom.a', zeroblob(70000));
 -- case libsql-live @net=OOM_LIBSQL
 SELECT choir_secret('remote', '{"type":"libsql","url":"$OOM_LIBSQL","scope":"$OOM_LIBSQL"}');
 SELECT libsql_batch('remote', '["CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, name TEXT)",

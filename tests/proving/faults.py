@@ -64,10 +64,26 @@ def build_shim(folder):
     return out
 
 
-def scratch():
-    """A folder in memory, where the system has one: fsync costs nothing."""
-    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    return pathlib.Path(tempfile.mkdtemp(prefix="choir-proving-", dir=where))
+def scratch(where=None):
+    """A folder in memory, where the system has one: fsync costs nothing. What
+    runs that were killed have left beside it goes."""
+    where = where or ("/dev/shm" if os.access("/dev/shm", os.W_OK)
+                      else tempfile.gettempdir())
+    for old in pathlib.Path(where).glob("choir-proving-*"):
+        try:
+            os.kill(int(old.name.split("-")[2]), 0)
+        except ProcessLookupError:
+            remove(old)
+        except (ValueError, PermissionError):
+            pass  # not of this kind, or somebody else's
+    return pathlib.Path(tempfile.mkdtemp(prefix=f"choir-proving-{os.getpid()}-",
+                                         dir=where))
+
+
+def remove(folder):
+    """Also what a programme has locked."""
+    subprocess.run(["chmod", "-R", "u+rwx", folder], stderr=subprocess.DEVNULL)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Violation(Exception):

@@ -13,6 +13,7 @@ the part of .ci/run: some minutes of what `make test` does not try, always with
 seed 1.
 """
 import argparse
+import atexit
 import json
 import os
 import pathlib
@@ -20,7 +21,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -91,7 +91,7 @@ def stages(size, seed):
 def run_own(letter, stage, seed, log):
     """Starts its workers, adds up what they print."""
     large = letter == "L"  # larger than memory should hold
-    folder = pathlib.Path(tempfile.mkdtemp(dir=LOG)) if large else faults.scratch()
+    folder = faults.scratch(LOG if large else None)
     env = dict(os.environ)
     if stage["shim"]:
         env["LD_PRELOAD"] = str(faults.build_shim(folder))
@@ -120,8 +120,7 @@ def run_own(letter, stage, seed, log):
     for v in violations:
         log.write(json.dumps(v) + "\n")
     log.write(json.dumps(facts) + "\n")
-    os.system(f"chmod -R u+rwx {folder}")
-    shutil.rmtree(folder, ignore_errors=True)
+    faults.remove(folder)
     for k, v in facts.get("facts", {}).items():
         print(f"    {k}: {v}")
     return count, len(violations)
@@ -154,7 +153,7 @@ def again(letter, stage, what):
         env["LD_PRELOAD"] = str(faults.build_shim(folder))
     code = subprocess.run(["/usr/bin/python3", str(HERE / stage["script"]),
                            str(folder), "--replay", what], env=env).returncode
-    shutil.rmtree(folder, ignore_errors=True)
+    faults.remove(folder)
     sys.exit(code)
 
 
@@ -169,10 +168,11 @@ def main():
     parser.add_argument("--replay")
     args = parser.parse_args()
     LOG.mkdir(parents=True, exist_ok=True)
-    own_so = tempfile.TemporaryDirectory(dir=LOG)  # whatever is built meanwhile
-    os.chmod(own_so.name, 0o755)  # P becomes nobody
+    own_so = faults.scratch(LOG)  # whatever is built meanwhile
+    atexit.register(faults.remove, own_so)
+    os.chmod(own_so, 0o755)  # P becomes nobody
     os.environ["CHOIR_SO"] = shutil.copy(
-        os.environ.get("CHOIR_SO", ROOT / "choir.so"), own_so.name)
+        os.environ.get("CHOIR_SO", ROOT / "choir.so"), own_so)
     if args.seed is None:
         args.seed = 1 if args.size == SLICE else int(time.time()) % 100000
     wanted = args.letters or (OWN + ("F",) if args.size == SLICE else None)

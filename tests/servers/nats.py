@@ -31,15 +31,20 @@ def program():
 
 
 class Nats:
-    """A server with JetStream in folder. config: more lines of its file."""
+    """A server with JetStream in folder. config: more lines of its file;
+    websocket: those of that block, at the port .ws."""
 
-    def __init__(self, folder, config="", binary=None, port=None):
+    def __init__(self, folder, config="", binary=None, port=None,
+                 websocket=None):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.binary = binary or program()
-        if port is None:
-            with socket.create_server(("127.0.0.1", 0)) as s:
-                port = s.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as s, \
+                socket.create_server(("127.0.0.1", 0)) as t:
+            port, self.ws = port or s.getsockname()[1], t.getsockname()[1]
+        if websocket is not None:
+            config += (f'websocket {{ listen: "127.0.0.1:{self.ws}",'
+                       f" {websocket} }}\n")
         self.port = port
         self.url = f"nats://127.0.0.1:{port}"
         (self.folder / "conf").write_text(
