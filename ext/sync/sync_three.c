@@ -863,7 +863,8 @@ CHOIR_PRIVATE void choirThreeTable(ChoirMerge *p, const char *zTable,
   } else if (p->pErr->rc == SQLITE_OK && t.zRowid) {
     threeBag(&t);
     threeImages(&t);
-  } else if (p->pErr->rc == SQLITE_OK) {
+  } else if (!choirMergeAlike(p, "here", "base", zTable) &&
+             !choirMergeAlike(p, "here", "main", zTable)) {
     choirMergeRefuse(p,
                      "nothing tells the rows of %s apart; give it a PRIMARY"
                      " KEY",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """sync_pull(…, 'merge'): two devices changed one workspace, nothing is lost."""
 import json
+import shutil
 import threading
 import time
 
@@ -173,6 +174,20 @@ def test_every_kind_of_key(pair, table):
                      "'SYNC_CONFLICT'") == [('["c",3]',)]
 
 
+@pytest.mark.parametrize("table", [
+    "CREATE TABLE t(k, v); CREATE UNIQUE INDEX u ON t(lower(k))",
+    "CREATE TABLE t(k, v, a DEFAULT 1, b DEFAULT 1, c DEFAULT 1, d DEFAULT 1,"
+    " e DEFAULT 1, f DEFAULT 1, g DEFAULT 1, UNIQUE(k, v, a, b, c, d, e, f, g))",
+    "CREATE TABLE t(k UNIQUE, v); INSERT INTO t VALUES(NULL, 0)"],
+    ids=["an expression", "nine columns", "a NULL"])
+def test_what_is_unique_and_no_key_makes_a_bag(pair, table):
+    pair.part(table + "; INSERT INTO t(k, v) VALUES('x', 1), ('y', 2)")
+    pair.merge("UPDATE t SET v=10 WHERE k='x'; INSERT INTO t(k, v) VALUES('m', 3)",
+               "UPDATE t SET v=20 WHERE k='y'; INSERT INTO t(k, v) VALUES('t', 4)")
+    assert pair.both("SELECT k, v FROM t WHERE k IS NOT NULL ORDER BY k") == [
+        ("m", 3), ("t", 4), ("x", 10), ("y", 20)]
+
+
 def test_long_keys_and_keys_that_are_not_utf8_are_told_apart(pair):
     pair.part("CREATE TABLE t(a TEXT, b INTEGER, v, PRIMARY KEY(a, b));"
               "INSERT INTO t VALUES(CAST(x'61ff' AS TEXT), 1, 0),"
@@ -238,15 +253,36 @@ def test_schema_changes_of_one_side_are_kept(pair):
     ("UPDATE t SET a=2", "DROP TABLE t",
      "the remote dropped table t and this side changed rows in it"),
     ("SELECT log_track('t')", "SELECT log_track('s')", "log_untrack()"),
+    ("DROP TABLE t", "ALTER TABLE t ADD COLUMN y",
+     "this side dropped table t and the remote changed its definition"),
+    ("DROP TABLE f; CREATE VIRTUAL TABLE f USING fts5(x, y)",
+     "UPDATE t SET a=2", "this side made virtual table f anew"),
+    ("INSERT INTO s VALUES(9223372036854775807); INSERT INTO t VALUES("
+     "9223372036854775807, 'mine')",
+     "INSERT INTO t VALUES(9223372036854775807, 'yours')",
+     "no number is free above 9223372036854775807"),
+    ("INSERT INTO b VALUES(1, 2, 3)", "INSERT INTO b VALUES(4, 5, 6)",
+     "nothing tells the rows of b apart; give it a PRIMARY KEY"),
 ])
 def test_what_cannot_be_put_together_is_refused_by_name(pair, url, mine, yours,
                                                         why):
     pair.part("CREATE TABLE t(id INTEGER PRIMARY KEY, a); INSERT INTO t VALUES"
-              "(1, 1); CREATE TABLE s(id INTEGER PRIMARY KEY); CREATE VIRTUAL"
+              "(1, 1); CREATE TABLE s(id INTEGER PRIMARY KEY); CREATE TABLE"
+              " b(rowid, _rowid_, oid); CREATE VIRTUAL"
               " TABLE f USING fts5(x); SELECT state_set('k', '$', '1');"
               "SELECT state_checkpoint('first'); SELECT state_set('k', '$', '2')")
     assert why in refused(pair, url, mine, yours)
     pull(pair.here, url, "theirs")
+
+
+def test_a_definition_that_is_two_statements_is_not_run(pair, url):
+    pair.part("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES(1)")
+    text = refused(pair, url, "CREATE TABLE n(a); PRAGMA writable_schema=ON;"
+                   " UPDATE sqlite_schema SET sql=sql || '; DELETE FROM t' WHERE"
+                   " name='n'; PRAGMA writable_schema=OFF",
+                   "INSERT INTO t VALUES(2)")
+    assert "a definition in the schema is more than one statement" in text
+    assert pair.here.rows("SELECT id FROM t") == [(1,)]
 
 
 def test_the_same_migration_on_both_sides_is_one(pair):
@@ -293,6 +329,21 @@ def test_a_pruned_base_is_refused_with_the_ways_out(pair, url, tmp_path):
             p.unlink()
     text = pair.here.error("SELECT sync_pull(?, 'merge')", url)
     assert "is no longer there; a merge needs it" in text and "'theirs'" in text
+
+
+def test_a_common_version_that_another_remote_gave_is_found(
+        pair, url, tmp_path):
+    """A copy of the bucket: this file never saw that version at the first."""
+    pair.part()
+    put(pair.there, "/second")
+    push(pair.there, url)
+    shutil.copytree(tmp_path / "remote", tmp_path / "copy")
+    pull(pair.here, f"file://{tmp_path}/copy/")
+    out = pair.merge("SELECT artifact_put('/mine', 'm')",
+                     "SELECT artifact_put('/theirs', 't')")
+    assert out["merged"] > 0
+    assert paths(pair.here) == paths(pair.there) == [
+        "/mine", "/second", "/theirs"]
 
 
 def test_merge_without_a_conflict_is_an_ordinary_pull(pair, url):
@@ -354,6 +405,25 @@ def test_a_deleted_parent_comes_back_when_the_other_side_refers_to_it(pair):
     assert {c["kind"] for c in out["conflicts"] if c["table"] ==
             "conversation_history"} <= {"restored", "deleted here",
                                         "deleted there"}
+
+
+def test_a_parent_that_comes_back_is_found_by_its_vector(pair):
+    pair.part(VECTORS + "; SELECT vec_index_create('x', 'v', 'e'); CREATE TABLE"
+              " c(id INTEGER PRIMARY KEY, v REFERENCES v(id))")
+    out = pair.merge("DELETE FROM v WHERE id=8", "INSERT INTO c VALUES(1, 8)")
+    assert {"table": "v", "kind": "restored", "rows": 1} in out["conflicts"]
+    for d in (pair.here, pair.there):
+        assert d.one("SELECT rowid FROM vec_search('x', vec_f32('[8,1,2,3]'), 1)"
+                     ) == 8
+
+
+def test_a_deleted_document_that_the_other_side_changed_stays(pair):
+    pair.part("SELECT artifact_put('/a', '1'), artifact_put('/b', '1')")
+    pair.merge("SELECT artifact_put('/a', 'mine'); SELECT artifact_delete('/b')",
+               "SELECT artifact_delete('/a'); SELECT artifact_put('/b', 'yours')")
+    assert pair.both("SELECT path, CAST(content AS TEXT) FROM artifacts WHERE"
+                     " deleted_at IS NULL ORDER BY path") == [
+        ("/a", "mine"), ("/b", "yours")]
 
 
 def test_what_cannot_come_back_is_refused(pair, url):
@@ -705,3 +775,34 @@ def test_what_is_committed_while_a_merge_works_is_not_lost(pair, url):
     pull(pair.here, url, "merge")
     assert {*written, "/mine", "/theirs0"} <= set(paths(pair.here))
     assert len(written) > 1
+
+
+@pytest.mark.once
+@pytest.mark.inprocess
+def test_an_interrupt_in_a_merge_changes_nothing(pair, url):
+    pair.part("CREATE TABLE t(id INTEGER PRIMARY KEY, a); WITH RECURSIVE n(i) AS"
+              " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) INSERT"
+              " INTO t SELECT i, hex(i) FROM n")
+    pair.there.run("UPDATE t SET a=-1 WHERE id % 3 = 0")
+    push(pair.there, url)
+    pair.here.run("UPDATE t SET a=1 WHERE id % 3 = 1")
+    mine = pair.here.rows("SELECT count(*), sum(a = 1) FROM t")
+    taken, stopped = 1.0, 0
+    for part in (0.2, 0.35, 0.5, 0.65, 0.8, 0.9, None):
+        timer = threading.Timer((part or 0) * taken, pair.here.con.interrupt)
+        start = time.monotonic()
+        if part:
+            timer.start()
+        try:
+            pull(pair.here, url, "merge")
+            break
+        except pair.here.failure as e:
+            assert "interrupted" in str(e).lower(), str(e)
+            stopped += 1
+            assert pair.here.rows("SELECT count(*), sum(a = 1) FROM t") == mine
+        finally:
+            timer.cancel()
+            taken = max(time.monotonic() - start, 0.05) / (part or 1)
+    assert stopped > 0
+    assert pair.here.rows("SELECT sum(a = 1), sum(a = -1) FROM t") == [
+        (20000, 20000)]
