@@ -45,6 +45,20 @@ CHOIR_PRIVATE void choirErrSet(ChoirErr *pErr, int rc, const char *zFmt, ...) {
   pErr->rc = pErr->zMsg ? rc : SQLITE_NOMEM;
 }
 
+/* What to do about another connection that writes. A reader that has fallen
+** behind it can never write, so SQLite does not wait. */
+static const char *errBusy(sqlite3 *db, int rc) {
+  if ((rc & 0xff) != SQLITE_BUSY) {
+    return "";
+  }
+  return sqlite3_extended_errcode(db) == SQLITE_BUSY_SNAPSHOT
+             ? ": another connection wrote since the statement around this, or"
+               " its transaction, began to read; call it alone, as SELECT f(…),"
+               " or after BEGIN IMMEDIATE"
+             : "; PRAGMA busy_timeout says how long to wait for the connection"
+               " that writes";
+}
+
 CHOIR_PRIVATE void choirErrDb(ChoirErr *pErr, sqlite3 *db, int rc) {
   if (rc == SQLITE_OK || rc == SQLITE_ROW || rc == SQLITE_DONE) {
     return;
@@ -52,7 +66,7 @@ CHOIR_PRIVATE void choirErrDb(ChoirErr *pErr, sqlite3 *db, int rc) {
   if ((rc & 0xff) == SQLITE_NOMEM) {
     choirErrNomem(pErr);
   } else {
-    choirErrSet(pErr, rc, "%s", sqlite3_errmsg(db));
+    choirErrSet(pErr, rc, "%s%s", sqlite3_errmsg(db), errBusy(db, rc));
   }
 }
 

@@ -88,7 +88,26 @@ def test_a_busy_database_is_named_and_nothing_is_lost(open_db, tmp_path):
     b = open_db(tmp_path / "ws.db", pragmas=["busy_timeout=50"])
     b.run("PRAGMA busy_timeout=50")
     a.run("BEGIN IMMEDIATE")
-    assert "database is locked" in b.error("SELECT setting_set('a', 1)")
+    assert b.error("SELECT setting_set('a', 1)") == (
+        "setting_set: database is locked; PRAGMA busy_timeout says how long to"
+        " wait for the connection that writes")
     a.run("COMMIT")
     b.one("SELECT setting_set('a', 1)")
     assert a.one("SELECT setting_get('a')") in (1, "1")
+
+
+def test_a_reader_that_fell_behind_a_writer_is_told_what_to_do(open_db, tmp_path):
+    """SQLite does not wait then, whatever the timeout."""
+    a = open_db(tmp_path / "ws.db", init=True)
+    b = open_db(tmp_path / "ws.db")
+    b.run("BEGIN")
+    b.rows("SELECT * FROM user_settings")
+    a.one("SELECT setting_set('a', 1)")
+    message = b.error("SELECT setting_set('b', 1)")
+    assert "another connection wrote since" in message
+    assert "call it alone, as SELECT f(…), or after BEGIN IMMEDIATE" in message
+    b.run("ROLLBACK; BEGIN IMMEDIATE")
+    b.rows("SELECT * FROM user_settings")
+    b.one("SELECT setting_set('b', 1)")
+    b.run("COMMIT")
+    assert a.one("SELECT count(*) FROM user_settings") == 2
