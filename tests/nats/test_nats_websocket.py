@@ -123,9 +123,15 @@ class Front(Loopback):
                 behind.sendall(body)
         behind.close()
 
+    def said(self, behind, n):
+        try:
+            return behind.recv(n)
+        except OSError:  # the other thread has closed it
+            return b""
+
     def forward(self, behind, sock):
         chance, first = random.Random(5), True
-        while (data := behind.recv(chance.choice([7, 700, 70000]))):
+        while (data := self.said(behind, chance.choice([7, 700, 70000]))):
             while data:
                 n = min(len(data), chance.choice([0, 1, 3, 125, 126, 70000]))
                 final = chance.random() < 0.5
