@@ -4,16 +4,14 @@ at all, with what the object is besides its bytes."""
 import json
 import os
 import re
-import threading
-import time
 
 import botocore.config
 import botocore.session
 import pytest
 
-from fault_proxy import FaultProxy, error, heard, said, silent
+from fault_proxy import FaultProxy, error, heard, said
 from s3_server import arm, signed
-from test_object_parts import MIB, prefix, uploads
+from test_object_parts import MIB, interrupting, prefix, uploads
 
 pytestmark = pytest.mark.net
 SIZE = 10 * MIB + 17  # three parts
@@ -159,17 +157,9 @@ def test_an_object_that_changes_meanwhile_is_not_mixed(copy, gateway, honoured):
 @pytest.mark.inprocess
 def test_an_interrupt_ends_the_copy_at_the_store_too(copy, gateway):
     db, root, p, data = copy
-    p.plan = lambda n, m, t: silent(20) if "partNumber=2" in t else None
-
-    def interrupt():
-        while not any("partNumber=2" in t for _, t in p.seen):
-            time.sleep(0.01)
-        db.con.interrupt()
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    p.plan = interrupting(db, part=2)
     assert "interrupt" in db.error("SELECT s3_copy(?, ?)", root + "from",
                                    root + "to")
-    thread.join()
     assert uploads(db, gateway, prefix(root)) == []
     assert db.one("SELECT s3_head(?)", root + "to") is None
 
