@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """TLS with a certificate authority of our own, and HTTP/2 by ALPN."""
 import socket
+import subprocess
 import threading
 
 import pytest
