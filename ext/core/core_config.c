@@ -3,7 +3,8 @@
 ** Configuration of one connection. A value comes from, in this order:
 ** choir_config(key, value) · the environment · $XDG_CONFIG_HOME/choir/config
 ** (`key = value` lines, refused unless only its owner may read it) · the
-** default. Nothing is read from the database file.
+** default. Nothing is read from the database file. What the environment says is
+** looked up at each use, so that a host may change it.
 **
 ** choir_config() and choir_settings are the SQL surface; docs/reference/
 ** config.md is generated from aConfigKey.
@@ -23,6 +24,7 @@ enum {
   CONFIG_USER = 4    /* masked when there is user:password@ in it */
 };
 
+/* In the order of keys. */
 static const struct {
   const char *zKey;
   const char *zEnv;     /* comma separated, the first that is set counts */
@@ -174,11 +176,15 @@ CHOIR_PRIVATE void choirConfigFree(ChoirConn *pConn) {
 }
 
 static int configKey(const char *zKey) {
-  int i;
-  for (i = 0; i < CONFIG_N; i++) {
-    if (strcmp(aConfigKey[i].zKey, zKey) == 0) {
+  int iFrom = 0, iTo = CONFIG_N;
+  while (iFrom < iTo) {
+    int i = (iFrom + iTo) / 2;
+    int c = strcmp(zKey, aConfigKey[i].zKey);
+    if (c == 0) {
       return i;
     }
+    iFrom = c > 0 ? i + 1 : iFrom;
+    iTo = c > 0 ? iTo : i;
   }
   return -1;
 }
@@ -314,21 +320,28 @@ static void configRead(struct ChoirConfig *p) {
   sqlite3_free(zDir);
 }
 
-/* The value of key i and, when pzSource, where it comes from. */
+/* The first of these variables that is set and not empty, or NULL. */
+static const char *configEnv(const char *zEnv) {
+  const char *z = NULL, *zComma;
+  char zName[64];
+  while (z == NULL && zEnv) {
+    zComma = strchr(zEnv, ',');
+    if (zComma) { /* every name is shorter than zName */
+      memcpy(zName, zEnv, (size_t)(zComma - zEnv));
+      zName[zComma - zEnv] = 0;
+    }
+    z = getenv(zComma ? zName : zEnv);
+    z = z && z[0] ? z : NULL;
+    zEnv = zComma ? zComma + 1 : NULL;
+  }
+  return z;
+}
+
+/* The value of key i and where it comes from. */
 static const char *configFixed(ChoirConn *pConn, int i, const char **pzSource) {
   struct ChoirConfig *p = configGet(pConn);
-  const char *z = NULL;
-  const char *zEnv = aConfigKey[i].zEnv;
-  char zName[64];
-  while (z == NULL && zEnv && *zEnv) {
-    size_t n = strcspn(zEnv, ",");
-    memcpy(zName, zEnv, n); /* every name is shorter */
-    zName[n] = 0;
-    z = getenv(zName);
-    z = z && z[0] ? z : NULL;
-    *pzSource = "environment";
-    zEnv += n + (zEnv[n] == ',');
-  }
+  const char *z = configEnv(aConfigKey[i].zEnv);
+  *pzSource = "environment";
   if (z == NULL && p) {
     if (!p->bRead) {
       configRead(p);

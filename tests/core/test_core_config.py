@@ -41,6 +41,41 @@ def test_a_setting_belongs_to_its_connection(open_db):
     assert source(b, "user") == (None, "unset")
 
 
+@pytest.mark.inprocess  # whose environment it is
+def test_what_the_environment_says_is_never_old(monkeypatch, open_db):
+    d = open_db()
+    for value in ("one", "two", "", "three"):
+        monkeypatch.setenv("CHOIR_USER", value)
+        assert d.one("SELECT choir_config('user')") == (value or None)
+        assert source(d, "user") == ((value, "environment") if value
+                                     else (None, "unset"))
+    monkeypatch.delenv("CHOIR_USER")
+    assert source(d, "user") == (None, "unset")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")  # the second name of the key
+    assert source(d, "http.attempts") == ("7", "environment")
+    monkeypatch.setenv("CHOIR_HTTP_ATTEMPTS", "8")
+    assert source(d, "http.attempts") == ("8", "environment")
+
+
+def test_no_file_and_no_transaction_has_a_say(db):
+    """A setting is the connection's, not the database's."""
+    db.run("CREATE TABLE choir_settings(key, value, source);"
+           "INSERT INTO choir_settings VALUES('user', 'evil', 'session')")
+    db.run("BEGIN")
+    db.one("SELECT choir_config('remote', 'file:///kept')")
+    db.run("ROLLBACK")
+    assert db.one("SELECT choir_config('user')") is None
+    assert db.one("SELECT choir_config('remote')") == "file:///kept"
+
+
+def test_every_setting_is_found(open_db):
+    d = open_db()
+    keys = [k for (k,) in d.rows("SELECT key FROM choir_settings")]
+    assert len(keys) > 40 and keys == sorted(keys)
+    for key in keys:
+        d.one("SELECT choir_config(?)", key)
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
 def test_a_config_file_that_others_can_read_is_refused(
         monkeypatch, tmp_path, open_db, mode):
