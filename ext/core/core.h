@@ -192,6 +192,9 @@ CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z);
 CHOIR_PRIVATE i64 choirNow(void);       /* Unix milliseconds */
 CHOIR_PRIVATE i64 choirMonotonic(void); /* milliseconds, arbitrary start */
 CHOIR_PRIVATE i64 choirNanos(void);     /* nanoseconds, the same start */
+/* The id of this process, another one after fork(): a system call the first
+** time and not again. */
+CHOIR_PRIVATE int choirPid(void);
 CHOIR_PRIVATE void choirUuid4(char z[37]);
 /* RFC 9562 version 7 (method 3): 48-bit milliseconds, 12 bits of a fraction
 ** of one, then random; sorts by time. */

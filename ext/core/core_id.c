@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** Clock and identifiers. Randomness is SQLite's own generator (seeded from the
-** operating system), which is what its randomblob() gives.
+** Clock, process and identifiers. Randomness is SQLite's own generator (seeded
+** from the operating system), which is what its randomblob() gives.
 */
 #include "core.h"
+#include <pthread.h>
 #include <time.h>
+#include <unistd.h>
 
 CHOIR_PRIVATE i64 choirNow(void) {
   struct timespec t;
@@ -22,6 +24,25 @@ CHOIR_PRIVATE i64 choirNanos(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (i64)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int idPid; /* 0: unknown */
+
+static void idForked(void) {
+  __atomic_store_n(&idPid, getpid(), __ATOMIC_RELAXED);
+}
+
+CHOIR_PRIVATE int choirPid(void) {
+  static u8 bHooked;
+  int iPid = __atomic_load_n(&idPid, __ATOMIC_RELAXED);
+  if (iPid == 0) {
+    iPid = getpid();
+    if (!__atomic_exchange_n(&bHooked, 1, __ATOMIC_SEQ_CST) &&
+        pthread_atfork(NULL, NULL, idForked) == 0) {
+      __atomic_store_n(&idPid, iPid, __ATOMIC_RELAXED);
+    }
+  }
+  return iPid;
 }
 
 static void idFormat(u8 a[16], int iVersion, char z[37]) {

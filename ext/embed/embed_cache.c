@@ -30,11 +30,11 @@ static const char zCacheSchema[] =
 typedef struct CacheState {
   ChoirConn *pFile; /* NULL: not open, or of no use */
   char *zFile;      /* the name it was opened by */
-  pid_t pid;
+  int pid;
 } CacheState;
 
 static void cacheClose(CacheState *p) {
-  if (p->pFile && p->pid == getpid()) { /* after fork() it is the parent's */
+  if (p->pFile && p->pid == choirPid()) { /* after fork() it is the parent's */
     choirConnUnref(p->pFile);
   }
   sqlite3_free(p->zFile);
@@ -71,10 +71,10 @@ static ChoirConn *cacheFile(ChoirConn *pConn) {
   sqlite3_free(zDir);
   if (p && zFile &&
       (p->zFile == NULL || strcmp(p->zFile, zFile) != 0 ||
-       p->pid != getpid())) {
+       p->pid != choirPid())) {
     cacheClose(p);
     p->zFile = zFile;
-    p->pid = getpid();
+    p->pid = choirPid();
     zFile = NULL;
     if (strcmp(p->zFile, "off") != 0) {
       cacheOpen(p, &err);

@@ -35,7 +35,7 @@ struct ChoirNats {
   ChoirErr idle;  /* what pErr is between calls */
   char *zSetup;   /* the settings it was made with */
   i64 iSecret;    /* and the generation of secrets */
-  pid_t pid;
+  int pid;
   int fd;      /* -1: not connected */
   int iServer; /* of the list, the one to try first */
   u8 bEof;     /* the server has ended it */
@@ -670,7 +670,7 @@ CHOIR_PRIVATE ChoirNats *choirNatsOpen(ChoirConn *pConn, ChoirErr *pErr) {
     return NULL;
   }
   if (p->zSetup == NULL || strcmp(p->zSetup, zSetup) != 0 ||
-      p->iSecret != iSecret || p->pid != getpid()) {
+      p->iSecret != iSecret || p->pid != choirPid()) {
     natsDrop(p);
     p->iServer = 0;
   } else if (p->fd >= 0) {
@@ -679,7 +679,7 @@ CHOIR_PRIVATE ChoirNats *choirNatsOpen(ChoirConn *pConn, ChoirErr *pErr) {
   choirWipeFree(p->zSetup);
   p->zSetup = zSetup;
   p->iSecret = iSecret;
-  p->pid = getpid();
+  p->pid = choirPid();
   natsBorrow(p, pErr);
   if (p->fd < 0) {
     natsConnectAny(p, choirConfig(pConn, "nats.url"));

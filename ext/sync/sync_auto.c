@@ -181,7 +181,7 @@ static void autoDue(ChoirCall *p) {
 typedef struct SyncAuto {
   ChoirConn *pHost;
   pthread_t thread;
-  pid_t pid;
+  int pid;
   u8 bStarted;  /* the thread exists; the host's side only */
   sqlite3 *db;  /* the thread's, closed by whoever joins it */
   char *zUrl;   /* NULL: the configured remote */
@@ -299,7 +299,7 @@ static void *autoMain(void *pArg) {
 
 /* Ends the thread, if there is one; what it does is interrupted. */
 static void autoStop(SyncAuto *p) {
-  if (p->bStarted && p->pid == getpid()) { /* a fork has no such thread */
+  if (p->bStarted && p->pid == choirPid()) { /* a fork has no such thread */
     pthread_mutex_lock(&p->mutex);
     p->bStop = 1;
     pthread_cond_signal(&p->wake);
@@ -358,7 +358,7 @@ static void autoStart(SyncAuto *p, ChoirConn *pConn, ChoirErr *pErr,
     pthread_cond_init(&p->wake, NULL);
     sigfillset(&all); /* the host's signals are for the host's threads */
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    p->pid = getpid();
+    p->pid = choirPid();
     p->bStarted = pthread_create(&p->thread, NULL, autoMain, p) == 0;
     pConn->xClosing = autoClosing;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
