@@ -361,7 +361,7 @@ static void vtabReset(ChoirCursor *p) {
   p->pStmt = NULL;
   p->bOwnStmt = 0;
   choirRowsFree(p);
-  for (i = 0; i < CHOIR_ARGS; i++) {
+  for (i = 0; i < p->pTvf->nMax; i++) {
     sqlite3_value_free(p->apArg[i]);
     p->apArg[i] = NULL;
   }

@@ -51,13 +51,13 @@ enum {
 struct ChoirHttp {
   /* The request. Text and bytes belong to the caller and stay until the end.
   ** The body is pBody[0..nBody), or what xRead gives of nBody bytes. xRead
-  ** puts at most n bytes from iOffset at aTo and returns how many, -1 to give
-  ** up; an attempt starts at 0 again. */
+  ** puts n bytes from iOffset at aTo; an attempt starts at 0 again. When xRead
+  ** or xWrite gives up, the reason is its own: err is ABORT, without a text. */
   const char *zMethod;
   char *zUrl; /* owned; xAttempt and redirects may replace it */
   const void *pBody;
   i64 nBody;
-  i64 (*xRead)(void *pArg, i64 iOffset, void *aTo, i64 n);
+  int (*xRead)(void *pArg, i64 iOffset, void *aTo, i64 n); /* not 0: give up */
   /* Called before every attempt, to sign it; may set headers and zUrl. */
   void (*xAttempt)(ChoirHttp *, ChoirErr *);
   /* Where a reply of 2xx goes instead of body; others always go to body.
@@ -139,8 +139,9 @@ CHOIR_PRIVATE i64 choirHttpDate(const char *z);
 ** One attempt of an exchange, for http_run.c only.
 */
 CHOIR_PRIVATE void choirHttpWireStart(ChoirHttp *);
-/* Drives every attempt of the connection, then waits for at most nMs. */
-CHOIR_PRIVATE void choirHttpWirePoll(ChoirConn *, ChoirErr *, int nMs);
+/* Drives every attempt of the connection; how many have ended. If none, waits
+** for at most nMs. */
+CHOIR_PRIVATE int choirHttpWirePoll(ChoirConn *, ChoirErr *, int nMs);
 /* 1: ended, the exchange holds the reply or p->err; *pbRetry: the failure may
 ** pass, *pbSent: the request may have reached the server. */
 CHOIR_PRIVATE int choirHttpWireDone(ChoirHttp *, int *pbRetry, int *pbSent);

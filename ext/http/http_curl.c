@@ -55,6 +55,7 @@ typedef struct HttpCurl {
 enum {
   WIRE_IDLE_MAX = 8,
   WIRE_HEADER_MAX = 256 * 1024,
+  WIRE_HEADER_USUAL = 1000,
   WIRE_ERROR_BODY = 1 << 20
 };
 
@@ -65,7 +66,7 @@ typedef struct CurlState {
   CURLM *pMulti;
   CURL *apIdle[WIRE_IDLE_MAX];
   int nIdle;
-  pid_t pid;
+  int pid;
 } CurlState;
 
 typedef struct HttpWire {
@@ -138,7 +139,7 @@ static void wireSigpipeRestore(WireSignal *p) {
 static void curlStateFree(void *pArg) {
   CurlState *p = pArg;
   WireSignal sig;
-  if (p->pMulti == NULL || p->pid != getpid()) {
+  if (p->pMulti == NULL || p->pid != choirPid()) {
     return;
   }
   wireSigpipeBlock(&sig, p);
@@ -170,10 +171,10 @@ static CurlState *wireGet(ChoirConn *pConn, ChoirErr *pErr) {
       }
     }
   }
-  if (p->bOpen && p->pid != getpid()) {
+  if (p->bOpen && p->pid != choirPid()) {
     p->nIdle = 0; /* the parent's, when forked: left alone */
     p->pMulti = NULL;
-    p->pid = getpid();
+    p->pid = choirPid();
   }
   if (p->bOpen && p->pMulti == NULL) {
     p->pMulti = p->curl.multi_init();
@@ -245,7 +246,7 @@ static size_t wireBody(char *a, size_t m, size_t n, void *pArg) {
   }
   if (p->xWrite && bOk) {
     if (p->xWrite(p->pArg, pWire->iWrite, a, (i64)n)) {
-      choirErrSet(&p->err, SQLITE_IOERR, "the reply could not be stored");
+      p->err.rc = SQLITE_ABORT; /* whose reason pArg has */
       return 0;
     }
     pWire->iWrite += (i64)n;
@@ -258,19 +259,16 @@ static size_t wireBody(char *a, size_t m, size_t n, void *pArg) {
 static size_t wireSource(char *a, size_t m, size_t n, void *pArg) {
   ChoirHttp *p = pArg;
   HttpWire *pWire = p->pWire;
-  i64 nWant = (i64)(n * m), nGot;
+  i64 nWant = (i64)(n * m);
   if (nWant > p->nBody - pWire->iRead) {
     nWant = p->nBody - pWire->iRead;
   }
-  nGot = nWant > 0 ? p->xRead(p->pArg, pWire->iRead, a, nWant) : 0;
-  if (nGot < 0 || nGot > nWant || (nGot == 0 && nWant > 0)) {
-    choirErrSet(&p->err, SQLITE_IOERR,
-                "the body ended after %lld of %lld bytes", pWire->iRead,
-                p->nBody);
+  if (nWant > 0 && p->xRead(p->pArg, pWire->iRead, a, nWant)) {
+    p->err.rc = SQLITE_ABORT;
     return CURL_READFUNC_ABORT;
   }
-  pWire->iRead += nGot;
-  return (size_t)nGot;
+  pWire->iRead += nWant;
+  return (size_t)nWant;
 }
 
 static int wireSeek(void *pArg, curl_off_t iOffset, int eOrigin) {
@@ -417,6 +415,7 @@ static void wireConstants(const HttpCurl *pCurl, CURL *pEasy) {
   SET(CURLOPT_NOSIGNAL, 1L);
   SET(CURLOPT_PATH_AS_IS, 1L);
   SET(CURLOPT_USERAGENT, "choir");
+  SET(CURLOPT_HTTP_CONTENT_DECODING, 0L); /* http_gunzip.c does */
   SET(CURLOPT_BUFFERSIZE, 256L * 1024);
   SET(CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
   SET(CURLOPT_HEADERFUNCTION, wireHeader);
@@ -452,6 +451,8 @@ static void wireOptions(ChoirHttp *p, CurlState *pState, CURL *pEasy) {
   SET(CURLOPT_WRITEDATA, p);
   SET(CURLOPT_OPENSOCKETDATA, p);
   SET(CURLOPT_HTTPHEADER, p->pWire->pHeader);
+  SET(CURLOPT_ACCEPT_ENCODING,
+      p->mFlags & CHOIR_HTTP_GZIP ? "gzip" : (char *)NULL);
   SET(CURLOPT_PROXY, zProxy && strcmp(zProxy, "env") == 0 ? NULL
                      : zProxy                             ? zProxy
                                                           : "");
@@ -483,7 +484,7 @@ static void wireTakeBack(HttpWire *pWire, const HttpCurl *pCurl, CURL *pEasy) {
 /* An easy handle goes back to the stack; its socket stays with the multi. */
 static void wireRelease(HttpWire *pWire) {
   CurlState *pState = pWire->pState;
-  if (pWire->pCurl == NULL || pState->pid != getpid()) {
+  if (pWire->pCurl == NULL || pState->pid != choirPid()) {
     return;
   }
   pState->curl.multi_remove_handle(pState->pMulti, pWire->pCurl);
@@ -522,6 +523,7 @@ CHOIR_PRIVATE void choirHttpWireStart(ChoirHttp *p) {
     choirErrNomem(&p->err);
   }
   wireHeaders(p);
+  choirBufReserve(&p->header, WIRE_HEADER_USUAL);
   if (p->err.rc == SQLITE_OK) {
     wireOptions(p, pState, p->pWire->pCurl);
     wireSigpipeBlock(&sig, pState);
@@ -552,18 +554,20 @@ static int wireCollect(CurlState *pState) {
   return n;
 }
 
-CHOIR_PRIVATE void choirHttpWirePoll(ChoirConn *pConn, ChoirErr *pErr,
-                                     int nMs) {
+CHOIR_PRIVATE int choirHttpWirePoll(ChoirConn *pConn, ChoirErr *pErr, int nMs) {
   CurlState *pState = wireGet(pConn, pErr);
   CURLMcode rc = CURLM_OK;
   WireSignal sig;
-  int nRunning = 0;
+  int nRunning = 0, nEnded = 0;
   if (pState == NULL) {
-    return;
+    return 0;
   }
   wireSigpipeBlock(&sig, pState);
   rc = pState->curl.multi_perform(pState->pMulti, &nRunning);
-  if (rc == CURLM_OK && wireCollect(pState) == 0 && nMs > 0) {
+  if (rc == CURLM_OK) {
+    nEnded = wireCollect(pState);
+  }
+  if (rc == CURLM_OK && nEnded == 0 && nMs > 0) {
     rc = pState->curl.multi_poll(pState->pMulti, NULL, 0, nMs, NULL);
   }
   wireSigpipeRestore(&sig);
@@ -572,6 +576,7 @@ CHOIR_PRIVATE void choirHttpWirePoll(ChoirConn *pConn, ChoirErr *pErr,
   } else if (rc != CURLM_OK) {
     choirErrSet(pErr, SQLITE_ERROR, "%s", pState->curl.multi_strerror(rc));
   }
+  return nEnded;
 }
 
 /* The failures that may pass. Certificates do not get better by waiting. */

@@ -178,7 +178,8 @@ CHOIR_PRIVATE char *choirHttpReply(ChoirHttp *p, const char *zName) {
       while (nValue && (u8)zValue[nValue - 1] <= ' ') {
         nValue--;
       }
-      return choirMprintf(&p->err, "%.*s", (int)nValue, zValue);
+      z = choirMalloc(&p->err, nValue + 1);
+      return z ? memcpy((char *)z, zValue, nValue) : NULL;
     }
     z = zEnd ? zEnd + 1 : NULL;
   }
@@ -267,22 +268,15 @@ static void runRecordStart(ChoirHttp *p) {
   pRecord->nTotal = -1;
 }
 
-/* One line on the terminal, at most four times a second; bLast wipes it. */
-static void runProgress(ChoirHttp *p, i64 nMoved, i64 nTotal, int bLast) {
+/* One line on the terminal, at most four times a second. */
+static void runProgress(ChoirHttp *p, i64 iNow, i64 nMoved, i64 nTotal) {
   ChoirErr err = {0, NULL};
   RunState *pState = choirState(p->pConn, &err, &runState);
-  i64 iNow = choirMonotonic();
   char zTotal[40] = "";
   char *zUrl;
   choirErrClear(&err);
-  if (pState == NULL || (bLast && pState->nShown == 0)) {
-    return;
-  }
-  if (bLast) {
-    fprintf(stderr, "\r%*s\r", pState->nShown, "");
-    pState->nShown = 0;
-  } else if (iNow - p->iStartMs > RUN_PROGRESS_MS &&
-             iNow - pState->iShownMs > RUN_PROGRESS_MS / 4 && isatty(2)) {
+  if (pState && iNow - p->iStartMs > RUN_PROGRESS_MS &&
+      iNow - pState->iShownMs > RUN_PROGRESS_MS / 4 && isatty(2)) {
     double rMs = (double)(iNow - p->iStartMs);
     if (nTotal > 0) {
       sqlite3_snprintf(sizeof(zTotal), zTotal, " of %.1f",
@@ -296,6 +290,17 @@ static void runProgress(ChoirHttp *p, i64 nMoved, i64 nTotal, int bLast) {
     sqlite3_free(zUrl);
     choirErrClear(&err);
   }
+}
+
+/* Wipes that line. */
+static void runProgressEnd(ChoirHttp *p) {
+  ChoirErr err = {0, NULL};
+  RunState *pState = choirState(p->pConn, &err, &runState);
+  if (pState && pState->nShown > 0) {
+    fprintf(stderr, "\r%*s\r", pState->nShown, "");
+    pState->nShown = 0;
+  }
+  choirErrClear(&err);
 }
 
 /*
@@ -354,7 +359,7 @@ static int runIdempotent(const ChoirHttp *p) {
 static void runFinish(ChoirHttp *p) {
   RunRecord *pRecord = runRecord(p);
   int bConnected;
-  runProgress(p, 0, 0, 1);
+  runProgressEnd(p);
   if (pRecord) {
     if (p->pWire) {
       choirHttpWireMoved(p, &pRecord->nTotal, &bConnected);
@@ -427,9 +432,6 @@ CHOIR_PRIVATE void choirHttpStart(ChoirHttp *p) {
     p->iStartMs = choirMonotonic();
     p->nAttempt =
         p->nAttempt < 1 || (p->mFlags & CHOIR_HTTP_ONCE) ? 1 : p->nAttempt;
-    if ((p->mFlags & CHOIR_HTTP_GZIP) && p->xWrite == NULL) {
-      choirHttpHeader(p, "Accept-Encoding", "gzip");
-    }
     if (p->zUrl) {
       runRecordStart(p);
     }
@@ -638,7 +640,7 @@ static void runWatch(ChoirHttp *p, i64 iNow) {
     pRecord->nSent = nMoved > p->nReceived ? nMoved - p->nReceived : 0;
     pRecord->nTotal = nTotal;
   }
-  runProgress(p, nMoved, nTotal, 0);
+  runProgress(p, iNow, nMoved, nTotal);
   if (!bConnected) { /* the connect limit is libcurl's to keep */
     p->iWindowMs = iNow;
   } else if (p->nStallMs > 0 && iNow - p->iWindowMs >= p->nStallMs) {
@@ -672,13 +674,13 @@ static void runStep(ChoirHttp *p, i64 iNow) {
   }
 }
 
-/* The next of ap that is done and was not given yet; -1: none, *pnLive tells
-** whether any is still under way. */
-static int runReady(ChoirHttp **ap, int n, int *pnLive, i64 *piNextMs) {
+/* The next of ap that is done and was not given yet; -1: none. *pnLive tells
+** whether any is still under way, *pnMs how long there is nothing to do. */
+static int runReady(ChoirHttp **ap, int n, int *pnLive, i64 *pnMs) {
   i64 iNow = choirMonotonic();
+  i64 iNextMs = iNow + RUN_TICK_MS;
   int i;
   *pnLive = 0;
-  *piNextMs = iNow + RUN_TICK_MS;
   for (i = 0; i < n; i++) {
     runStep(ap[i], iNow);
     if (ap[i]->eState == RUN_DONE) {
@@ -686,29 +688,29 @@ static int runReady(ChoirHttp **ap, int n, int *pnLive, i64 *piNextMs) {
       return i;
     }
     *pnLive += ap[i]->eState == RUN_WIRE || ap[i]->eState == RUN_PAUSE;
-    if (ap[i]->eState == RUN_PAUSE && ap[i]->iRetryMs < *piNextMs) {
-      *piNextMs = ap[i]->iRetryMs;
+    if (ap[i]->eState == RUN_PAUSE && ap[i]->iRetryMs < iNextMs) {
+      iNextMs = ap[i]->iRetryMs;
     }
     if (ap[i]->nTimeoutMs > 0 &&
-        ap[i]->iStartMs + ap[i]->nTimeoutMs < *piNextMs) {
-      *piNextMs = ap[i]->iStartMs + ap[i]->nTimeoutMs;
+        ap[i]->iStartMs + ap[i]->nTimeoutMs < iNextMs) {
+      iNextMs = ap[i]->iStartMs + ap[i]->nTimeoutMs;
     }
   }
+  *pnMs = iNextMs > iNow ? iNextMs - iNow : 1;
   return -1;
 }
 
 /* One turn of all: 0 when *piDone says which is done, or -1: none is left. */
 static int runTurn(ChoirConn *pConn, ChoirHttp **ap, int n, int *piDone) {
   ChoirErr err = {0, NULL};
-  i64 iNextMs, nMs;
-  int nLive, j;
-  *piDone = runReady(ap, n, &nLive, &iNextMs);
+  i64 nMs = 0;
+  int nLive, nEnded, j;
+  *piDone = runReady(ap, n, &nLive, &nMs);
   if (*piDone >= 0 || nLive == 0) {
     return 0;
   }
-  nMs = iNextMs - choirMonotonic();
-  choirHttpWirePoll(pConn, &err, (int)(nMs < 1 ? 1 : nMs));
-  if (err.rc == SQLITE_OK && choirInterrupted(pConn)) {
+  nEnded = choirHttpWirePoll(pConn, &err, (int)nMs);
+  if (err.rc == SQLITE_OK && nEnded == 0 && choirInterrupted(pConn)) {
     choirErrSet(&err, SQLITE_INTERRUPT, "interrupted");
   }
   for (j = 0; err.rc != SQLITE_OK && j < n; j++) {

@@ -378,8 +378,8 @@ static int sqlIsText(ChoirHttp *p) {
                                    "%charset=%", "%x-www-form-urlencoded%"};
   char *zType = choirHttpReply(p, "Content-Type");
   int i, b = 0;
-  for (i = 0; zType && i < 6; i++) {
-    b |= sqlite3_strlike(az[i], zType, 0) == 0;
+  for (i = 0; zType && i < 6 && !b; i++) {
+    b = sqlite3_strlike(az[i], zType, 0) == 0;
   }
   sqlite3_free(zType);
   return b && choirUtf8Valid(p->body.a, (i64)p->body.n) == (i64)p->body.n &&

@@ -71,11 +71,11 @@ CHOIR_PRIVATE void choirHttpUrl(ChoirErr *pErr, const char *zUrl,
     p->nScheme = 4;
   } else {
     /* no more of it than a scheme: what follows may be a password */
+    n = strspn(zUrl, "abcdefghijklmnopqrstuvwxyz0123456789+-.");
+    n = zUrl[n] == ':' && n < 20 ? n : 0;
     choirErrSet(pErr, SQLITE_ERROR,
-                "the URL must start with http:// or https://, got %.*s:",
-                (int)strspn(zUrl, "abcdefghijklmnopqrstuvwxyz0123456789+-.") %
-                    20,
-                zUrl);
+                "the URL must start with http:// or https://%s%.*s%s",
+                n ? ", got " : "", (int)n, zUrl, n ? ":" : "");
     return;
   }
   z += p->nScheme + 3;
@@ -133,14 +133,13 @@ CHOIR_PRIVATE int choirHttpLoopback(const ChoirHttpUrl *p) {
 }
 
 CHOIR_PRIVATE char *choirHttpUrlShow(ChoirErr *pErr, const char *zUrl) {
-  const char *zHost = strstr(zUrl, "://");
+  const char *zHost = strstr(zUrl, "://"), *zAt;
   int n = (int)strcspn(zUrl, "?#");
   int nUser = 0;
   zHost = zHost && zHost < zUrl + n ? zHost + 3 : zUrl;
-  if (memchr(zHost, '@', strcspn(zHost, "/?#"))) {
-    nUser =
-        (int)((const char *)memchr(zHost, '@', strcspn(zHost, "/?#")) - zHost) +
-        1;
+  zAt = strchr(zHost, '@');
+  if (zAt && (size_t)(zAt - zHost) < strcspn(zHost, "/?#")) {
+    nUser = (int)(zAt - zHost) + 1;
   }
   n -= (int)(zHost - zUrl) + nUser;
   return choirMprintf(pErr, "%.*s%.*s%s", (int)(zHost - zUrl), zUrl,
