@@ -652,6 +652,24 @@ static void awsFromSecret(ChoirErr *pErr, const ChoirSecret *p,
   }
 }
 
+/* Where requests go makes sense. */
+static void awsCheck(ChoirErr *pErr, const ChoirAws *p) {
+  if (p->zEndpoint && strstr(p->zEndpoint, "://") == NULL) {
+    choirErrSet(
+        pErr, SQLITE_ERROR,
+        "the endpoint '%.80s' has no scheme; write https:// (or http://)"
+        " before it",
+        p->zEndpoint);
+  }
+  if (p->zStyle && strcmp(p->zStyle, "path") != 0 &&
+      strcmp(p->zStyle, "vhost") != 0) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "url_style must be path or vhost, got"
+                " '%.40s'",
+                p->zStyle);
+  }
+}
+
 CHOIR_PRIVATE void choirAws(ChoirConn *pConn, ChoirErr *pErr, const char *zUrl,
                             int bRefresh, ChoirAws *pOut) {
   const ChoirSecret *p = choirSecretFor(pConn, pErr, "s3", zUrl);
@@ -663,6 +681,7 @@ CHOIR_PRIVATE void choirAws(ChoirConn *pConn, ChoirErr *pErr, const char *zUrl,
       awsFirst(choirSecretGet(p, "endpoint"), awsEnv("AWS_ENDPOINT_URL_S3"),
                awsEnv("AWS_ENDPOINT_URL"));
   pOut->zStyle = choirSecretGet(p, "url_style");
+  awsCheck(pErr, pOut);
   if (pErr->rc != SQLITE_OK) {
     return;
   }

@@ -2,7 +2,7 @@
 /*
 ** Runs the command of `credential_process` and reads what it prints. Not by a
 ** shell: words are split at white space, quotes and backslashes as in sh. At
-** most 64 KiB of output and 60 seconds; an interrupt ends it.
+** most 64 KiB of output and a minute, or http.timeout_ms; an interrupt ends it.
 */
 #include "http.h"
 #include <errno.h>
@@ -83,7 +83,9 @@ static pid_t processStart(ChoirErr *pErr, char **az, int *pfd) {
 /* Until the end of its output; 0 when it had to be given up. */
 static int processRead(ChoirConn *pConn, ChoirErr *pErr, int fd,
                        ChoirBuf *pOut) {
-  i64 iEnd = choirMonotonic() + PROCESS_MS;
+  i64 nSet = choirConfigInt(pConn, "http.timeout_ms", 0);
+  i64 nMs = nSet > 0 ? nSet : PROCESS_MS;
+  i64 iEnd = choirMonotonic() + nMs;
   for (;;) {
     struct pollfd poller = {fd, POLLIN, 0};
     char a[4096];
@@ -92,8 +94,8 @@ static int processRead(ChoirConn *pConn, ChoirErr *pErr, int fd,
       choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
     } else if (choirMonotonic() > iEnd) {
       choirErrSet(pErr, SQLITE_ERROR,
-                  "credential_process: not done within %d s",
-                  PROCESS_MS / 1000);
+                  "credential_process: not done within %lld ms%s", nMs,
+                  nSet > 0 ? " (http.timeout_ms)" : "");
     }
     if (pErr->rc != SQLITE_OK) {
       return 0;

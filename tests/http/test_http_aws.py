@@ -235,6 +235,26 @@ def test_a_broken_credential_process_is_named(aws, tmp_path, text, problem):
     assert problem in message and "canary" not in message
 
 
+def readable(path):
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def test_a_credential_process_that_does_not_end_is_ended(aws, tmp_path):
+    run = script(tmp_path / "p", "import time\nprint('canary', flush=True)\n"
+                 "time.sleep(600)\n")
+    db = aws("", f"[default]\ncredential_process = {run}\n")
+    db.one("SELECT choir_config('http.timeout_ms', 500)")
+    start = time.monotonic()
+    assert db.error(WHO) == ("s3_credentials: credential_process: not done"
+                             " within 500 ms (http.timeout_ms)")
+    assert time.monotonic() - start < 60
+    assert not [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+                if str(run).encode() in readable(p)]
+
+
 def test_a_missing_credential_process_is_named(aws):
     assert "cannot run '/no/such'" in aws(
         "", "[default]\ncredential_process = /no/such x\n").error(WHO)
@@ -339,6 +359,20 @@ def test_config_and_env_secrets(aws):
     assert db.rows(who) == [("s", None, "us-east-1", None)]
     db.one("SELECT choir_secret('s', NULL)")
     assert "no AWS credentials" in db.error(who)
+
+
+@pytest.mark.parametrize("wrong, problem", [
+    ({"endpoint": "127.0.0.1:9000"}, "the endpoint '127.0.0.1:9000' has no"
+     " scheme; write https:// (or http://) before it"),
+    ({"url_style": "virtual"}, "url_style must be path or vhost, got"
+     " 'virtual'")])
+def test_a_secret_that_leads_nowhere_is_named(aws, wrong, problem):
+    db = aws()
+    db.one("SELECT choir_secret('s', ?)", json.dumps(
+        {"type": "s3", "access_key": "A", "secret_key": "canary", **wrong}))
+    for sql in (WHO, "SELECT s3_get('s3://bucket/k')"):
+        message = db.error(sql)
+        assert message.endswith(": " + problem) and "canary" not in message
 
 
 def test_a_lock_keeps_the_chain_from_running(aws, tmp_path):
