@@ -15,10 +15,13 @@
 /* Fields that are not secret. They are also the ones that provider env takes
 ** literally; the others name an environment variable. */
 static const char *const azSecretPublic[] = {
-    "type",      "provider",          "scope",     "region",      "endpoint",
-    "url_style", "use_ssl",           "profile",   "role_arn",    "url",
-    "method",    "role_session_name", "expires_s", "sts_endpoint"};
+    "type",      "provider", "scope", "region",      "endpoint",
+    "url_style", "profile",  "url",   "sts_endpoint"};
 #define SECRET_PUBLIC_N (int)(sizeof(azSecretPublic) / sizeof(char *))
+
+static const char *const azSecretType[] = {
+    "http", "libsql", "nats", "presign", "qdrant", "s3", "sync"};
+#define SECRET_TYPE_N (int)(sizeof(azSecretType) / sizeof(char *))
 
 static const char *const azSecretProvider[] = {"config", "env", "chain",
                                                "none"};
@@ -251,31 +254,32 @@ static int secretIn(const char *z, const char *const *az, int n) {
   return 0;
 }
 
-/* Type, provider and scope are there and make sense. */
-static void secretCheck(ChoirErr *pErr, ChoirSecret *p) {
-  const char *zType, *zProvider;
-  if (pErr->rc != SQLITE_OK) {
-    return;
-  }
-  if (secretField(p, "provider", 0) == NULL) {
-    secretAdd(pErr, p, "provider", "config");
-  }
-  zType = secretField(p, "type", 0);
-  zProvider = secretField(p, "provider", 0);
-  if (zType == NULL || zType[0] == 0) {
+/* A secret that nothing could ever use is an error: what it was to protect would
+** go unprotected. */
+static void secretCheckType(ChoirErr *pErr, const ChoirSecret *p) {
+  const char *zType = secretField(p, "type", 0);
+  const char *zProvider = secretField(p, "provider", 0);
+  if (zType == NULL || !secretIn(zType, azSecretType, SECRET_TYPE_N)) {
     choirErrSet(pErr, SQLITE_ERROR,
-                "the secret has no type; add \"type\":\"s3\", \"http\" or"
-                " another");
-  } else if (pErr->rc == SQLITE_OK &&
-             !secretIn(zProvider, azSecretProvider, 4)) {
+                "%s%.40s%s; it is http, libsql, nats, presign, qdrant, s3 or"
+                " sync",
+                zType ? "no type '" : "the secret has no type",
+                zType ? zType : "", zType ? "'" : "");
+  } else if (!secretIn(zProvider, azSecretProvider, 4)) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "no provider '%s'; it is config, env, chain or none",
                 zProvider);
-  } else if (pErr->rc == SQLITE_OK && strcmp(zProvider, "chain") == 0 &&
-             strcmp(zType, "s3") != 0) {
+  } else if (strcmp(zProvider, "chain") == 0 && strcmp(zType, "s3") != 0) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "provider chain is for type s3, this secret's is '%s'", zType);
-  } else if (secretField(p, "scope", 0) == NULL) {
+  }
+}
+
+static void secretCheckScope(ChoirErr *pErr, ChoirSecret *p) {
+  const char *zScope;
+  int i;
+  if (pErr->rc == SQLITE_OK && secretField(p, "scope", 0) == NULL) {
+    const char *zType = secretField(p, "type", 0);
     if (strcmp(zType, "s3") == 0) {
       secretAdd(pErr, p, "scope", "s3://");
     } else {
@@ -283,6 +287,26 @@ static void secretCheck(ChoirErr *pErr, ChoirSecret *p) {
                   "type %s needs a scope; add \"scope\":\"https://host/\"",
                   zType);
     }
+  }
+  for (i = 0;
+       pErr->rc == SQLITE_OK && (zScope = secretField(p, "scope", i)) != NULL;
+       i++) {
+    if (strstr(zScope, "://") == NULL) {
+      choirErrSet(pErr, SQLITE_ERROR,
+                  "a scope is the beginning of URLs, such as s3://bucket/ or"
+                  " https://host/");
+    }
+  }
+}
+
+/* Type, provider and scope are there and make sense. */
+static void secretCheck(ChoirErr *pErr, ChoirSecret *p) {
+  if (secretField(p, "provider", 0) == NULL) {
+    secretAdd(pErr, p, "provider", "config");
+  }
+  if (pErr->rc == SQLITE_OK) {
+    secretCheckType(pErr, p);
+    secretCheckScope(pErr, p);
   }
 }
 
@@ -344,11 +368,11 @@ static ChoirSecret *secretParse(ChoirConn *pConn, ChoirErr *pErr,
 ** request only when one of its scopes covers the URL; the longest scope wins.
 **
 **   name  TEXT
-**   json  TEXT, an object: type (s3, http, presign, qdrant, nats, libsql, …),
+**   json  TEXT, an object: type (s3, http, presign, qdrant, nats, libsql, sync),
 **         scope (a URL prefix or an array of them; s3 defaults to "s3://"),
 **         provider, and the fields of the type:
 **         s3    access_key, secret_key, session_token, region, endpoint,
-**               url_style (path or vhost), profile
+**               url_style (path or vhost), profile, sts_endpoint
 **         http  bearer_token, or headers: an object of header names and values
 **         nats  creds (the text of a .creds file), creds_file, nkey (a seed),
 **               token, or user and password; scope nats://host:port
@@ -365,8 +389,8 @@ static ChoirSecret *secretParse(ChoirConn *pConn, ChoirErr *pErr,
 ** shell histories and traces.
 **
 ** NULL: a NULL name is an error.
-** Errors: not a JSON object; no type; no scope where one is needed; an unknown
-** provider. No message shows a value.
+** Errors: not a JSON object; no type or an unknown one; no scope where one is
+** needed, or one that is no URL; an unknown provider. No message shows a secret.
 **
 ** > SELECT choir_secret('data', '{"type":"s3","provider":"env",
 ** >   "access_key":"MY_KEY","secret_key":"MY_SECRET","region":"eu-west-1",

@@ -145,3 +145,16 @@ def test_a_message_does_not_grow_with_what_it_quotes(open_db):
     assert message.startswith("choir_config: no setting 'ää")
     assert "ä'; " in message[-80:]
     assert len(message.encode()) < 2000
+
+
+@pytest.mark.parametrize("wrong, problem", [
+    ('{"scope":"s3://b/"}', "the secret has no type; it is http, libsql,"),
+    ('{"type":"S3"}', "no type 'S3'; it is http, libsql, nats, presign,"),
+    ('{"type":"synk","scope":"s3://b/"}', "no type 'synk'; it is http,"),
+    ('{"type":"sync","scope":"bucket/ws/"}', "a scope is the beginning of URLs"),
+    ('{"type":"s3","scope":["s3://a/","b"]}', "a scope is the beginning of"),
+    ('{"type":"s3","provider":"aws"}', "no provider 'aws'; it is config,")])
+def test_a_secret_that_would_protect_nothing_is_refused(open_db, wrong, problem):
+    d = open_db()
+    assert problem in d.error("SELECT choir_secret('x', ?)", wrong)
+    assert d.rows("SELECT * FROM choir_secrets") == []
