@@ -19,6 +19,28 @@ static const struct {
 #endif
 };
 
+#define OBJECT_BACKEND_N (int)(sizeof(aObjectBackend) / sizeof(*aObjectBackend))
+
+/* The scheme only is quoted: what follows may hold a password. */
+static void objectNoStore(ChoirErr *pErr, const char *zUrl) {
+  int n = (int)strcspn(zUrl, ":"), i;
+  ChoirBuf b;
+  if (zUrl[n] == 0) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "'%s' is not a URL; write s3://bucket/folder/name or"
+                " file:///folder/name",
+                zUrl);
+    return;
+  }
+  choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+  for (i = 0; i < OBJECT_BACKEND_N; i++) {
+    choirBufPrintf(&b, "%s%s", i ? ", " : "", aObjectBackend[i].zScheme);
+  }
+  choirErrSet(pErr, SQLITE_ERROR, "no store has URLs of %.*s:; there are %s", n,
+              zUrl, b.a);
+  choirBufFree(&b);
+}
+
 CHOIR_PRIVATE void choirObjectUrlCheck(ChoirErr *pErr, const char *zUrl) {
   const char *z = strstr(zUrl, "://");
   if (z && memchr(z + 3, '@', strcspn(z + 3, "/"))) {
@@ -35,22 +57,13 @@ CHOIR_PRIVATE ChoirObject *choirObjectOpen(ChoirConn *pConn, ChoirErr *pErr,
   if (pErr->rc != SQLITE_OK) {
     return NULL;
   }
-  for (i = 0; i < (int)(sizeof(aObjectBackend) / sizeof(*aObjectBackend));
-       i++) {
+  for (i = 0; i < OBJECT_BACKEND_N; i++) {
     const char *zScheme = aObjectBackend[i].zScheme;
     if (sqlite3_strnicmp(zUrl, zScheme, (int)strlen(zScheme)) == 0) {
       return aObjectBackend[i].xOpen(pConn, pErr, zUrl);
     }
   }
-  if (strchr(zUrl, ':')) {
-    /* The scheme only: what follows may hold a password. */
-    choirErrSet(pErr, SQLITE_ERROR,
-                "not supported yet: %.*s URLs; use file:///folder/name.sqlite",
-                (int)strcspn(zUrl, ":"), zUrl);
-  } else {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "'%s' is not a URL; write file:///folder/name.sqlite", zUrl);
-  }
+  objectNoStore(pErr, zUrl);
   return NULL;
 }
 
@@ -62,6 +75,10 @@ CHOIR_PRIVATE void choirObjectClose(ChoirObject *p) {
 
 CHOIR_PRIVATE void choirObjectKeyCheck(ChoirErr *pErr, const char *zKey) {
   const char *z = zKey;
+  if (zKey[0] == 0) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "the key is empty; in a URL it is what follows the last '/'");
+  }
   for (;;) {
     size_t n = strcspn(z, "/");
     if (n == 0) {

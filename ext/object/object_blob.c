@@ -404,6 +404,10 @@ static void blobOpen(ChoirTable *pTable, ChoirErr *pErr, int nArg, char **azArg,
                 nArg);
     return;
   }
+  if (sqlite3_strnicmp(azArg[0], "root", 4) == 0 &&
+      azArg[0][4 + strspn(azArg[0] + 4, " ")] == '=') {
+    azArg[0] = choirUnquote(strchr(azArg[0], '=') + 1);
+  }
   p->pStore = choirObjectOpen(pTable->pConn, pErr, azArg[0]);
   if (p->pStore && p->pStore->zKey[0]) {
     choirErrSet(pErr, SQLITE_ERROR, "the root '%s' must end in '/'",
@@ -536,7 +540,8 @@ static const ChoirModule blobList = {
 **
 ** `CREATE VIRTUAL TABLE temp.t USING s3_blob('s3://bucket/folder/')` makes a
 ** table that can be written: INSERT (key, content) only when there is no such
-** object, INSERT OR REPLACE in any case; UPDATE of content only when the object
+** object, INSERT OR REPLACE in any case, whatever they say of size, etag and
+** modified; UPDATE of content only when the object
 ** is still the one that was read; UPDATE of key copies and deletes; DELETE. A
 ** row is written when its turn comes: ROLLBACK does not undo it.
 **

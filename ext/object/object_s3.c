@@ -98,7 +98,7 @@ static int s3HeadByGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
   call.nWant = nWant;
   choirS3Send(&call);
   iStatus = call.bHttp ? call.http.iStatus : 0;
-  if (pErr->rc == SQLITE_OK && (iStatus == 404 || choirS3Hidden(&call))) {
+  if (choirS3Absent(&call)) {
     e = CHOIR_OBJECT_ABSENT;
   } else if (pErr->rc == SQLITE_OK && iStatus == 416 && nWant > 0) {
     e = s3HeadByGet(pObj, pErr, zKey, -1, pMeta); /* it is empty */
@@ -124,7 +124,8 @@ static int s3Head(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
     e = CHOIR_OBJECT_ABSENT;
   } else if (pErr->rc == SQLITE_OK && call.http.iStatus == 200) {
     choirS3Meta(&call, pMeta);
-  } else if (pErr->rc == SQLITE_OK && call.http.iStatus == 403) {
+  } else if (pErr->rc == SQLITE_OK && call.http.iStatus >= 300 &&
+             call.http.iStatus < 500) { /* and HEAD does not say why */
     e = s3HeadByGet(pObj, pErr, zKey, 1, pMeta);
   } else {
     choirS3Fail(&call);
@@ -148,7 +149,7 @@ static int s3Get(ChoirObject *pObj, ChoirErr *pErr, const char *zKey, i64 iOff,
   call.nWant = nByte < 0 ? -1 : nByte;
   choirS3Send(&call);
   iStatus = call.bHttp ? call.http.iStatus : 0;
-  if (pErr->rc == SQLITE_OK && (iStatus == 404 || choirS3Hidden(&call))) {
+  if (choirS3Absent(&call)) {
     e = CHOIR_OBJECT_ABSENT;
   } else if (pErr->rc == SQLITE_OK && iStatus == 416 && call.iGiven == 0) {
     e = s3Head(pObj, pErr, zKey, pMeta); /* the range begins past its end */

@@ -84,9 +84,10 @@ CHOIR_PRIVATE void choirS3Send(ChoirS3Call *);
 ** that is done whether it has settled; 0: it was put right and sent again. */
 CHOIR_PRIVATE void choirS3Start(ChoirS3Call *);
 CHOIR_PRIVATE int choirS3Settled(ChoirS3Call *);
-/* Is this the refusal that a store gives for a missing key to those who may not
-** list, so that nobody learns of it? Noted in bHidden. */
-CHOIR_PRIVATE int choirS3Hidden(ChoirS3Call *);
+/* Does the reply say that there is no such object? It may as well refuse, to
+** those who may not list, so that nobody learns of it: noted in bHidden. That
+** there is no such bucket is a failure. */
+CHOIR_PRIVATE int choirS3Absent(ChoirS3Call *);
 /* The reply as an error: what the store says, and where. */
 CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *);
 /* Size, ETag and time from the headers of a reply. */

@@ -96,7 +96,7 @@ static void s3Attempt(ChoirHttp *pHttp, ChoirErr *pErr) {
   }
 }
 
-static i64 s3Read(void *pArg, i64 iOffset, void *aTo, i64 n) {
+static int s3Read(void *pArg, i64 iOffset, void *aTo, i64 n) {
   ChoirS3Call *p = pArg;
   p->pSource->xRead(p->pSource->pArg, p->pErr, (u64)(p->iFrom + iOffset), aTo,
                     (u64)n);
@@ -104,7 +104,7 @@ static i64 s3Read(void *pArg, i64 iOffset, void *aTo, i64 n) {
     p->crc = choirCrc64(iOffset ? p->crc : 0, aTo, (u64)n);
     p->nCrc = iOffset + n;
   }
-  return p->pErr->rc == SQLITE_OK ? n : -1;
+  return p->pErr->rc != SQLITE_OK;
 }
 
 /* The first bytes of a reply: is it what was asked for, and still the object
@@ -358,16 +358,19 @@ CHOIR_PRIVATE void choirS3Send(ChoirS3Call *p) {
   }
 }
 
-CHOIR_PRIVATE int choirS3Hidden(ChoirS3Call *p) {
+CHOIR_PRIVATE int choirS3Absent(ChoirS3Call *p) {
+  int iStatus = p->bHttp && p->pErr->rc == SQLITE_OK ? p->http.iStatus : 0;
   char *zCode = NULL;
-  int bHidden = 0;
-  if (p->pErr->rc == SQLITE_OK && p->http.iStatus == 403) {
+  int bAbsent = 0;
+  p->pStore->base.bHidden = 0;
+  if (iStatus == 404 || iStatus == 403) {
     zCode = s3Said(p, "Code");
-    bHidden = p->pStore->zFixed || s3Is(zCode, "AccessDenied");
+    bAbsent = iStatus == 404 ? !s3Is(zCode, "NoSuchBucket")
+                             : p->pStore->zFixed || s3Is(zCode, "AccessDenied");
+    p->pStore->base.bHidden = (u8)(bAbsent && iStatus == 403);
     sqlite3_free(zCode);
   }
-  p->pStore->base.bHidden = (u8)bHidden;
-  return bHidden;
+  return bAbsent && p->pErr->rc == SQLITE_OK;
 }
 
 /* The reply as an error: what the store says, and where. */

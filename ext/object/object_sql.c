@@ -51,8 +51,8 @@ static void objSqlMeta(ChoirCall *p, const ChoirObjectMeta *pMeta) {
 ** Errors: no such object; no access; a reply that is cut short or more than
 ** SQLite's limit for one value.
 **
-** > SELECT s3_get('ftp://host/a')
-** ! s3_get: not supported yet: ftp URLs; use file:///folder/name.sqlite
+** > SELECT s3_get('bucket/a')
+** ! s3_get: 'bucket/a' is not a URL; write s3://bucket/folder/name or file:///folder/name
 */
 static void objSqlGet(ChoirCall *p) {
   ChoirObject *pObj = objSqlOpen(p, 0);
@@ -82,25 +82,50 @@ static void objSqlGet(ChoirCall *p) {
   choirObjectClose(pObj);
 }
 
+/* An option that is not known might have been a condition. */
+static void objSqlOptionCheck(ChoirCall *p, const char *zJson) {
+  sqlite3_stmt *pStmt = choirJsonStmt(
+      p->pConn, &p->err,
+      "SELECT coalesce(key, '') FROM json_each(?1) WHERE coalesce(key, '')"
+      " NOT IN ('if_none_match', 'if_match')",
+      zJson, -1);
+  if (choirStep(&p->err, pStmt)) {
+    choirErrSet(&p->err, SQLITE_ERROR,
+                "no option '%.40s'; there are if_none_match and if_match",
+                sqlite3_column_text(pStmt, 0));
+  }
+  sqlite3_finalize(pStmt);
+}
+
+/* The condition that argument i states; *pzMatch: the caller frees. */
+static int objSqlCondition(ChoirCall *p, int i, char **pzMatch) {
+  char *zAbsent = NULL;
+  int bAbsent;
+  if (p->nArg > i && sqlite3_value_type(p->apArg[i]) != SQLITE_NULL) {
+    const char *z = choirArgJson(p->pConn, &p->err, p->apArg[i], "options");
+    objSqlOptionCheck(p, z);
+    zAbsent = choirJsonText(p->pConn, &p->err, z, -1, "$.if_none_match");
+    *pzMatch = choirJsonText(p->pConn, &p->err, z, -1, "$.if_match");
+  }
+  bAbsent = zAbsent != NULL;
+  if (bAbsent && strcmp(zAbsent, "*") != 0) {
+    choirErrSet(&p->err, SQLITE_ERROR, "if_none_match must be '*', got '%.40s'",
+                zAbsent);
+  } else if (bAbsent && *pzMatch) {
+    choirErrSet(&p->err, SQLITE_ERROR,
+                "if_none_match and if_match cannot both hold; give one");
+  }
+  sqlite3_free(zAbsent);
+  return *pzMatch ? CHOIR_IF_MATCH : bAbsent ? CHOIR_IF_ABSENT : CHOIR_IF_ANY;
+}
+
 /* Puts the source at argument 0 under the conditions of argument iOpts. */
 static void objSqlPutSource(ChoirCall *p, const ChoirObjectSource *pSource,
                             int iOpts) {
   ChoirObject *pObj = objSqlOpen(p, 0);
   ChoirObjectMeta meta;
-  char *zAbsent = NULL, *zMatch = NULL;
-  int eIf = CHOIR_IF_ANY;
-  if (p->nArg > iOpts && sqlite3_value_type(p->apArg[iOpts]) != SQLITE_NULL) {
-    const char *z = choirArgJson(p->pConn, &p->err, p->apArg[iOpts], "options");
-    if (z) {
-      zAbsent = choirJsonText(p->pConn, &p->err, z, -1, "$.if_none_match");
-      zMatch = choirJsonText(p->pConn, &p->err, z, -1, "$.if_match");
-    }
-    if (zAbsent && strcmp(zAbsent, "*") != 0) {
-      choirErrSet(&p->err, SQLITE_ERROR,
-                  "if_none_match must be '*', got '%.40s'", zAbsent);
-    }
-    eIf = zMatch ? CHOIR_IF_MATCH : zAbsent ? CHOIR_IF_ABSENT : CHOIR_IF_ANY;
-  }
+  char *zMatch = NULL;
+  int eIf = objSqlCondition(p, iOpts, &zMatch);
   if (pObj && p->err.rc == SQLITE_OK &&
       choirObjectPut(pObj, &p->err, pObj->zKey, pSource, eIf, zMatch, &meta) ==
           CHOIR_OBJECT_CHANGED) {
@@ -111,7 +136,6 @@ static void objSqlPutSource(ChoirCall *p, const ChoirObjectSource *pSource,
   if (pObj && p->err.rc == SQLITE_OK) {
     objSqlMeta(p, &meta);
   }
-  sqlite3_free(zAbsent);
   sqlite3_free(zMatch);
   choirObjectClose(pObj);
 }
@@ -127,10 +151,10 @@ static void objSqlPutSource(ChoirCall *p, const ChoirObjectSource *pSource,
 **            yet) or if_match (only when it still has this etag)
 **
 ** NULL: a NULL url or content is an error.
-** Errors: BUSY when the condition does not hold; no access.
+** Errors: BUSY when the condition does not hold; another option; no access.
 **
 ** > SELECT s3_put('file:///', 'x')
-** ! s3_put: the name '' has an empty part
+** ! s3_put: the key is empty; in a URL it is what follows the last '/'
 */
 static void objSqlPut(ChoirCall *p) {
   ChoirObjectSource source = choirObjectOfValue(&p->err, p->apArg[1]);

@@ -416,7 +416,7 @@ static void syncTables(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
 ** Errors: nothing there; damaged, and how; not a workspace.
 **
 ** > SELECT sync_verify('ws.sqlite')
-** ! sync_verify: 'ws.sqlite' is not a URL; write file:///folder/name.sqlite
+** ! sync_verify: 'ws.sqlite' is not a URL; write s3://bucket/folder/name or file:///folder/name
 */
 static void syncVerify(ChoirCall *pCall) {
   const char *zUrl =

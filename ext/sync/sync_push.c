@@ -193,7 +193,7 @@ static void pushEnd(ChoirSyncRun *p) {
 ** permission. After an error this file is as usable as before.
 **
 ** > SELECT sync_push('ws.sqlite')
-** ! sync_push: 'ws.sqlite' is not a URL; write file:///folder/name.sqlite
+** ! sync_push: 'ws.sqlite' is not a URL; write s3://bucket/folder/name or file:///folder/name
 */
 static void pushFunc(ChoirCall *pCall) {
   ChoirSyncRun run;

@@ -115,7 +115,7 @@ def test_a_row_that_changed_meanwhile_is_not_overwritten(table):
 @pytest.mark.parametrize("sql, message", [
     ("INSERT INTO t(key) VALUES('n')", "content must be blob or text"),
     ("INSERT INTO t(content) VALUES('n')", "key"),
-    ("INSERT INTO t(key, content) VALUES('', 'x')", "empty part"),
+    ("INSERT INTO t(key, content) VALUES('', 'x')", "the key is empty"),
     ("INSERT INTO t(key, content) VALUES('../x', 'x')", "'..'"),
     ("INSERT INTO t(key, content) VALUES(x'ff', 'x')", "key must be text"),
     ("INSERT INTO s3_blob VALUES('a', 1, 1, 1, 'x')", ""),
@@ -126,12 +126,14 @@ def test_a_row_that_changed_meanwhile_is_not_overwritten(table):
     ("CREATE VIRTUAL TABLE u USING s3_blob('file:///tmp/')", "temp."),
     ("CREATE VIRTUAL TABLE temp.u USING s3_blob()", "one argument"),
     ("CREATE VIRTUAL TABLE temp.u USING s3_blob('file:///tmp/x')", "end in '/'"),
+    ("CREATE VIRTUAL TABLE temp.u USING s3_blob(root = 'file:///tmp/x')",
+     "the root 'file:///tmp/x' must end in '/'"),
     ("CREATE VIRTUAL TABLE temp.u USING s3_blob('s3://k:canary@bucket/')",
      "credentials in a URL"),
     ("CREATE VIRTUAL TABLE temp.u USING s3_list('file:///tmp/')", ""),
     ("SELECT * FROM s3_blob", "needs at least 1 argument"),
     ("SELECT * FROM s3_blob(NULL)", "root must be text"),
-    ("SELECT * FROM s3_blob('ftp://x/')", "not supported"),
+    ("SELECT * FROM s3_blob('ftp://x/')", "no store has URLs of ftp:"),
 ])
 def test_what_cannot_be_written_is_said(table, sql, message):
     db, root = table

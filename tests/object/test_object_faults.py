@@ -244,6 +244,17 @@ def test_a_region_is_learnt_from_the_reply(proxy, gateway):
 
 
 @pytest.mark.net
+@pytest.mark.parametrize("sql", [
+    "SELECT s3_head(?)", "SELECT s3_delete(?)",
+    "SELECT size FROM s3_blob(?) WHERE key = 'k'"])
+def test_a_region_is_learnt_though_head_has_no_body(s3, gateway, sql):
+    db, root = s3
+    db.one("SELECT s3_put(?, 'x')", root + "k")
+    arm(db, gateway, region="us-west-9")
+    assert db.one(sql, root + ("" if "blob" in sql else "k"))
+
+
+@pytest.mark.net
 def test_a_clock_that_differs_is_put_right(proxy):
     db, root, p = proxy
     date = email.utils.formatdate(time.time() + 7200, usegmt=True)

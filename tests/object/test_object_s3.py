@@ -195,11 +195,33 @@ def test_a_copy_to_another_endpoint_passes_through_this_process(proxy, gateway):
     assert db.one("SELECT s3_get(?)", there + "to") == b"x"
 
 
+@pytest.mark.inprocess
+def test_what_cannot_be_written_here_says_why(store, tmp_path):
+    """And the file that was there stays."""
+    resource = pytest.importorskip("resource")
+    db, root = store
+    db.one("SELECT s3_put(?, zeroblob(3000000))", root + "k")
+    (tmp_path / "out").write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        message = db.error("SELECT s3_get_file(?, ?)", root + "k",
+                           str(tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert message.startswith("s3_get_file: ") and "File too large" in message
+    assert (tmp_path / "out").read_bytes() == b"old"
+    assert not [n for n in os.listdir(tmp_path) if n.startswith(".choir-")]
+
+
 BAD = [
     "s3_get(NULL)", "s3_put('file:///tmp/x', NULL)", "s3_get('s3://x/y', -1)",
     "s3_head('s3://B/k')", "s3_head('s3://')", "s3_get('s3://bucket/a//b')",
     "s3_get('s3://bucket/../b')", "s3_put('s3://bucket/k', 'x', '{')",
     "s3_put('file:///tmp/x', 'x', '{\"if_none_match\":\"y\"}')",
+    "s3_put('file:///tmp/x', 'x', '{\"if_none_mtch\":\"*\"}')",
+    "s3_put('file:///tmp/x', 'x', '[\"*\"]')", "s3_put('file:///tmp/x', 'x', '7')",
+    "s3_put('file:///tmp/x', 'x', '{\"if_none_match\":\"*\",\"if_match\":\"y\"}')",
     "s3_presign('POST', 's3://bucket/k', 5)",
     "s3_presign('GET', 's3://bucket/k', 0)"]
 
@@ -232,6 +254,19 @@ def test_a_wrong_key_is_said_with_code_host_and_region(s3, gateway):
     for part in ("403 SignatureDoesNotMatch", "127.0.0.1", "eu-test-1", root):
         assert part in message
     assert "canary" not in message
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("store_name", [
+    "gateway", pytest.param("rgw", marks=pytest.mark.once)])
+def test_a_bucket_that_is_not_there_is_not_an_absent_object(db, request,
+                                                            store_name):
+    arm(db, request.getfixturevalue(store_name))
+    url = "s3://no-such-bucket/k"
+    for sql in ("SELECT s3_get(?)", "SELECT s3_put(?, 'x')",
+                "SELECT count(*) FROM s3_list(?)"):
+        assert "404 NoSuchBucket" in db.error(sql, url)
+    assert db.one("SELECT s3_head(?)", url) is None  # HEAD says no more
 
 
 @pytest.mark.net

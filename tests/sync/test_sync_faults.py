@@ -86,7 +86,7 @@ def test_wrong_arguments_are_named(db, url):
         ("SELECT sync_push('s3://user:pa55word@b/ws.sqlite')",
          "credentials in a URL are refused"),
         ("SELECT sync_push('ftp://host/ws.sqlite')",
-         "not supported yet: ftp URLs"),
+         "no store has URLs of ftp:; there are file:"),
         ("SELECT sync_push(?, 'theirs')", "mode must be 'fork' or left out"),
         ("SELECT sync_pull(?, 'fork')", "mode must be 'theirs', 'merge' or left out"),
         ("SELECT sync_pull(?, 5)", "mode must be text, got integer"),
