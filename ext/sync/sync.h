@@ -23,6 +23,7 @@
 **   push       sync_push()                            sync_push.c
 **   auto       sync_schedule, sync_due, sync_auto     sync_auto.c
 **   pull       sync_pull()                            sync_pull.c
+**   frames     changed pages, into the live WAL       sync_frames.c
 **   sync       sync_status, sync_verify, the part     sync.c
 **   diff       which tables differ                    sync_diff.c
 **   merge      sync_pull(…, 'merge'): three versions  sync_merge.c
@@ -186,6 +187,8 @@ CHOIR_PRIVATE u32 *choirSpoolKept(ChoirSpool *, u64 *pn);
 /* ----------------------------------------------------------------- wal ----
 ** What the frames of a live WAL say, read through SQLite's own file.
 */
+#define CHOIR_WAL_FRAME 24 /* bytes before the page of a frame */
+
 typedef struct ChoirWalPage {
   u32 iPage;
   u32 iFrame; /* from 1 */
@@ -212,9 +215,23 @@ CHOIR_PRIVATE void choirWalRead(ChoirErr *, const ChoirWal *, u32 iFrame,
                                 u8 *aPage);
 /* 1: nobody began the WAL anew since it was opened. */
 CHOIR_PRIVATE int choirWalHolds(const ChoirWal *);
+/* 1: frame iFrame is valid after the one before it; header and page are in a,
+** its checksum in s. */
+CHOIR_PRIVATE int choirWalFrame(const ChoirWal *, u32 iFrame, u8 *a, u32 s[2]);
+CHOIR_PRIVATE u64 choirWalOffset(const ChoirWal *, u64 iFrame);
+/* Continues the chain over n bytes, a multiple of 8. */
+CHOIR_PRIVATE void choirWalSum(int bBig, const u8 *a, u64 n, u32 s[2]);
+CHOIR_PRIVATE u32 choirWalGet32(const u8 *);
+CHOIR_PRIVATE void choirWalPut32(u8 *, u32);
+/* 1: the text that a PRAGMA gives is zWant. */
+CHOIR_PRIVATE int choirPragmaIs(sqlite3 *, const char *zSql, const char *zWant);
 
 /* ------------------------------------------------------------ snapshot ---- */
 
+/* A connection of our own to the host's file, in no transaction, that never
+** checkpoints by itself; the caller closes it. NULL without an error: there is no
+** file, or the host locks it exclusively. */
+CHOIR_PRIVATE sqlite3 *choirSnapshotOpen(ChoirConn *, ChoirErr *);
 /* Copies the workspace's schema into the spool through a connection of its own
 ** (no checkpoint, no raw access), reads pPos (or NULL) from the same state,
 ** and gives the digest of the copy. */
@@ -366,7 +383,9 @@ typedef struct ChoirRemote {
   ChoirCrypt *pCrypt; /* NULL: it is not encrypted */
   u8 bAnyway;         /* what was rolled back is taken too */
   u8 bOwn; /* fetched on top of this file's own pages, which are its head's */
-  unsigned iOwn; /* its data version before they were read */
+  unsigned iOwn;  /* its data version before they were read */
+  ChoirPages own; /* their hashes */
+  u32 iOwnRoot;   /* and the page of their seal */
 } ChoirRemote;
 
 /* zUrl NULL: the configured one. */
@@ -686,6 +705,15 @@ CHOIR_PRIVATE void choirDueDone(ChoirConn *);
 /* What went wrong with the last push of sync_auto(), caller frees; NULL:
 ** nothing. */
 CHOIR_PRIVATE char *choirAutoProblem(ChoirConn *, ChoirErr *);
+
+/* -------------------------------------------------------------- frames ---- */
+
+/* The fetched version, which has bOwn, becomes the host's file unless somebody
+** committed since data version *piVersion (BUSY_SNAPSHOT): only the pages that
+** differ are written. DONE, an error, or OK: not possible here, nothing was
+** done, and *piVersion is what it is now. */
+CHOIR_PRIVATE int choirFrames(ChoirConn *, ChoirErr *, const ChoirRemote *,
+                              unsigned *piVersion);
 
 /* ---------------------------------------------------------------- sync ---- */
 

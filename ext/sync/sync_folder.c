@@ -494,6 +494,9 @@ static u64 filesOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
       choirFdWrite(pErr, p->fd, choirSpoolSeal(pSpool), pos.aSeal, 32);
       choirPagesFree(&p->pages);
       choirSpoolPages(pSpool, &p->pages);
+      choirPagesFree(&p->own);
+      choirPagesCopy(pErr, &p->own, &p->pages);
+      p->iOwnRoot = pos.iRoot;
       p->bOwn = 1;
     }
     choirSpoolFree(pSpool);

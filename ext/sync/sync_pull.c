@@ -161,29 +161,42 @@ static int pullDecide(ChoirSyncRun *p) {
   return pullConflict(p);
 }
 
-/* Copies dbNew over this file, unless it changed since iVersion. */
-static void pullApply(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
+/* The whole of dbNew, through the host's connection. */
+static int pullBackup(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
   sqlite3 *db = p->pConn->db;
-  sqlite3_backup *pBackup;
+  sqlite3_backup *pBackup =
+      sqlite3_backup_init(db, choirSchema(p->pConn), dbNew, "main");
   int rc;
+  if (pBackup == NULL) {
+    choirErrDb(p->pErr, db, sqlite3_errcode(db));
+    return p->pErr->rc;
+  }
+  rc = sqlite3_backup_step(pBackup, 1);
+  if (rc == SQLITE_OK) {
+    rc = pullDataVersion(p) != iVersion ? SQLITE_BUSY_SNAPSHOT
+                                        : sqlite3_backup_step(pBackup, -1);
+  }
+  sqlite3_backup_finish(pBackup);
+  return rc;
+}
+
+/* Puts dbNew in the place of this file, unless that changed since iVersion. */
+static void pullApply(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
+  int rc = SQLITE_OK;
   if (p->pErr->rc != SQLITE_OK) {
     return;
   }
-  pBackup = sqlite3_backup_init(db, choirSchema(p->pConn), dbNew, "main");
-  if (pBackup == NULL) {
-    choirErrDb(p->pErr, db, sqlite3_errcode(db));
-    return;
+  if (p->there.bOwn && dbNew == p->there.db) {
+    rc = choirFrames(p->pConn, p->pErr, &p->there, &iVersion);
   }
-  rc = sqlite3_backup_step(pBackup, 1);
-  if (rc == SQLITE_OK && pullDataVersion(p) != iVersion) {
+  if (rc == SQLITE_OK && p->pErr->rc == SQLITE_OK) {
+    rc = pullBackup(p, dbNew, iVersion);
+  }
+  if (rc == SQLITE_BUSY_SNAPSHOT) {
     choirErrSet(p->pErr, SQLITE_BUSY,
                 "another connection changed this file during the pull; try"
                 " again");
-  } else if (rc == SQLITE_OK) {
-    rc = sqlite3_backup_step(pBackup, -1);
-  }
-  sqlite3_backup_finish(pBackup);
-  if (rc == SQLITE_BUSY || rc == SQLITE_LOCKED) {
+  } else if ((rc & 0xff) == SQLITE_BUSY || rc == SQLITE_LOCKED) {
     choirErrSet(p->pErr, rc,
                 "another connection is using this file; try again when it is"
                 " done");

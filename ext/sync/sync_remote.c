@@ -73,6 +73,7 @@ static void remoteForget(ChoirRemote *p) {
 CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *p) {
   remoteForget(p);
   choirPagesFree(&p->pages);
+  choirPagesFree(&p->own);
   choirCryptFree(p->pCrypt);
   p->pCrypt = NULL;
   if (p->fd >= 0) {

@@ -43,43 +43,52 @@ static i64 snapshotPragma(ChoirConn *pConn, ChoirErr *pErr, const char *zSql,
   return v;
 }
 
-static void snapshotSource(ChoirConn *pConn, ChoirErr *pErr,
-                           SnapshotSource *pSrc) {
+CHOIR_PRIVATE sqlite3 *choirSnapshotOpen(ChoirConn *pConn, ChoirErr *pErr) {
   const char *zSchema = choirSchema(pConn);
   const char *zFile = sqlite3_db_filename(pConn->db, zSchema);
   sqlite3_vfs *pVfs = NULL;
+  sqlite3 *db = NULL;
   int rc, nBusy, bExclusive = 0;
-  memset(pSrc, 0, sizeof(*pSrc));
   snapshotPragma(pConn, pErr, "PRAGMA ~.locking_mode", &bExclusive);
   nBusy = (int)snapshotPragma(pConn, pErr, "PRAGMA busy_timeout", NULL);
-  if (pErr->rc != SQLITE_OK) {
-    return;
+  if (pErr->rc != SQLITE_OK || zFile == NULL || zFile[0] == 0 || bExclusive) {
+    return NULL;
   }
-  if (zFile == NULL || zFile[0] == 0 || bExclusive) {
-    pSrc->db = pConn->db;
-    pSrc->zSchema = zSchema;
-    return;
-  }
-  pSrc->bOwn = 1;
-  pSrc->zSchema = "main";
   sqlite3_file_control(pConn->db, zSchema, SQLITE_FCNTL_VFS_POINTER, &pVfs);
   /* READWRITE: a WAL that only the host has open needs its -shm written. */
-  rc = sqlite3_open_v2(zFile, &pSrc->db,
-                       sqlite3_db_readonly(pConn->db, zSchema)
-                           ? SQLITE_OPEN_READONLY
-                           : SQLITE_OPEN_READWRITE,
+  rc = sqlite3_open_v2(zFile, &db,
+                       SQLITE_OPEN_PRIVATECACHE |
+                           (sqlite3_db_readonly(pConn->db, zSchema)
+                                ? SQLITE_OPEN_READONLY
+                                : SQLITE_OPEN_READWRITE),
                        pVfs ? pVfs->zName : NULL);
   if (rc == SQLITE_OK) {
-    sqlite3_busy_timeout(pSrc->db, nBusy);
-    sqlite3_db_config(pSrc->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    sqlite3_wal_autocheckpoint(pSrc->db, 0);
-    rc = sqlite3_exec(pSrc->db, "BEGIN", NULL, NULL, NULL);
+    sqlite3_busy_timeout(db, nBusy);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    sqlite3_wal_autocheckpoint(db, 0);
+    return db;
   }
   if (rc == SQLITE_NOMEM) {
     choirErrNomem(pErr);
-  } else if (rc != SQLITE_OK) {
+  } else {
     choirErrSet(pErr, rc, "cannot open a second connection to %s: %s", zFile,
-                pSrc->db ? sqlite3_errmsg(pSrc->db) : sqlite3_errstr(rc));
+                db ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
+  }
+  sqlite3_close(db);
+  return NULL;
+}
+
+static void snapshotSource(ChoirConn *pConn, ChoirErr *pErr,
+                           SnapshotSource *pSrc) {
+  memset(pSrc, 0, sizeof(*pSrc));
+  pSrc->db = choirSnapshotOpen(pConn, pErr);
+  pSrc->bOwn = pSrc->db != NULL;
+  pSrc->zSchema = pSrc->bOwn ? "main" : choirSchema(pConn);
+  if (pSrc->bOwn) {
+    choirErrDb(pErr, pSrc->db,
+               sqlite3_exec(pSrc->db, "BEGIN", NULL, NULL, NULL));
+  } else {
+    pSrc->db = pConn->db;
   }
 }
 

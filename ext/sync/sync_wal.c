@@ -17,28 +17,26 @@
 #include <stdlib.h>
 
 #define WAL_HEADER 32
-#define WAL_FRAME 24
 #define WAL_FRAMES_MAX 100000 /* then a scan is no slower */
 
-static u32 walGet32(const u8 *a) {
+CHOIR_PRIVATE u32 choirWalGet32(const u8 *a) {
   return (u32)a[0] << 24 | (u32)a[1] << 16 | (u32)a[2] << 8 | a[3];
 }
 
-static void walPut32(u8 *a, u32 v) {
+CHOIR_PRIVATE void choirWalPut32(u8 *a, u32 v) {
   a[0] = (u8)(v >> 24);
   a[1] = (u8)(v >> 16);
   a[2] = (u8)(v >> 8);
   a[3] = (u8)v;
 }
 
-/* Continues the chain over n bytes, a multiple of 8. */
-static void walSum(int bBig, const u8 *a, u64 n, u32 s[2]) {
+CHOIR_PRIVATE void choirWalSum(int bBig, const u8 *a, u64 n, u32 s[2]) {
   u64 i;
   for (i = 0; i < n; i += 8) {
     u32 x, y;
     if (bBig) {
-      x = walGet32(a + i);
-      y = walGet32(a + i + 4);
+      x = choirWalGet32(a + i);
+      y = choirWalGet32(a + i + 4);
     } else {
       x = (u32)a[i] | (u32)a[i + 1] << 8 | (u32)a[i + 2] << 16 |
           (u32)a[i + 3] << 24;
@@ -50,8 +48,8 @@ static void walSum(int bBig, const u8 *a, u64 n, u32 s[2]) {
   }
 }
 
-static u64 walOffset(const ChoirWal *p, u64 iFrame) {
-  return WAL_HEADER + (iFrame - 1) * (WAL_FRAME + p->szPage);
+CHOIR_PRIVATE u64 choirWalOffset(const ChoirWal *p, u64 iFrame) {
+  return WAL_HEADER + (iFrame - 1) * (CHOIR_WAL_FRAME + p->szPage);
 }
 
 /* 1: n bytes were there. */
@@ -60,20 +58,24 @@ static int walBytes(const ChoirWal *p, u64 iOff, void *a, u64 n) {
          SQLITE_OK;
 }
 
+CHOIR_PRIVATE int choirPragmaIs(sqlite3 *db, const char *zSql,
+                                const char *zWant) {
+  sqlite3_stmt *p = NULL;
+  int bIs = 0;
+  if (sqlite3_prepare_v2(db, zSql, -1, &p, NULL) == SQLITE_OK &&
+      sqlite3_step(p) == SQLITE_ROW) {
+    const char *z = (const char *)sqlite3_column_text(p, 0);
+    bIs = z && strcmp(z, zWant) == 0;
+  }
+  sqlite3_finalize(p);
+  return bIs;
+}
+
 CHOIR_PRIVATE int choirWalOpen(sqlite3 *db, ChoirWal *p) {
-  sqlite3_stmt *pStmt = NULL;
   u8 a[WAL_HEADER];
   u32 s[2] = {0, 0};
-  int bWal = 0;
   memset(p, 0, sizeof(*p));
-  if (sqlite3_prepare_v2(db, "PRAGMA journal_mode", -1, &pStmt, NULL) ==
-          SQLITE_OK &&
-      sqlite3_step(pStmt) == SQLITE_ROW) {
-    const char *z = (const char *)sqlite3_column_text(pStmt, 0);
-    bWal = z && strcmp(z, "wal") == 0;
-  }
-  sqlite3_finalize(pStmt);
-  if (!bWal ||
+  if (!choirPragmaIs(db, "PRAGMA journal_mode", "wal") ||
       sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER,
                            &p->pFile) != SQLITE_OK ||
       p->pFile == NULL || p->pFile->pMethods == NULL ||
@@ -81,13 +83,13 @@ CHOIR_PRIVATE int choirWalOpen(sqlite3 *db, ChoirWal *p) {
     return 0;
   }
   p->bBig = a[3] & 1;
-  p->szPage = walGet32(a + 8);
+  p->szPage = choirWalGet32(a + 8);
   memcpy(p->aSalt, a + 16, 8);
   memcpy(p->aFirst, a + 24, 8);
-  walSum(p->bBig, a, 24, s);
-  return (walGet32(a) & ~(u32)1) == 0x377f0682 && p->szPage >= 512 &&
-         p->szPage <= 65536 && walGet32(a + 24) == s[0] &&
-         walGet32(a + 28) == s[1];
+  choirWalSum(p->bBig, a, 24, s);
+  return (choirWalGet32(a) & ~(u32)1) == 0x377f0682 && p->szPage >= 512 &&
+         p->szPage <= 65536 && choirWalGet32(a + 24) == s[0] &&
+         choirWalGet32(a + 28) == s[1];
 }
 
 CHOIR_PRIVATE int choirWalHolds(const ChoirWal *p) {
@@ -98,7 +100,8 @@ CHOIR_PRIVATE int choirWalHolds(const ChoirWal *p) {
 CHOIR_PRIVATE void choirWalRead(ChoirErr *pErr, const ChoirWal *p, u32 iFrame,
                                 u8 *aPage) {
   if (pErr->rc == SQLITE_OK &&
-      !walBytes(p, walOffset(p, iFrame) + WAL_FRAME, aPage, p->szPage)) {
+      !walBytes(p, choirWalOffset(p, iFrame) + CHOIR_WAL_FRAME, aPage,
+                p->szPage)) {
     choirErrSet(pErr, SQLITE_IOERR, "cannot read the write-ahead log");
   }
 }
@@ -124,15 +127,42 @@ static u64 walLast(ChoirWalPage *a, u64 n) {
   return nOut;
 }
 
+/* Is there a frame, with its page, into a? s: the checksum before it, then its. */
+static int walNext(const ChoirWal *p, u32 iFrame, u8 *a, u32 s[2]) {
+  if (!walBytes(p, choirWalOffset(p, iFrame), a, CHOIR_WAL_FRAME + p->szPage)) {
+    return 0;
+  }
+  choirWalSum(p->bBig, a, 8, s);
+  choirWalSum(p->bBig, a + CHOIR_WAL_FRAME, p->szPage, s);
+  return memcmp(a + 8, p->aSalt, 8) == 0 && choirWalGet32(a + 16) == s[0] &&
+         choirWalGet32(a + 20) == s[1] && choirWalGet32(a) != 0;
+}
+
+CHOIR_PRIVATE int choirWalFrame(const ChoirWal *p, u32 iFrame, u8 *a,
+                                u32 s[2]) {
+  u8 aWas[CHOIR_WAL_FRAME];
+  const u8 *aSum = p->aFirst;
+  if (iFrame > 1) {
+    if (!walBytes(p, choirWalOffset(p, iFrame - 1), aWas, sizeof(aWas)) ||
+        memcmp(aWas + 8, p->aSalt, 8) != 0) {
+      return 0;
+    }
+    aSum = aWas + 16;
+  }
+  s[0] = choirWalGet32(aSum);
+  s[1] = choirWalGet32(aSum + 4);
+  return walNext(p, iFrame, a, s);
+}
+
 /* Does the mark hold? Gives the checksum there. */
 static int walAt(const ChoirWal *p, const ChoirWalMark *pMark, u32 s[2]) {
   const u8 *aSum = pMark->nFrame ? pMark->aSum : p->aFirst;
-  u8 a[WAL_FRAME];
-  s[0] = walGet32(aSum);
-  s[1] = walGet32(aSum + 4);
+  u8 a[CHOIR_WAL_FRAME];
+  s[0] = choirWalGet32(aSum);
+  s[1] = choirWalGet32(aSum + 4);
   return memcmp(pMark->aSalt, p->aSalt, 8) == 0 &&
          (pMark->nFrame == 0 ||
-          (walBytes(p, walOffset(p, pMark->nFrame), a, WAL_FRAME) &&
+          (walBytes(p, choirWalOffset(p, pMark->nFrame), a, CHOIR_WAL_FRAME) &&
            memcmp(a + 8, p->aSalt, 8) == 0 && memcmp(a + 16, aSum, 8) == 0));
 }
 
@@ -140,19 +170,12 @@ CHOIR_PRIVATE int choirWalWalk(ChoirErr *pErr, const ChoirWal *p,
                                ChoirWalMark *pMark, ChoirWalPage **paPage,
                                u64 *pn, u32 *pnPage) {
   ChoirWalPage *aPage = NULL;
-  u8 *a = choirMalloc(pErr, WAL_FRAME + p->szPage);
+  u8 *a = choirMalloc(pErr, CHOIR_WAL_FRAME + p->szPage);
   u64 n = 0, nAlloc = 0, nCommit = 0;
   u32 s[2], iFrame = pMark->nFrame + 1;
   int bHold = a != NULL && walAt(p, pMark, s);
   *pnPage = 0;
-  while (bHold && pErr->rc == SQLITE_OK &&
-         walBytes(p, walOffset(p, iFrame), a, WAL_FRAME + p->szPage)) {
-    walSum(p->bBig, a, 8, s);
-    walSum(p->bBig, a + WAL_FRAME, p->szPage, s);
-    if (memcmp(a + 8, p->aSalt, 8) != 0 || walGet32(a + 16) != s[0] ||
-        walGet32(a + 20) != s[1] || walGet32(a) == 0) {
-      break;
-    }
+  while (bHold && pErr->rc == SQLITE_OK && walNext(p, iFrame, a, s)) {
     if (n == nAlloc) {
       ChoirWalPage *aNew;
       nAlloc = nAlloc ? nAlloc * 2 : 256;
@@ -162,14 +185,14 @@ CHOIR_PRIVATE int choirWalWalk(ChoirErr *pErr, const ChoirWal *p,
       }
       aPage = aNew;
     }
-    aPage[n].iPage = walGet32(a);
+    aPage[n].iPage = choirWalGet32(a);
     aPage[n++].iFrame = iFrame;
-    if (walGet32(a + 4)) { /* a commit */
-      *pnPage = walGet32(a + 4);
+    if (choirWalGet32(a + 4)) { /* a commit */
+      *pnPage = choirWalGet32(a + 4);
       nCommit = n;
       pMark->nFrame = iFrame;
-      walPut32(pMark->aSum, s[0]);
-      walPut32(pMark->aSum + 4, s[1]);
+      choirWalPut32(pMark->aSum, s[0]);
+      choirWalPut32(pMark->aSum + 4, s[1]);
     }
     iFrame++;
     bHold = n < WAL_FRAMES_MAX;
