@@ -710,10 +710,10 @@ CHOIR_PRIVATE char *choirAutoProblem(ChoirConn *, ChoirErr *);
 
 /* The fetched version, which has bOwn, becomes the host's file unless somebody
 ** committed since data version *piVersion (BUSY_SNAPSHOT): only the pages that
-** differ are written. DONE, an error, or OK: not possible here, nothing was
-** done, and *piVersion is what it is now. */
+** differ are written. DONE, and pMark is where it ends in the WAL; an error; or
+** OK: not possible here, nothing was done, and *piVersion is what it is now. */
 CHOIR_PRIVATE int choirFrames(ChoirConn *, ChoirErr *, const ChoirRemote *,
-                              unsigned *piVersion);
+                              unsigned *piVersion, ChoirWalMark *pMark);
 
 /* ---------------------------------------------------------------- sync ---- */
 

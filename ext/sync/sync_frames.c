@@ -359,7 +359,8 @@ static void framesCheckpoint(Frames *p, ChoirConn *pConn, ChoirErr *pErr) {
 }
 
 CHOIR_PRIVATE int choirFrames(ChoirConn *pConn, ChoirErr *pErr,
-                              const ChoirRemote *pNew, unsigned *piVersion) {
+                              const ChoirRemote *pNew, unsigned *piVersion,
+                              ChoirWalMark *pMark) {
   ChoirErr err = {0, NULL};
   Frames f;
   int rc = SQLITE_OK;
@@ -379,6 +380,10 @@ CHOIR_PRIVATE int choirFrames(ChoirConn *pConn, ChoirErr *pErr,
     if (rc == SQLITE_OK) {
       framesPublish(&f, pNew->pages.nPage);
       framesExec(&f, "COMMIT");
+      memcpy(pMark->aSalt, f.head.aSalt, sizeof(pMark->aSalt));
+      pMark->nFrame = f.head.mxFrame;
+      choirWalPut32(pMark->aSum, f.head.aSum[0]);
+      choirWalPut32(pMark->aSum + 4, f.head.aSum[1]);
       framesCheckpoint(&f, pConn, &err);
       rc = SQLITE_DONE;
     }

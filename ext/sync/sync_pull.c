@@ -4,14 +4,17 @@
 **
 ** The remote is fetched and verified before anything here is touched
 ** (sync_remote.c). It may replace this file when that loses nothing: this file
-** is empty, or is an unchanged ancestor of it. Then sqlite3_backup copies it
-** into the host's connection in one transaction: readers in WAL mode finish on
-** the old state, a kill leaves the old or the new one, never a mixture.
+** is empty, or is an unchanged ancestor of it. What was fetched on top of this
+** file's own pages goes into the live WAL as the pages that differ
+** (sync_frames.c). Anything else, and whatever that does not understand,
+** sqlite3_backup copies into the host's connection. Both are one transaction:
+** readers in WAL mode finish on the old state, a kill leaves the old or the new
+** one, never a mixture.
 **
 ** "Unchanged" was decided by a scan before the write lock was held (that which
-** copied this file's own pages as a beginning, where there was one). The copy's
-** first step takes the lock; SQLite's data version then tells whether anybody
-** committed since the scan, and if so the copy is rolled back.
+** copied this file's own pages as a beginning, where there was one). Once the
+** lock is held, SQLite's data version tells whether anybody committed since the
+** scan, and if so nothing is written.
 **
 ** When both sides changed, mode 'merge' makes one version of the two in private
 ** files (sync_merge.c); that takes this file's place in the same way.
@@ -181,13 +184,14 @@ static int pullBackup(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
 }
 
 /* Puts dbNew in the place of this file, unless that changed since iVersion. */
-static void pullApply(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
+static void pullApply(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion,
+                      ChoirWalMark *pMark) {
   int rc = SQLITE_OK;
   if (p->pErr->rc != SQLITE_OK) {
     return;
   }
   if (p->there.bOwn && dbNew == p->there.db) {
-    rc = choirFrames(p->pConn, p->pErr, &p->there, &iVersion);
+    rc = choirFrames(p->pConn, p->pErr, &p->there, &iVersion, pMark);
   }
   if (rc == SQLITE_OK && p->pErr->rc == SQLITE_OK) {
     rc = pullBackup(p, dbNew, iVersion);
@@ -208,8 +212,8 @@ static void pullApply(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
   }
 }
 
-/* So that the next push knows the pages there. */
-static void pullCache(ChoirSyncRun *p) {
+/* So that the next push knows the pages there, and where they are in the WAL. */
+static void pullCache(ChoirSyncRun *p, const ChoirWalMark *pMark) {
   ChoirErr err = {0, NULL};
   ChoirCache cache;
   if (p->there.bFolder && p->there.bSealed) {
@@ -217,6 +221,7 @@ static void pullCache(ChoirSyncRun *p) {
     choirCacheForget(&cache);
     memcpy(cache.aId, p->aThere, CHOIR_SYNC_ID);
     memcpy(cache.aDigest, p->there.aDigest, 32);
+    cache.mark = *pMark;
     choirCacheWrite(&cache, &p->there.pages);
     choirCacheFree(&cache);
     choirErrClear(&err);
@@ -239,10 +244,12 @@ static void pullSeal(ChoirSyncRun *p, u8 aSeal[CHOIR_SYNC_SEAL]) {
 
 /* dbNew becomes this file. */
 static void pullPut(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
-  pullApply(p, dbNew, iVersion);
+  ChoirWalMark mark;
+  memset(&mark, 0, sizeof(mark));
+  pullApply(p, dbNew, iVersion, &mark);
   if (p->pErr->rc == SQLITE_OK) {
     p->here = p->there.pos;
-    pullCache(p);
+    pullCache(p, &mark);
   }
 }
 
@@ -279,7 +286,8 @@ static char *pullMerge(ChoirSyncRun *p, unsigned iVersion, ChoirBuf *pTold) {
 ** is new and empty, or unchanged since a version the remote descends from.
 ** The remote is verified to its last byte before anything here is touched; the
 ** change is one transaction, so others who have this file open see the old or
-** the new version. Gives a JSON object: pulled (1, or 0 when the remote has
+** the new version. In WAL mode it writes the pages that differ, otherwise the
+** whole file. Gives a JSON object: pulled (1, or 0 when the remote has
 ** nothing newer), version, txid, bytes, ms, and saved with mode 'theirs'.
 **
 ** Call it alone, outside a transaction: SELECT sync_pull(…). It works on a new

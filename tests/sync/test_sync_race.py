@@ -10,14 +10,15 @@ import pytest
 
 @pytest.mark.once
 @pytest.mark.inprocess
-@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_a_commit_during_a_pull_is_never_lost(tmp_path, mode):
+@pytest.mark.parametrize("mode, name", [
+    ("WAL", "ws.sqlite"), ("DELETE", "ws.sqlite"), ("WAL", "")])
+def test_a_commit_during_a_pull_is_never_lost(tmp_path, mode, name):
     """The other connection commits one row at a random moment of the pull.
     Whatever the pull answers, an acknowledged row is there afterwards."""
     from conftest import Db
     rng = random.Random(7)
     (tmp_path / "remote").mkdir()
-    url = f"file://{tmp_path}/remote/ws.sqlite"
+    url = f"file://{tmp_path}/remote/{name}"
     insert = "INSERT INTO artifacts(path, name, content) VALUES(?, ?, ?)"
     a = Db(tmp_path / "a.db", init=True)
     a.rows(insert, "/big", "big", b"x" * 4000000)
