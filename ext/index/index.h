@@ -215,19 +215,25 @@ typedef struct ChoirFine {
   double rNorm; /* -1: it has no direction */
 } ChoirFine;
 
-/* Room for such codes, in pieces, known by numbers from 1 on. */
+/* Room for such codes, in pieces of 1 << nShift: a ring, in which the newest
+** takes the place of the oldest once there is no memory for another piece. */
 typedef struct ChoirShelf {
   u8 **apPiece; /* owned */
-  i64 nPiece, nUsed;
+  i64 nPiece;
+  i64 iNext; /* the place that is written next */
+  int nShift;
 } ChoirShelf;
 
 CHOIR_PRIVATE void choirFineInit(ChoirFine *, ChoirErr *, const ChoirCode *,
                                  const void *aQuery);
 CHOIR_PRIVATE void choirFineFree(ChoirFine *);
-/* Makes a vector's code in place a, choirFineBytes long; 0 when it is no number
-** or has no direction. */
-CHOIR_PRIVATE int choirFineRow(ChoirFine *, const void *aVec, u8 *a);
+/* Makes the code of a row's vector in place a, choirFineBytes long; 0 when it is
+** no number or has no direction. */
+CHOIR_PRIVATE int choirFineRow(ChoirFine *, i64 iRowid, const void *aVec,
+                               u8 *a);
 CHOIR_PRIVATE size_t choirFineBytes(const ChoirCode *);
+/* Is the code at a, if any, this row's, and not of one that came after it? */
+CHOIR_PRIVATE int choirFineIs(const u8 *a, i64 iRowid);
 /* The ends of a candidate, where its code knows better. */
 CHOIR_PRIVATE void choirFineLook(const ChoirFine *, const u8 *a, ChoirCand *);
 
@@ -269,7 +275,7 @@ typedef struct ChoirList {
   float *aCentre; /* into ChoirIndex.aCentre, or NULL: the mean */
   u8 *aCache;     /* its blocks, or NULL: not cached; owned */
   i64 nCache;     /* rows there */
-  i32 *aiFine; /* for each of them, its finer code's number, 0: none; owned */
+  i32 *aiFine;    /* for each of them, 1 + the place of its finer code; owned */
 } ChoirList;
 
 typedef struct ChoirPend { /* pending rows, as codes relative to the mean */
@@ -304,7 +310,7 @@ typedef struct ChoirIndex {
   ChoirPend pend;
   i64 nMost;        /* vec.cache_bytes */
   i64 nCached;      /* bytes of what lists own and of the shelf */
-  i64 nFine;        /* of it, of aiFine and of the shelf */
+  i64 nFine;        /* of it, of the shelf */
   ChoirShelf shelf; /* finer codes */
   int bAgain;       /* it has been searched before */
 } ChoirIndex;
@@ -350,7 +356,8 @@ CHOIR_PRIVATE const void *choirIndexVector(const ChoirIndex *, ChoirErr *,
 /* Shows the seek every row of list i, from memory or from the file. */
 CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *, ChoirErr *, ChoirSeek *,
                                       i64 i);
-/* The finer code of a row, if there is one, and its making from the vector. */
+/* Where the finer code of a row was put, or NULL, and its making from the
+** vector. */
 CHOIR_PRIVATE u8 *choirIndexFine(const ChoirIndex *, const ChoirCand *);
 CHOIR_PRIVATE void choirIndexRefine(ChoirIndex *, ChoirFine *,
                                     const ChoirCand *, const void *aVec);

@@ -20,8 +20,9 @@
 #define FINE_FAR 1e30   /* beyond, the bits' estimate stays */
 
 typedef struct FineRow { /* followed by nDim bytes */
-  float rStep, rError;   /* s, |e| */
-  float rNorm;           /* |x|^2 */
+  i64 iRowid;
+  float rStep, rError; /* s, |e| */
+  float rNorm;         /* |x|^2 */
 } FineRow;
 
 /* Whole numbers for n floats, which become what is left of them. Returns s. */
@@ -91,8 +92,11 @@ CHOIR_PRIVATE size_t choirFineBytes(const ChoirCode *p) {
   return sizeof(FineRow) + (size_t)p->nDim;
 }
 
-CHOIR_PRIVATE int choirFineRow(ChoirFine *p, const void *aVec, u8 *a) {
+CHOIR_PRIVATE int choirFineRow(ChoirFine *p, i64 iRowid, const void *aVec,
+                               u8 *a) {
   FineRow row;
+  memset(&row, 0, sizeof(row));
+  row.iRowid = iRowid;
   row.rNorm = (float)fineFloats(p->pCode, aVec, p->aRest);
   if (row.rNorm < 0) {
     return 0;
@@ -102,6 +106,10 @@ CHOIR_PRIVATE int choirFineRow(ChoirFine *p, const void *aVec, u8 *a) {
   row.rError = fineLength(p->pCode, p->aRest);
   memcpy(a, &row, sizeof(row));
   return 1;
+}
+
+CHOIR_PRIVATE int choirFineIs(const u8 *a, i64 iRowid) {
+  return a && memcmp(a, &iRowid, sizeof(iRowid)) == 0;
 }
 
 CHOIR_PRIVATE void choirFineLook(const ChoirFine *p, const u8 *a,

@@ -16,8 +16,10 @@
 #include <stdlib.h>
 
 #define OPEN_FORMAT 1
-#define OPEN_ROWS ((i64)1 << 40)  /* at most, as many as a list has room for */
-#define OPEN_PIECE ((i64)8 << 20) /* bytes for finer codes, at a time */
+#define OPEN_ROWS ((i64)1 << 40)   /* at most, as many as a list has room for */
+#define OPEN_PIECE ((i64)64 << 20) /* bytes for finer codes, at a time, most */
+#define OPEN_PIECES 8              /* … and of the memory allowed this part */
+#define OPEN_PLACES ((i64)1 << 30) /* of finer codes, at most */
 #define OPEN_PENDING ((i64)16 << 20) /* bytes for pending rows, at least */
 
 typedef struct OpenState {
@@ -32,8 +34,10 @@ static i64 openBytes(void *a) { return (i64)sqlite3_msize(a); }
 static void openForgetFine(ChoirIndex *p) {
   i64 i;
   for (i = 0; i < p->nList; i++) {
-    sqlite3_free(p->aList[i].aiFine);
-    p->aList[i].aiFine = NULL;
+    ChoirList *pList = &p->aList[i];
+    if (pList->aiFine) {
+      memset(pList->aiFine, 0, (size_t)pList->nCache * sizeof(i32));
+    }
   }
   for (i = 0; i < p->shelf.nPiece; i++) {
     sqlite3_free(p->shelf.apPiece[i]);
@@ -44,18 +48,13 @@ static void openForgetFine(ChoirIndex *p) {
   p->nFine = 0;
 }
 
+/* What its aiFine names stays on the shelf until it is the oldest. */
 static void openForgetList(ChoirIndex *p, ChoirList *pList) {
-  if (pList->aiFine) { /* what it names stays on the shelf until that is full */
-    p->nCached -= openBytes(pList->aiFine);
-    p->nFine -= openBytes(pList->aiFine);
-    sqlite3_free(pList->aiFine);
-    pList->aiFine = NULL;
-  }
-  if (pList->aCache) {
-    p->nCached -= openBytes(pList->aCache);
-    sqlite3_free(pList->aCache);
-    pList->aCache = NULL;
-  }
+  p->nCached -= openBytes(pList->aCache) + openBytes(pList->aiFine);
+  sqlite3_free(pList->aCache);
+  sqlite3_free(pList->aiFine);
+  pList->aCache = NULL;
+  pList->aiFine = NULL;
 }
 
 static void openForgetPending(ChoirIndex *p) {
@@ -780,7 +779,8 @@ static void openSeekCache(ChoirIndex *p, ChoirErr *pErr, ChoirSeek *pSeek,
 CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
                                       ChoirSeek *pSeek, i64 i) {
   ChoirList *pList = &p->aList[i];
-  i64 nWant = (pList->n / 32 + pList->n / 64 + 2) * (i64)p->code.nBlock;
+  i64 nWant = (pList->n / 32 + pList->n / 64 + 2) * (i64)p->code.nBlock +
+              pList->n * (i64)sizeof(i32);
   int bCache = p->nCached - p->nFine + nWant <= p->nMost;
   ChoirErr err = {SQLITE_OK, NULL};
   sqlite3_stmt *pStmt;
@@ -812,10 +812,11 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
     }
   }
   choirStmtDone(p->pConn, pStmt);
-  if (bCache && err.rc == SQLITE_OK && pErr->rc == SQLITE_OK && nAll > 0) {
+  if (bCache && pErr->rc == SQLITE_OK && nAll > 0) {
+    pList->aiFine = choirMalloc(&err, (u64)nAll * sizeof(i32));
     pList->aCache = (u8 *)choirBufTake(&b);
     pList->nCache = nAll;
-    p->nCached += openBytes(pList->aCache);
+    p->nCached += openBytes(pList->aCache) + openBytes(pList->aiFine);
   }
   choirBufFree(&b);
   choirErrClear(&err);
@@ -823,66 +824,62 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
 
 CHOIR_PRIVATE u8 *choirIndexFine(const ChoirIndex *p, const ChoirCand *c) {
   const i32 *ai = c->iFrom < 0 ? NULL : p->aList[c->iFrom].aiFine;
-  i64 nPer = OPEN_PIECE / (i64)choirFineBytes(&p->code), i;
-  if (ai == NULL || ai[c->iAt] == 0) {
-    return NULL;
-  }
-  i = ai[c->iAt] - 1;
-  return p->shelf.apPiece[i / nPer] +
-         (size_t)(i % nPer) * choirFineBytes(&p->code);
+  const ChoirShelf *s = &p->shelf;
+  i64 i = ai ? ai[c->iAt] - 1 : -1;
+  return i < 0 ? NULL
+               : s->apPiece[i >> s->nShift] +
+                     (size_t)(i & (((i64)1 << s->nShift) - 1)) *
+                         choirFineBytes(&p->code);
 }
 
-/* Takes n more bytes of the memory that is allowed, on large pages if many. */
-static void *openTake(ChoirIndex *p, i64 n) {
+/* One more piece of the shelf, if memory allows, on large pages: on ordinary
+** ones codes were looked at a fifth slower. */
+static void openPiece(ChoirIndex *p) {
   ChoirErr err = {SQLITE_OK, NULL};
-  ChoirBuf b;
-  choirBufInit(&b, &err, (u64)n);
-  if (p->nCached + n <= p->nMost) {
-    choirBufReserve(&b, (u64)n);
-  }
-  choirErrClear(&err);
-  p->nCached += openBytes(b.a);
-  p->nFine += openBytes(b.a);
-  return b.a;
-}
-
-/* Is there room for one more? Full, all of it begins anew. */
-static int openShelf(ChoirIndex *p) {
   ChoirShelf *s = &p->shelf;
-  i64 nPer = OPEN_PIECE / (i64)choirFineBytes(&p->code);
+  i64 nMost = p->nMost / OPEN_PIECES, n = (i64)choirFineBytes(&p->code);
+  ChoirBuf b;
   u8 **ap;
-  if (s->nUsed == s->nPiece * nPer &&
-      p->nCached - p->nFine + OPEN_PIECE <= p->nMost) {
-    if (p->nCached + OPEN_PIECE > p->nMost) {
-      openForgetFine(p);
-    }
-    ap = sqlite3_realloc64(s->apPiece, (u64)(s->nPiece + 1) * sizeof(u8 *));
-    s->apPiece = ap ? ap : s->apPiece;
-    if (ap && (ap[s->nPiece] = openTake(p, OPEN_PIECE)) != NULL) {
-      s->nPiece++;
-    }
+  nMost = nMost < OPEN_PIECE ? nMost : OPEN_PIECE;
+  s->nShift = s->nPiece ? s->nShift : 0;
+  while (s->nPiece == 0 && n << (s->nShift + 1) <= nMost) {
+    s->nShift++;
   }
-  return s->nUsed < s->nPiece * nPer;
+  n <<= s->nShift;
+  if (p->nCached + n > p->nMost || (s->nPiece + 1) << s->nShift > OPEN_PLACES) {
+    return;
+  }
+  choirBufInit(&b, &err, (u64)n);
+  choirBufReserve(&b, (u64)n);
+  ap = choirRealloc(&err, s->apPiece, (u64)(s->nPiece + 1) * sizeof(u8 *));
+  if (ap) {
+    s->apPiece = ap;
+    ap[s->nPiece++] = (u8 *)b.a;
+    p->nCached += openBytes(b.a);
+    p->nFine += openBytes(b.a);
+  } else {
+    choirBufFree(&b);
+  }
+  choirErrClear(&err); /* without it, it is only slower */
 }
 
 CHOIR_PRIVATE void choirIndexRefine(ChoirIndex *p, ChoirFine *pFine,
                                     const ChoirCand *c, const void *aVec) {
-  ChoirList *pList = c->iFrom < 0 ? NULL : &p->aList[c->iFrom];
-  if (pList == NULL || pList->aCache == NULL ||
-      (pList->aiFine && pList->aiFine[c->iAt]) || !openShelf(p)) {
+  i32 *ai = c->iFrom < 0 ? NULL : p->aList[c->iFrom].aiFine;
+  ChoirShelf *s = &p->shelf;
+  if (ai == NULL || choirFineIs(choirIndexFine(p, c), c->iRowid)) {
     return;
   }
-  if (pList->aiFine == NULL) {
-    pList->aiFine = openTake(p, pList->nCache * (i64)sizeof(i32));
-    if (pList->aiFine) {
-      memset(pList->aiFine, 0, (size_t)pList->nCache * sizeof(i32));
-    }
+  if (s->iNext == s->nPiece << s->nShift) {
+    openPiece(p);
+    s->iNext = s->iNext < s->nPiece << s->nShift ? s->iNext : 0;
   }
-  if (pList->aiFine) {
-    pList->aiFine[c->iAt] = (i32)++p->shelf.nUsed;
-    if (!choirFineRow(pFine, aVec, choirIndexFine(p, c))) {
-      pList->aiFine[c->iAt] = 0;
-      p->shelf.nUsed--;
+  if (s->nPiece > 0) {
+    ai[c->iAt] = (i32)s->iNext + 1;
+    if (choirFineRow(pFine, c->iRowid, aVec, choirIndexFine(p, c))) {
+      s->iNext++;
+    } else {
+      ai[c->iAt] = 0;
     }
   }
 }

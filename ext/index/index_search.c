@@ -20,9 +20,11 @@
 #define SEARCH_LEAST 8     /* lists to probe, at least */
 #define SEARCH_FIRST 16    /* vectors read at first, besides k and half of it */
 
-#define SEARCH_AHEAD 8 /* candidates whose finer codes are asked for early */
+/* Candidates whose finer codes are asked for early, into the second-level cache:
+** it waits for more of them at once than the first. */
+#define SEARCH_AHEAD 16
 #if defined(__GNUC__)
-#define SEARCH_FETCH(p) __builtin_prefetch(p)
+#define SEARCH_FETCH(p) __builtin_prefetch(p, 0, 2)
 #else
 #define SEARCH_FETCH(p) (void)(p)
 #endif
@@ -149,7 +151,7 @@ static void searchRefine(SearchRun *r) {
     }
     if (p->a[i].rLow <= *prMax) {
       a = choirIndexFine(r->p, &p->a[i]);
-      if (a) {
+      if (choirFineIs(a, p->a[i].iRowid)) {
         choirFineLook(&r->fine, a, &p->a[i]);
       }
       choirSeekKnown(p, &p->a[i]);
