@@ -115,16 +115,17 @@ CHOIR_PRIVATE void choirCodeFloats(const ChoirCode *, const void *aVec,
 ** 0 when it has no direction or is no number. */
 CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *, const void *aVec,
                                   float *aOut);
-/* Row i of a block; aRot NULL: a vector that choirCodeRotate refused. */
+/* Row i of the blocks at a; aRot NULL: a vector that choirCodeRotate refused. */
 CHOIR_PRIVATE void choirCodeRow(const ChoirCode *, const float *aRot,
-                                const float *aCentre, u8 *aBlock, int i,
-                                i64 iRowid);
-CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *, const u8 *aBlock, int i);
-CHOIR_PRIVATE void choirCodeMove(const ChoirCode *, u8 *aTo, int iTo,
-                                 const u8 *aFrom, int iFrom);
+                                const float *aCentre, u8 *a, i64 i, i64 iRowid);
+CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *, const u8 *a, i64 i);
+CHOIR_PRIVATE void choirCodeMove(const ChoirCode *, u8 *aTo, i64 iTo,
+                                 const u8 *aFrom, i64 iFrom);
+/* Bytes of the blocks of nRow rows. */
+CHOIR_PRIVATE i64 choirCodeBytes(const ChoirCode *, i64 nRow);
 /* Are these the signs that the vector has? */
 CHOIR_PRIVATE int choirCodeSame(const ChoirCode *, const float *aRot,
-                                const float *aCentre, const u8 *aBlock, int i);
+                                const float *aCentre, const u8 *a, i64 i);
 /* aLut: 16 * nGroup bytes that stay as long as the probe. */
 CHOIR_PRIVATE void choirCodeProbe(const ChoirCode *, const float *aRot,
                                   u8 *aLut, ChoirProbe *);
@@ -155,6 +156,8 @@ typedef struct ChoirPick {
   ChoirSet sparse;
 } ChoirPick;
 
+/* Two i64 in ascending order, for qsort and bsearch. */
+CHOIR_PRIVATE int choirRowidOrder(const void *, const void *);
 CHOIR_PRIVATE void choirPickAdd(ChoirPick *, ChoirErr *, i64 iRowid);
 CHOIR_PRIVATE void choirPickEnd(ChoirPick *, ChoirErr *);
 CHOIR_PRIVATE int choirPickHas(const ChoirPick *, i64 iRowid);
@@ -243,7 +246,8 @@ CHOIR_PRIVATE void choirFineLook(const ChoirFine *, const u8 *a, ChoirCand *);
 ** change leaves behind: one for the index, one for each list, one for each
 ** pending row.
 */
-enum { INDEX_AUTO, INDEX_FLAT, INDEX_LISTS };
+enum { INDEX_AUTO, INDEX_FLAT, INDEX_LISTS, INDEX_NMODE };
+#define INDEX_NMETRIC (VEC_DOT + 1) /* cosine, l2, dot */
 
 enum {
   INDEX_SQL_CONF,     /* the registry's row */
@@ -348,7 +352,12 @@ CHOIR_PRIVATE void choirIndexDamaged(const ChoirIndex *, ChoirErr *,
 ** they are damaged. */
 CHOIR_PRIVATE const u8 *choirIndexSeg(const ChoirIndex *, ChoirErr *,
                                       sqlite3_stmt *, i64 *pnRow);
-/* Trigger i, 0 to 2, as it is to be; NULL past the last; caller frees. */
+/* What a mode or a metric is called in SQL. */
+CHOIR_PRIVATE const char *choirIndexModeName(int);
+CHOIR_PRIVATE const char *choirIndexMetricName(int);
+/* What trigger i notes, 0 to 2: insert, update, delete. */
+CHOIR_PRIVATE const char *choirIndexEvent(int i);
+/* Trigger i as it is to be; caller frees. */
 CHOIR_PRIVATE char *choirIndexTrigger(const ChoirIndex *, ChoirErr *, int i);
 /* A blob column's value as a vector of the index, or NULL with an error. */
 CHOIR_PRIVATE const void *choirIndexVector(const ChoirIndex *, ChoirErr *,
@@ -387,6 +396,9 @@ CHOIR_PRIVATE i64 choirRankNear(ChoirRank *, ChoirErr *, const float *aRot,
 CHOIR_PRIVATE void choirMeans(ChoirConn *, ChoirErr *, const ChoirCode *,
                               const float *a, i64 n, const float *aMean,
                               float *aCentre, i64 nList);
+/* How many lists n rows become that are in one without a centre; bAll: somebody
+** asked for it. */
+CHOIR_PRIVATE i64 choirWriteLists(const ChoirIndex *, i64 n, int bAll);
 typedef struct ChoirWrite ChoirWrite;
 CHOIR_PRIVATE ChoirWrite *choirWriteBegin(ChoirIndex *, ChoirErr *);
 /* Encodes the rows of the table with these ids into their lists. */

@@ -21,22 +21,16 @@ static void checkSay(ChoirCursor *pCur, const ChoirIndex *p, i64 n,
   sqlite3_free(z);
 }
 
-static int checkOrder(const void *pA, const void *pB) {
-  i64 a = *(const i64 *)pA, b = *(const i64 *)pB;
-  return a < b ? -1 : a > b;
-}
-
 /* Codes of one segment that its vectors do not give. */
 static i64 checkCodes(ChoirIndex *p, ChoirErr *pErr, ChoirFetch *pFetch,
                       const u8 *a, i64 n, const float *aCentre, float *aRot) {
   i64 i, nBad = 0;
   for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
-    const u8 *aBlock = a + (size_t)(i / 32) * p->code.nBlock;
-    i64 iRowid = choirCodeRowid(&p->code, aBlock, (int)(i & 31));
+    i64 iRowid = choirCodeRowid(&p->code, a, i);
     if (choirSetGet(&p->pend.slot, iRowid, -2) == -2 &&
         choirFetchRow(pFetch, pErr, iRowid) &&
         choirCodeRotate(&p->code, pFetch->a, aRot)) {
-      nBad += !choirCodeSame(&p->code, aRot, aCentre, aBlock, (int)(i & 31));
+      nBad += !choirCodeSame(&p->code, aRot, aCentre, a, i);
     }
   }
   choirFetchEnd(pFetch);
@@ -68,8 +62,7 @@ static void checkLists(ChoirIndex *p, ChoirErr *pErr, ChoirCursor *pCur,
         p, pErr, &fetch, a, nRow,
         p->aList[iList].aCentre ? p->aList[iList].aCentre : p->aMean, aRot);
     for (i = 0; i < nRow; i++) {
-      i64 iRowid = choirCodeRowid(
-          &p->code, a + (size_t)(i / 32) * p->code.nBlock, (int)(i & 31));
+      i64 iRowid = choirCodeRowid(&p->code, a, i);
       choirBufAppend(pIds, &iRowid, sizeof(iRowid));
     }
   }
@@ -78,7 +71,8 @@ static void checkLists(ChoirIndex *p, ChoirErr *pErr, ChoirCursor *pCur,
     nOff += anHave[i] != p->aList[i].n;
   }
   if (pErr->rc == SQLITE_OK && pIds->n) {
-    qsort(pIds->a, (size_t)(pIds->n / sizeof(i64)), sizeof(i64), checkOrder);
+    qsort(pIds->a, (size_t)(pIds->n / sizeof(i64)), sizeof(i64),
+          choirRowidOrder);
   }
   checkSay(pCur, p, nBad, "rows have codes that are not theirs");
   checkSay(pCur, p, nLost, "segments belong to no list");
@@ -98,7 +92,7 @@ static void checkRows(ChoirIndex *p, ChoirErr *pErr, ChoirCursor *pCur,
     if (sqlite3_column_type(pStmt, 1) != SQLITE_NULL &&
         choirSetGet(&p->pend.slot, iRowid, -2) == -2) {
       nMissing += n == 0 || bsearch(&iRowid, aId, (size_t)n, sizeof(i64),
-                                    checkOrder) == NULL;
+                                    choirRowidOrder) == NULL;
     }
   }
   choirStmtDone(p->pConn, pStmt);
@@ -109,9 +103,10 @@ static void checkRows(ChoirIndex *p, ChoirErr *pErr, ChoirCursor *pCur,
   checkSay(pCur, p, nTwice, "rows are in it twice");
 }
 
-static void checkIndex(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur,
+static void checkIndex(ChoirConn *pConn, ChoirErr *pErr, void *pArg,
                        const char *zName) {
   ChoirErr err = {SQLITE_OK, NULL};
+  ChoirCursor *pCur = pArg;
   sqlite3_stmt *pHold;
   ChoirIndex *p = choirIndexOpen(pConn, &err, zName, &pHold);
   ChoirBuf ids;
@@ -166,12 +161,7 @@ CHOIR_PRIVATE void choirIndexEach(ChoirConn *pConn, ChoirErr *pErr, void *pArg,
   choirBufFree(&b);
 }
 
-static void checkOne(ChoirConn *pConn, ChoirErr *pErr, void *pArg,
-                     const char *zName) {
-  checkIndex(pConn, pErr, pArg, zName);
-}
-
 CHOIR_PRIVATE void choirIndexCheck(ChoirConn *pConn, ChoirErr *pErr,
                                    ChoirCursor *pCur) {
-  choirIndexEach(pConn, pErr, pCur, checkOne);
+  choirIndexEach(pConn, pErr, pCur, checkIndex);
 }

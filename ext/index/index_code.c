@@ -100,12 +100,21 @@ CHOIR_PRIVATE int choirCodeRotate(const ChoirCode *p, const void *aVec,
 
 /* ----------------------------------------------------------------- rows */
 
+CHOIR_PRIVATE i64 choirCodeBytes(const ChoirCode *p, i64 nRow) {
+  return (nRow + 31) / 32 * (i64)p->nBlock;
+}
+
+/* Where row i's block begins. */
+static size_t codeBlock(const ChoirCode *p, i64 i) {
+  return (size_t)(i / 32) * p->nBlock;
+}
+
 static u8 *codeFactor(const ChoirCode *p, u8 *aBlock, int iFactor, int i) {
   return aBlock + p->nGroup * 16 + 64 * iFactor + 2 * i;
 }
 
-static u8 *codeId(const ChoirCode *p, u8 *aBlock, int i) {
-  return aBlock + p->nGroup * 16 + 192 + 8 * i;
+static size_t codeId(const ChoirCode *p, int i) {
+  return p->nGroup * 16 + 192 + 8 * (size_t)i;
 }
 
 /* Stored little-endian whatever the machine. */
@@ -114,10 +123,10 @@ static void codePut16(u8 *a, u16 h) {
   a[1] = (u8)(h >> 8);
 }
 
-CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *p, const u8 *aBlock, int i) {
-  const u8 *a = aBlock + p->nGroup * 16 + 192 + 8 * i;
+CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *p, const u8 *a, i64 i) {
   u64 v = 0;
   int j;
+  a += codeBlock(p, i) + codeId(p, (int)(i & 31));
   for (j = 7; j >= 0; j--) {
     v = v << 8 | a[j];
   }
@@ -125,7 +134,7 @@ CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *p, const u8 *aBlock, int i) {
 }
 
 static void codePutId(const ChoirCode *p, u8 *aBlock, int i, i64 iRowid) {
-  u8 *a = codeId(p, aBlock, i);
+  u8 *a = aBlock + codeId(p, i);
   int j;
   for (j = 0; j < 8; j++) {
     a[j] = (u8)((u64)iRowid >> 8 * j);
@@ -175,8 +184,10 @@ static CodeSums codeSums(const float *a, const float *c, size_t n) {
 }
 
 CHOIR_PRIVATE void choirCodeRow(const ChoirCode *p, const float *aRot,
-                                const float *aCentre, u8 *aBlock, int i,
+                                const float *aCentre, u8 *a, i64 iRow,
                                 i64 iRowid) {
+  u8 *aBlock = a + codeBlock(p, iRow);
+  int i = (int)(iRow & 31);
   float s = p->rScale;
   CodeSums n;
   float add = 0, g, o, rRoot = sqrtf((float)p->nPad);
@@ -209,11 +220,14 @@ CHOIR_PRIVATE void choirCodeRow(const ChoirCode *p, const float *aRot,
   }
 }
 
-CHOIR_PRIVATE void choirCodeMove(const ChoirCode *p, u8 *aTo, int iTo,
-                                 const u8 *aFrom, int iFrom) {
+CHOIR_PRIVATE void choirCodeMove(const ChoirCode *p, u8 *aTo, i64 iToRow,
+                                 const u8 *aFrom, i64 iFromRow) {
+  int iTo = (int)(iToRow & 31), iFrom = (int)(iFromRow & 31);
   int iShift = iTo < 16 ? 0 : 4, iHave = iFrom < 16 ? 0 : 4, j;
   u8 mKeep = iTo < 16 ? 0xf0 : 0x0f;
   size_t g;
+  aTo += codeBlock(p, iToRow);
+  aFrom += codeBlock(p, iFromRow);
   for (g = 0; g < p->nGroup; g++) {
     u8 *pByte = aTo + g * 16 + (iTo & 15);
     int m = aFrom[g * 16 + (size_t)(iFrom & 15)] >> iHave & 15;
@@ -223,12 +237,13 @@ CHOIR_PRIVATE void choirCodeMove(const ChoirCode *p, u8 *aTo, int iTo,
     size_t at = p->nGroup * 16 + 64 * (size_t)j;
     memcpy(aTo + at + 2 * iTo, aFrom + at + 2 * iFrom, 2);
   }
-  memcpy(codeId(p, aTo, iTo), aFrom + p->nGroup * 16 + 192 + 8 * iFrom, 8);
+  memcpy(aTo + codeId(p, iTo), aFrom + codeId(p, iFrom), 8);
 }
 
 CHOIR_PRIVATE int choirCodeSame(const ChoirCode *p, const float *aRot,
-                                const float *aCentre, const u8 *aBlock, int i) {
-  int iShift = i < 16 ? 0 : 4;
+                                const float *aCentre, const u8 *a, i64 iRow) {
+  const u8 *aBlock = a + codeBlock(p, iRow);
+  int i = (int)(iRow & 31), iShift = i < 16 ? 0 : 4;
   float rMost = 0;
   size_t j;
   for (j = 0; aRot && j < p->nPad; j++) {

@@ -19,9 +19,6 @@
 #define MAKE_PROBE_K 10
 #define MAKE_NAME 60 /* bytes of a name, at most */
 
-static const char *const azMakeMode[] = {"auto", "flat", "lists"};
-static const char *const azMakeMetric[] = {"cosine", "l2", "dot"};
-
 /* ----------------------------------------------------------- the table */
 
 /* One vector in the middle of things: the row at or after rowid i. */
@@ -78,8 +75,6 @@ static void makeMean(ChoirIndex *p, ChoirErr *pErr) {
                   iMin + (i64)((double)(i * MAKE_SAMPLE / 64) * rStep), aRot)) {
       rSum +=
           log2(1e-20 + p->code.pKern->a[KERN_F32].xL2(aRot, p->aMean, nPad));
-    } else {
-      rSum += 0.0;
     }
   }
   p->rScale = n ? exp2(-rint(fmax(-60, fmin(60, rSum / 128)))) : 1.0;
@@ -178,13 +173,6 @@ static void makeNotView(ChoirIndex *p, ChoirErr *pErr) {
 
 /* ------------------------------------------------------------ rows, all */
 
-static i64 makeLists(const ChoirIndex *p, i64 n, int bAll) {
-  i64 nFrom = p->eMode == INDEX_LISTS ? 2 * INDEX_LIST_MEAN
-              : bAll                  ? INDEX_AUTO_ASKED
-                                      : INDEX_AUTO_ROWS;
-  return p->eMode == INDEX_FLAT || n < nFrom ? 1 : n / INDEX_LIST_MEAN;
-}
-
 /* Rowids, with their partitions if there are any, in order of both. */
 static char *makeFillSql(const ChoirIndex *p, ChoirErr *pErr, int bPending) {
   ChoirBuf b;
@@ -236,7 +224,7 @@ static void makeFill(ChoirIndex *p, ChoirErr *pErr, ChoirWrite *w, int bPending,
       if (bPending) {
         choirWriteRows(w, aId, n, pPart);
       } else {
-        choirWriteNew(w, aId, n, pPart, makeLists(p, n, bAll));
+        choirWriteNew(w, aId, n, pPart, choirWriteLists(p, n, bAll));
       }
       b.n = 0;
       sqlite3_value_free(pPart);
@@ -280,8 +268,7 @@ static int makeSample(ChoirIndex *p, ChoirErr *pErr, ChoirFetch *pFetch, i64 i,
     const u8 *a = choirIndexSeg(p, pErr, pStmt, &nRow);
     if (a) {
       i = i * 7919 % nRow;
-      *piRowid = choirCodeRowid(&p->code, a + (size_t)(i / 32) * p->code.nBlock,
-                                (int)(i & 31));
+      *piRowid = choirCodeRowid(&p->code, a, i);
       bHave = 1;
     }
   }
@@ -399,8 +386,8 @@ static void makeTables(ChoirIndex *p, ChoirErr *pErr,
             " VALUES(%Q, 1, %Q, %Q, %Q, %lld, %Q, %Q, %Q, random(), 1.0, 0,"
             " -9223372036854775808, random())",
             zSchema, zName, p->zTable, p->zColumn, p->zPart, nDim,
-            choirVecTypeName(pOpt->eType), azMakeMetric[pOpt->eMetric],
-            azMakeMode[pOpt->eMode]);
+            choirVecTypeName(pOpt->eType), choirIndexMetricName(pOpt->eMetric),
+            choirIndexModeName(pOpt->eMode));
 }
 
 static void makeTriggers(ChoirIndex *p, ChoirErr *pErr) {
@@ -533,9 +520,17 @@ CHOIR_PRIVATE i64 choirIndexCreate(ChoirConn *pConn, ChoirErr *pErr,
 
 /* ---------------------------------------------------------------- drop */
 
+static void makeNoTriggers(const ChoirIndex *p, ChoirErr *pErr) {
+  int i;
+  for (i = 0; i < 3; i++) {
+    choirExec(p->pConn, pErr,
+              "DROP TRIGGER IF EXISTS \"%w\".\"_choir_vec_%w_%s\"", p->zSchema,
+              p->zName, choirIndexEvent(i));
+  }
+}
+
 CHOIR_PRIVATE void choirIndexDrop(ChoirConn *pConn, ChoirErr *pErr,
                                   const char *zName) {
-  static const char *const azTrigger[] = {"insert", "update", "delete"};
   static const char *const azTable[] = {"list", "seg", "pending"};
   ChoirIndex *p = choirIndexFind(pConn, pErr, zName);
   int i;
@@ -543,12 +538,10 @@ CHOIR_PRIVATE void choirIndexDrop(ChoirConn *pConn, ChoirErr *pErr,
     choirErrSet(pErr, SQLITE_ERROR, "no vector index '%s'", zName);
     return;
   }
+  makeNoTriggers(p, pErr);
   for (i = 0; i < 3; i++) {
-    choirExec(pConn, pErr,
-              "DROP TRIGGER IF EXISTS \"%w\".\"_choir_vec_%w_%s\";"
-              "DROP TABLE IF EXISTS \"%w\".\"_choir_vec_%w_%s\"",
-              p->zSchema, p->zName, azTrigger[i], p->zSchema, p->zName,
-              azTable[i]);
+    choirExec(pConn, pErr, "DROP TABLE IF EXISTS \"%w\".\"_choir_vec_%w_%s\"",
+              p->zSchema, p->zName, azTable[i]);
   }
   choirExec(pConn, pErr, "DELETE FROM \"%w\"._choir_vec WHERE name=%Q",
             p->zSchema, p->zName);
@@ -604,14 +597,11 @@ static void makeAbsorb(ChoirIndex *p, ChoirErr *pErr, const i64 *aId, i64 n,
 static i64 makeAgain(ChoirIndex *p, ChoirErr *pErr, const char *zName,
                      int bAll) {
   ChoirConn *pConn = p->pConn;
+  makeNoTriggers(p, pErr);
   choirExec(pConn, pErr,
-            "DROP TRIGGER IF EXISTS \"%w\".\"_choir_vec_%w_insert\";"
-            "DROP TRIGGER IF EXISTS \"%w\".\"_choir_vec_%w_update\";"
-            "DROP TRIGGER IF EXISTS \"%w\".\"_choir_vec_%w_delete\";"
             "DELETE FROM \"%w\".\"_choir_vec_%w_list\";"
             "DELETE FROM \"%w\".\"_choir_vec_%w_seg\";"
             "DELETE FROM \"%w\".\"_choir_vec_%w_pending\"",
-            p->zSchema, p->zName, p->zSchema, p->zName, p->zSchema, p->zName,
             p->zSchema, p->zName, p->zSchema, p->zName, p->zSchema, p->zName);
   makeTriggers(p, pErr);
   if (pErr->rc == SQLITE_OK) {
@@ -777,8 +767,8 @@ CHOIR_PRIVATE void choirIndexInfo(ChoirConn *pConn, ChoirErr *pErr,
         "\"%s\",\"rows\":%lld,\"lists\":%lld,\"pending\":%lld,\"bytes\":%lld,"
         "\"nprobe\":%lld,\"recall\":%.3f,\"trusted\":%d}",
         p->code.nDim, choirVecTypeName(p->code.eType),
-        azMakeMetric[p->code.eMetric], p->nCentre ? "lists" : "flat", p->nRow,
-        p->nCentre, nPending, nByte, nList, rRecall, p->bTrusted);
+        choirIndexMetricName(p->code.eMetric), p->nCentre ? "lists" : "flat",
+        p->nRow, p->nCentre, nPending, nByte, nList, rRecall, p->bTrusted);
   }
   choirStmtDone(pConn, pHold);
 }

@@ -238,16 +238,17 @@ CHOIR_PRIVATE char *choirIndexKey(ChoirConn *pConn, ChoirErr *pErr,
   return zKey;
 }
 
+CHOIR_PRIVATE const char *choirIndexEvent(int i) {
+  static const char *const az[] = {"insert", "update", "delete"};
+  return az[i];
+}
+
 CHOIR_PRIVATE char *choirIndexTrigger(const ChoirIndex *p, ChoirErr *pErr,
                                       int i) {
-  static const char *const azWhen[] = {"insert", "update", "delete"};
   ChoirBuf b;
   choirBufInit(&b, pErr, CHOIR_BUF_SQL);
-  if (i > 2) {
-    return NULL;
-  }
   choirBufPrintf(&b, "CREATE TRIGGER \"_choir_vec_%w_%s\" AFTER ", p->zName,
-                 azWhen[i]);
+                 choirIndexEvent(i));
   if (i == 1) {
     choirBufPrintf(&b, "UPDATE OF \"%w\", \"%w\"", p->zPk, p->zColumn);
     if (p->zPart) {
@@ -277,10 +278,7 @@ static int openTrigger(ChoirIndex *p, ChoirErr *pErr, int i, char **pzTable) {
       pErr,
       "SELECT sql, tbl_name FROM \"%w\".sqlite_schema WHERE type='trigger'"
       " AND name='_choir_vec_%q_%s'",
-      p->zSchema, p->zName,
-      i == 0   ? "insert"
-      : i == 1 ? "update"
-               : "delete");
+      p->zSchema, p->zName, choirIndexEvent(i));
   sqlite3_stmt *pStmt = zSql ? choirPrepare(p->pConn, pErr, zSql) : NULL;
   int bSame = 0;
   if (choirStep(pErr, pStmt)) {
@@ -357,14 +355,23 @@ static void openTrust(ChoirIndex *p, ChoirErr *pErr) {
 
 /* -------------------------------------------------------------- reading */
 
-static int openName(const char *z, const char *const *az, int n) {
-  int i;
-  for (i = 0; i < n; i++) {
-    if (z && strcmp(z, az[i]) == 0) {
-      return i;
-    }
+CHOIR_PRIVATE const char *choirIndexModeName(int eMode) {
+  static const char *const az[INDEX_NMODE] = {"auto", "flat", "lists"};
+  return az[eMode];
+}
+
+CHOIR_PRIVATE const char *choirIndexMetricName(int eMetric) {
+  static const char *const az[INDEX_NMETRIC] = {"cosine", "l2", "dot"};
+  return az[eMetric];
+}
+
+/* Which of n names a column has, -1: none. */
+static int openName(sqlite3_stmt *pStmt, int iCol, const char *(*xName)(int),
+                    int n) {
+  const char *z = (const char *)sqlite3_column_text(pStmt, iCol);
+  while (--n >= 0 && (z == NULL || strcmp(z, xName(n)) != 0)) {
   }
-  return -1;
+  return n;
 }
 
 static char *openText(ChoirErr *pErr, sqlite3_stmt *pStmt, int i) {
@@ -390,13 +397,8 @@ static int openFloats(float *a, size_t n, sqlite3_stmt *pStmt, int iCol) {
 }
 
 static void openConf(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
-  static const char *const azType[] = {"float32", "float16", "bfloat16",
-                                       "int8"};
-  static const char *const azMetric[] = {"cosine", "l2", "dot"};
-  static const char *const azMode[] = {"auto", "flat", "lists"};
-  int eType = openName((const char *)sqlite3_column_text(pConf, 6), azType, 4);
-  int eMetric =
-      openName((const char *)sqlite3_column_text(pConf, 7), azMetric, 3);
+  int eType = openName(pConf, 6, choirVecTypeName, VEC_BIT);
+  int eMetric = openName(pConf, 7, choirIndexMetricName, INDEX_NMETRIC);
   i64 nDim = sqlite3_column_int64(pConf, 5);
   choirIndexForget(p);
   if (sqlite3_column_int(pConf, 1) > OPEN_FORMAT) {
@@ -409,7 +411,7 @@ static void openConf(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
   p->zTable = openText(pErr, pConf, 2);
   p->zColumn = openText(pErr, pConf, 3);
   p->zPart = openText(pErr, pConf, 4);
-  p->eMode = openName((const char *)sqlite3_column_text(pConf, 8), azMode, 3);
+  p->eMode = openName(pConf, 8, choirIndexModeName, INDEX_NMODE);
   p->iSeed = sqlite3_column_int64(pConf, 9);
   p->rScale = sqlite3_column_double(pConf, 10);
   p->nRow = sqlite3_column_int64(pConf, 11);
@@ -662,11 +664,9 @@ static void openPend(ChoirIndex *p, ChoirErr *pErr, i64 iRowid,
   if (sqlite3_value_type(pValue) == SQLITE_NULL) {
     if (iSlot >= 0) { /* the last row takes its place */
       i64 iLast = --e->n;
-      u8 *aLast = e->aBlock + (size_t)(iLast / 32) * p->code.nBlock;
-      i64 iMoved = choirCodeRowid(&p->code, aLast, (int)(iLast & 31));
-      choirCodeMove(&p->code, e->aBlock + (size_t)(iSlot / 32) * p->code.nBlock,
-                    iSlot & 31, aLast, (int)(iLast & 31));
-      choirSetPut(&e->slot, pErr, iMoved, iSlot);
+      choirSetPut(&e->slot, pErr, choirCodeRowid(&p->code, e->aBlock, iLast),
+                  iSlot);
+      choirCodeMove(&p->code, e->aBlock, iSlot, e->aBlock, iLast);
     }
     choirSetPut(&e->slot, pErr, iRowid, -1);
     return;
@@ -674,7 +674,7 @@ static void openPend(ChoirIndex *p, ChoirErr *pErr, i64 iRowid,
   a = choirIndexVector(p, pErr, iRowid, pValue);
   if (iSlot < 0 && e->n == e->nAlloc && a) {
     i64 nNew = e->nAlloc ? e->nAlloc * 2 : 32;
-    i64 nByte = nNew / 32 * (i64)p->code.nBlock;
+    i64 nByte = choirCodeBytes(&p->code, nNew);
     u8 *aNew;
     e->bOver =
         nByte > OPEN_PENDING &&
@@ -691,8 +691,7 @@ static void openPend(ChoirIndex *p, ChoirErr *pErr, i64 iRowid,
   if (a && pErr->rc == SQLITE_OK) {
     iSlot = iSlot < 0 ? (i32)e->n++ : iSlot;
     choirCodeRow(&p->code, choirCodeRotate(&p->code, a, aRot) ? aRot : NULL,
-                 p->aMean, e->aBlock + (size_t)(iSlot / 32) * p->code.nBlock,
-                 iSlot & 31, iRowid);
+                 p->aMean, e->aBlock, iSlot, iRowid);
     choirSetPut(&e->slot, pErr, iRowid, iSlot);
   }
 }
@@ -757,7 +756,7 @@ CHOIR_PRIVATE const u8 *choirIndexSeg(const ChoirIndex *p, ChoirErr *pErr,
   i64 nByte = sqlite3_value_bytes(pValue);
   *pnRow = n;
   if (a == NULL || n < 1 || n > (i64)1 << 16 ||
-      nByte != (n + 31) / 32 * (i64)p->code.nBlock) {
+      nByte != choirCodeBytes(&p->code, n)) {
     choirIndexDamaged(p, pErr, "segment", sqlite3_column_int64(pStmt, 0));
     return NULL;
   }
@@ -772,7 +771,7 @@ static void openSeekCache(ChoirIndex *p, ChoirErr *pErr, ChoirSeek *pSeek,
   for (iAt = 0; iAt < pList->nCache; iAt += n) {
     memcpy(&n, a, 8);
     choirSeekBlocks(pSeek, pErr, a + 8, n, (i32)i, iAt);
-    a += 8 + (size_t)((n + 31) / 32) * p->code.nBlock;
+    a += 8 + choirCodeBytes(&p->code, n);
   }
 }
 
@@ -807,7 +806,7 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
       nAll += nRow;
       if (bCache) {
         choirBufAppend(&b, &nRow, 8);
-        choirBufAppend(&b, a, (u64)((nRow + 31) / 32) * (u64)p->code.nBlock);
+        choirBufAppend(&b, a, (u64)choirCodeBytes(&p->code, nRow));
       }
     }
   }

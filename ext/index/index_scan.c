@@ -7,9 +7,8 @@
 **
 ** Reads the table through one statement of its own, whose WHERE clause feeds
 ** the rows to vec_scan_feed(); owns nothing in the file.
-** Each vector is used where SQLite puts it: collecting rows to compare four at
-** once costs a copy that is dearer than what it saves, because the row is in
-** the first-level cache already. Memory is k hits of 16 bytes.
+** Each vector is used where SQLite puts it, in the first-level cache. Memory is
+** k hits of 16 bytes.
 */
 #include "index.h"
 #include <math.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** A search: candidates from the pending rows and from the nearest lists, then
-** their vectors themselves, in the order of the least they may be, until the
-** k-th distance is below the next one's.
+** A search: candidates from the pending rows and from the nearest lists; what
+** their finer codes say of them; then the vectors themselves, first of those
+** that probably are the k nearest, then of all that may be nearer than these.
 **
 ** Few rows that count are fetched and compared without the codes. Without
 ** triggers to trust, or with a query that has no direction, the whole table is

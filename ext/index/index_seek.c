@@ -4,8 +4,8 @@
 **
 ** Every code gives an estimate and an error. The k least upper ends (estimate
 ** plus error) bound the k-th distance; whatever has its lower end below that
-** bound is a candidate, to be looked at itself in the order of the lower ends
-** until the k-th real distance is below the next one.
+** bound is a candidate. Its vector is to be looked at unless the k-th distance
+** that is known by then is below that end.
 */
 #include "index.h"
 #include <math.h>
@@ -224,7 +224,7 @@ CHOIR_PRIVATE ChoirRank *choirRankNew(ChoirErr *pErr, const ChoirCode *pCode,
   p->aAll = choirMalloc(pErr, (u64)n * sizeof(ChoirNear));
   p->aLut = choirMalloc(pErr, pCode->nGroup * 16);
   if (n > RANK_FEW) {
-    p->aBlock = choirMalloc(pErr, (u64)((n + 31) / 32) * pCode->nBlock);
+    p->aBlock = choirMalloc(pErr, (u64)choirCodeBytes(pCode, n));
   }
   choirSeekInit(&p->seek, pErr, &p->probe, 1);
   if (pErr->rc != SQLITE_OK) {
@@ -235,9 +235,7 @@ CHOIR_PRIVATE ChoirRank *choirRankNew(ChoirErr *pErr, const ChoirCode *pCode,
     const float *c = aCentre + (size_t)i * pCode->nPad;
     p->aNorm[i] = pCode->pKern->a[KERN_F32].xDot(c, c, pCode->nPad);
     if (p->aBlock) {
-      choirCodeRow(&p->code, c, aMean,
-                   p->aBlock + (size_t)(i / 32) * pCode->nBlock, (int)(i & 31),
-                   i);
+      choirCodeRow(&p->code, c, aMean, p->aBlock, i, i);
     }
   }
   return p;

@@ -99,7 +99,7 @@ CHOIR_PRIVATE void choirPickAdd(ChoirPick *p, ChoirErr *pErr, i64 iRowid) {
   p->a[p->n++] = iRowid;
 }
 
-static int pickOrder(const void *pA, const void *pB) {
+CHOIR_PRIVATE int choirRowidOrder(const void *pA, const void *pB) {
   i64 a = *(const i64 *)pA, b = *(const i64 *)pB;
   return a < b ? -1 : a > b;
 }
@@ -110,7 +110,7 @@ CHOIR_PRIVATE void choirPickEnd(ChoirPick *p, ChoirErr *pErr) {
   for (i = 1; i < p->n && p->a[i - 1] < p->a[i]; i++) {
   }
   if (i < p->n) {
-    qsort(p->a, (size_t)p->n, sizeof(i64), pickOrder);
+    qsort(p->a, (size_t)p->n, sizeof(i64), choirRowidOrder);
   }
   for (i = 0; i < p->n; i++) {
     if (n == 0 || p->a[n - 1] != p->a[i]) {

@@ -282,23 +282,22 @@ static void searchReset(ChoirCursor *pCur) {
 
 /* --------------------------------------------------------------- options */
 
+/* One of three names. */
 static int sqlOneOf(ChoirErr *pErr, const char *zKey, const char *z,
-                    const char *const *az, int n) {
+                    const char *(*xName)(int)) {
   int i;
-  for (i = 0; i < n; i++) {
-    if (strcmp(z, az[i]) == 0) {
+  for (i = 0; i < 3; i++) {
+    if (strcmp(z, xName(i)) == 0) {
       return i;
     }
   }
   choirErrSet(pErr, SQLITE_ERROR, "%s must be %s, %s or %s, got '%s'", zKey,
-              az[0], az[1], az[2], z);
+              xName(0), xName(1), xName(2), z);
   return 0;
 }
 
 static void sqlOptions(ChoirConn *pConn, ChoirErr *pErr, const char *zJson,
                        ChoirIndexOptions *pOpt, char **pzPart, i64 *pnDim) {
-  static const char *const azMode[] = {"auto", "flat", "lists"};
-  static const char *const azMetric[] = {"cosine", "l2", "dot"};
   sqlite3_stmt *pStmt = choirJsonStmt(
       pConn, pErr, "SELECT key, value FROM json_each(?1)", zJson, -1);
   while (choirStep(pErr, pStmt)) {
@@ -311,9 +310,9 @@ static void sqlOptions(ChoirConn *pConn, ChoirErr *pErr, const char *zJson,
     zKey = zKey ? zKey : "";
     z = z ? z : "";
     if (strcmp(zKey, "mode") == 0) {
-      pOpt->eMode = sqlOneOf(pErr, zKey, z, azMode, 3);
+      pOpt->eMode = sqlOneOf(pErr, zKey, z, choirIndexModeName);
     } else if (strcmp(zKey, "metric") == 0) {
-      pOpt->eMetric = sqlOneOf(pErr, zKey, z, azMetric, 3);
+      pOpt->eMetric = sqlOneOf(pErr, zKey, z, choirIndexMetricName);
     } else if (strcmp(zKey, "type") == 0) {
       pOpt->eType = choirVecTypeOf(pErr, z);
       if (pErr->rc == SQLITE_OK && pOpt->eType == VEC_BIT) {
@@ -416,8 +415,8 @@ static void sqlDrop(ChoirCall *p) {
 **
 ** Puts the rows written since the last call where they belong, makes lists
 ** from 20,000 rows on, splits lists that grew too long, gives up short ones,
-** packs segments that deletes left half empty, and learns again how many lists
-** a search has to look at. Returns how many rows were put in their places.
+** packs segments that deletes left half empty, and learns again how far lists
+** may be that a search has to look at. Returns how many rows were put in their places.
 ** Searches are right without it; choir_index() does the first part of it.
 **
 ** NULL: an error. Errors: no such index; called inside a statement that writes.
@@ -445,8 +444,8 @@ static void sqlOptimize(ChoirCall *p) {
 ** partition, dimensions, type, metric, mode (flat or lists), rows, lists,
 ** pending (changes not yet absorbed), bytes, recall (the share of the ten
 ** nearest rows that searches for up to 20 of its own rows find, themselves
-** excluded), nprobe (lists that these looked at, on average), trusted (0: the triggers are gone
-** and every search reads the table).
+** excluded), nprobe (lists that these looked at, on average), trusted (0: the
+** triggers are gone and every search reads the table).
 **
 ** NULL: an error. Errors: no such index.
 **

@@ -16,6 +16,10 @@
 #define WRITE_SAMPLE_LIST 32               /* vectors a list, for k-means */
 #define WRITE_SEG_BLOCKS 8                 /* at most, on large pages */
 
+typedef struct WriteOwn { /* centres of new lists, behind it */
+  struct WriteOwn *pNext;
+} WriteOwn;
+
 typedef struct WriteTail { /* the last segment of a list */
   u8 *a;                   /* NULL: not loaded */
   i64 n, iSeg;
@@ -33,7 +37,7 @@ struct ChoirWrite {
   ChoirFetch fetch;
   u8 *aVec;
   float *aRot;
-  float *aOwn; /* centres of new lists, chained by their first floats */
+  WriteOwn *pOwn; /* a chain of them, owned */
   /* Where rows go: the lists of a partition. */
   i32 *aiTo;
   i64 nTo;
@@ -47,10 +51,6 @@ typedef struct WriteSample { /* of rows, as they come */
   u8 *aeRow;                 /* WRITE_GONE … for each */
   i64 n;
 } WriteSample;
-
-typedef struct WriteOwn { /* centres that the writer frees */
-  struct WriteOwn *pNext;
-} WriteOwn;
 
 /* Rows that fit a page of the file, two blocks of 32 where d is 384. */
 static i64 writeSegRows(ChoirIndex *p, ChoirErr *pErr) {
@@ -115,7 +115,7 @@ static void writeSeg(ChoirWrite *w, i64 iSeg, const u8 *a, i64 n) {
   sqlite3_stmt *pStmt = choirIndexStmt(w->p, w->pErr, INDEX_SQL_SEG_PUT);
   choirBindInt(w->pErr, pStmt, 1, iSeg);
   choirBindInt(w->pErr, pStmt, 2, n);
-  choirBindBlob(w->pErr, pStmt, 3, a, (n + 31) / 32 * (i64)w->p->code.nBlock);
+  choirBindBlob(w->pErr, pStmt, 3, a, choirCodeBytes(&w->p->code, n));
   choirStep(w->pErr, pStmt);
   choirStmtDone(w->p->pConn, pStmt);
 }
@@ -152,7 +152,7 @@ static void writeBindList(ChoirWrite *w, sqlite3_stmt *pStmt, i64 i) {
 ** there is one with space. */
 static WriteTail *writeTail(ChoirWrite *w, i64 i) {
   WriteTail *t = &w->aTail[i];
-  size_t nByte = (size_t)(w->nSeg / 32) * w->p->code.nBlock;
+  size_t nByte = (size_t)choirCodeBytes(&w->p->code, w->nSeg);
   sqlite3_stmt *pStmt;
   if (t->a == NULL && w->pErr->rc == SQLITE_OK) {
     t->a = choirMalloc(w->pErr, nByte);
@@ -165,7 +165,7 @@ static WriteTail *writeTail(ChoirWrite *w, i64 i) {
       const u8 *a = choirIndexSeg(w->p, w->pErr, pStmt, &nRow);
       t->iSeg = sqlite3_column_int64(pStmt, 0);
       if (a && nRow < w->nSeg) {
-        memcpy(t->a, a, (size_t)((nRow + 31) / 32) * w->p->code.nBlock);
+        memcpy(t->a, a, (size_t)choirCodeBytes(&w->p->code, nRow));
         t->n = nRow;
       } else {
         t->iSeg++;
@@ -182,24 +182,22 @@ static WriteTail *writeTail(ChoirWrite *w, i64 i) {
   return w->pErr->rc == SQLITE_OK ? t : NULL;
 }
 
-/* Row t->n of the tail, which the caller fills. */
-static u8 *writeSlot(ChoirWrite *w, i64 i, int *piSlot) {
+/* One more row of the tail, which the caller fills. */
+static u8 *writeSlot(ChoirWrite *w, i64 i, i64 *piSlot) {
   WriteTail *t = writeTail(w, i);
-  u8 *a;
   if (t == NULL) {
     return NULL;
   }
-  a = t->a + (size_t)(t->n / 32) * w->p->code.nBlock;
-  *piSlot = (int)(t->n++ & 31);
+  *piSlot = t->n++;
   t->bDirty = 1;
   w->p->aList[i].n++;
   w->abTouched[i] = 1;
-  return a;
+  return t->a;
 }
 
 static void writeAppend(ChoirWrite *w, i64 i, const float *aRot, i64 iRowid) {
   const ChoirList *pList = &w->p->aList[i];
-  int iSlot;
+  i64 iSlot;
   u8 *a = writeSlot(w, i, &iSlot);
   if (a) {
     choirCodeRow(&w->p->code, aRot,
@@ -300,9 +298,7 @@ static i64 *writeIds(ChoirWrite *w, i64 i, i64 *pn) {
       aSeg = NULL;
     }
     for (j = 0; aSeg && j < nRow; j++) {
-      a[n++] = choirCodeRowid(&w->p->code,
-                              aSeg + (size_t)(j / 32) * w->p->code.nBlock,
-                              (int)(j & 31));
+      a[n++] = choirCodeRowid(&w->p->code, aSeg, j);
     }
   }
   choirStmtDone(w->p->pConn, pStmt);
@@ -454,8 +450,8 @@ static float *writeCentres(ChoirWrite *w, const i64 *aRowid, i64 n, i64 nList,
   choirFetchEnd(&w->fetch);
   c = pOwn ? (float *)(void *)(pOwn + 1) : NULL;
   if (pOwn) {
-    pOwn->pNext = (WriteOwn *)(void *)w->aOwn;
-    w->aOwn = (float *)(void *)pOwn;
+    pOwn->pNext = w->pOwn;
+    w->pOwn = pOwn;
   }
   if (w->pErr->rc == SQLITE_OK && nHave >= nList) {
     choirMeans(w->p->pConn, w->pErr, pCode, pSample->aRot, nHave, w->p->aMean,
@@ -504,11 +500,7 @@ static int writeHas(const ChoirIndex *p, const u8 *aSeg, i64 n,
                     const ChoirSet *pSet) {
   i64 j;
   for (j = 0; j < n; j++) {
-    if (choirSetGet(pSet,
-                    choirCodeRowid(&p->code,
-                                   aSeg + (size_t)(j / 32) * p->code.nBlock,
-                                   (int)(j & 31)),
-                    -2) != -2) {
+    if (choirSetGet(pSet, choirCodeRowid(&p->code, aSeg, j), -2) != -2) {
       return 1;
     }
   }
@@ -526,7 +518,7 @@ static void writeStrip(ChoirWrite *w, i64 iSeg, const ChoirSet *pSet) {
   choirBindInt(w->pErr, pStmt, 2, iSeg);
   if (choirStep(w->pErr, pStmt)) {
     const u8 *aSeg = choirIndexSeg(w->p, w->pErr, pStmt, &n);
-    size_t nByte = (size_t)((n + 31) / 32) * pCode->nBlock;
+    size_t nByte = (size_t)choirCodeBytes(pCode, n);
     a = aSeg ? choirMalloc(w->pErr, nByte) : NULL;
     if (a) {
       memcpy(a, aSeg, nByte);
@@ -535,13 +527,10 @@ static void writeStrip(ChoirWrite *w, i64 iSeg, const ChoirSet *pSet) {
   choirStmtDone(w->p->pConn, pStmt);
   nOld = n;
   for (j = 0; a && j < n;) {
-    u8 *aRow = a + (size_t)(j / 32) * pCode->nBlock;
-    if (choirSetGet(pSet, choirCodeRowid(pCode, aRow, (int)(j & 31)), -2) ==
-        -2) {
+    if (choirSetGet(pSet, choirCodeRowid(pCode, a, j), -2) == -2) {
       j++;
     } else if (--n > j) {
-      choirCodeMove(pCode, aRow, (int)(j & 31),
-                    a + (size_t)(n / 32) * pCode->nBlock, (int)(n & 31));
+      choirCodeMove(pCode, a, j, a, n);
     }
   }
   if (a && n > 0) {
@@ -602,17 +591,12 @@ static sqlite3_value *writePartOf(ChoirWrite *w, i64 i) {
   return pPart;
 }
 
-static int writeIdOrder(const void *pA, const void *pB) {
-  i64 a = *(const i64 *)pA, b = *(const i64 *)pB;
-  return a < b ? -1 : a > b;
-}
-
 /* List i becomes nList new ones, or with 0 its rows go to its neighbours. */
 static void writeReplace(ChoirWrite *w, i64 i, i64 nList) {
   sqlite3_value *pPart = writePartOf(w, i);
   i64 n = 0, *aId = writeIds(w, i, &n);
   if (w->pErr->rc == SQLITE_OK) {
-    qsort(aId, (size_t)n, sizeof(i64), writeIdOrder);
+    qsort(aId, (size_t)n, sizeof(i64), choirRowidOrder);
     if (nList == 0) {
       writeTargetPart(w, pPart, i);
     }
@@ -649,7 +633,7 @@ static void writePack(ChoirWrite *w, i64 i) {
   while (choirStep(w->pErr, pStmt)) {
     const u8 *a = choirIndexSeg(w->p, w->pErr, pStmt, &nRow);
     choirBufAppend(&b, &nRow, 8);
-    choirBufAppend(&b, a, (u64)((nRow + 31) / 32) * pCode->nBlock);
+    choirBufAppend(&b, a, (u64)choirCodeBytes(pCode, nRow));
   }
   choirStmtDone(w->p->pConn, pStmt);
   pStmt = choirIndexStmt(w->p, w->pErr, INDEX_SQL_SEG_DEL);
@@ -663,28 +647,32 @@ static void writePack(ChoirWrite *w, i64 i) {
     const u8 *a = (const u8 *)b.a + n + 8;
     memcpy(&nRow, b.a + n, 8);
     for (j = 0; j < nRow; j++) {
-      int iSlot;
+      i64 iSlot;
       u8 *aTo = writeSlot(w, i, &iSlot);
       if (aTo) {
-        choirCodeMove(pCode, aTo, iSlot, a + (size_t)(j / 32) * pCode->nBlock,
-                      (int)(j & 31));
+        choirCodeMove(pCode, aTo, iSlot, a, j);
       }
     }
-    n += 8 + (nRow + 31) / 32 * (i64)pCode->nBlock;
+    n += 8 + choirCodeBytes(pCode, nRow);
   }
   choirBufFree(&b);
 }
 
-/* How many lists a list of n rows should be. */
+CHOIR_PRIVATE i64 choirWriteLists(const ChoirIndex *p, i64 n, int bAll) {
+  i64 nFrom = p->eMode == INDEX_LISTS ? 2 * INDEX_LIST_MEAN
+              : bAll                  ? INDEX_AUTO_ASKED
+                                      : INDEX_AUTO_ROWS;
+  return p->eMode == INDEX_FLAT || n < nFrom ? 1 : n / INDEX_LIST_MEAN;
+}
+
+/* How many lists a list should be. */
 static i64 writeWant(const ChoirWrite *w, const ChoirList *pList, int bAll) {
-  i64 n = pList->n, nFrom = w->p->eMode == INDEX_LISTS ? 2 * INDEX_LIST_MEAN
-                            : bAll                     ? INDEX_AUTO_ASKED
-                                                       : INDEX_AUTO_ROWS;
+  i64 n = pList->n;
   if (n <= 2 * pList->nStuck) {
     return 1;
   }
-  if (pList->aCentre == NULL) { /* flat */
-    return w->p->eMode == INDEX_FLAT || n < nFrom ? 1 : n / INDEX_LIST_MEAN;
+  if (pList->aCentre == NULL) {
+    return choirWriteLists(w->p, n, bAll);
   }
   return n <= INDEX_LIST_FULL ? 1 : (n + INDEX_LIST_MEAN / 2) / INDEX_LIST_MEAN;
 }
@@ -713,17 +701,16 @@ CHOIR_PRIVATE void choirWriteBalance(ChoirWrite *w, int bAll) {
 /* ------------------------------------------------------------------ end */
 
 static void writeFree(ChoirWrite *w) {
-  WriteOwn *pOwn = (WriteOwn *)(void *)w->aOwn;
   i64 i;
   writeNoTarget(w);
   choirFetchEnd(&w->fetch);
   for (i = 0; i < w->nTail; i++) {
     sqlite3_free(w->aTail[i].a);
   }
-  while (pOwn) {
-    WriteOwn *pNext = pOwn->pNext;
-    sqlite3_free(pOwn);
-    pOwn = pNext;
+  while (w->pOwn) {
+    WriteOwn *pNext = w->pOwn->pNext;
+    sqlite3_free(w->pOwn);
+    w->pOwn = pNext;
   }
   sqlite3_free(w->aTail);
   sqlite3_free(w->abTouched);
