@@ -373,8 +373,10 @@ enum {
                      ** read-only: registered there too, checks bReadonly */
   CHOIR_SUBTYPE = 2, /* reads or sets value subtypes */
   CHOIR_ALIAS = 4,   /* registered only where the name is still free */
-  CHOIR_SHARED = 8   /* another extension may hold the name: keep theirs when
+  CHOIR_SHARED = 8,  /* another extension may hold the name: keep theirs when
                      ** SQLite refuses (BUSY), and report it in the doctor */
+  CHOIR_INNER = 16   /* called for each row by a function of choir's: looking
+                     ** at the clock would cost more than the call */
 };
 
 struct ChoirCall {

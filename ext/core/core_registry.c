@@ -36,7 +36,9 @@ static void registryInvoke(sqlite3_context *pCtx, int nArg,
   const ChoirFunc *pFunc = pBind->pFunc;
   ChoirTxn txn;
   ChoirCall call;
-  i64 iStart = pFunc->eClass >= CHOIR_READ ? choirNanos() : 0;
+  i64 iStart = pFunc->eClass >= CHOIR_READ && !(pFunc->mFlags & CHOIR_INNER)
+                   ? choirNanos()
+                   : 0;
   call.pConn = pBind->pConn;
   call.pFunc = pFunc;
   call.pCtx = pCtx;

@@ -445,7 +445,7 @@ static const ChoirTvf aScanTvf[] = {
 };
 
 static const ChoirFunc aScanFunc[] = {
-    {"vec_scan_feed", 3, 3, CHOIR_READ, 0, scanFeed, NULL},
+    {"vec_scan_feed", 3, 3, CHOIR_READ, CHOIR_INNER, scanFeed, NULL},
 };
 
 CHOIR_PRIVATE CHOIR_COLD void choirIndexRegister(ChoirConn *pConn,

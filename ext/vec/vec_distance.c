@@ -46,11 +46,47 @@ typedef struct DistanceAux {
   ChoirVec v; /* from text: owned; from a blob: only its length is used */
   double qq;  /* dot(v,v), -1 when the metric does not need it */
   const ChoirKern *pKern;
+  u8 bUsed; /* a row came after the one that made it */
 } DistanceAux;
 
 static void distanceAuxFree(void *pArg) {
   choirVecFree(&((DistanceAux *)pArg)->v);
   sqlite3_free(pArg);
+}
+
+/* Calls in a row for which SQLite had kept nothing: the first of a statement
+** whose argument is constant, every one of vec_distance_l2(t.a, u.b). */
+typedef struct DistanceState {
+  u32 nMiss;
+} DistanceState;
+
+static const ChoirStateType distanceStateType = {"vec_distance",
+                                                 sizeof(DistanceState), NULL};
+
+static DistanceState *distanceState(ChoirConn *pConn) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  DistanceState *p = choirState(pConn, &err, &distanceStateType);
+  choirErrClear(&err);
+  return p;
+}
+
+/* Keeping costs as much as a distance, so where it was in vain it is tried for
+** one call in sixteen. */
+static int distanceMayKeep(ChoirConn *pConn) {
+  DistanceState *p = distanceState(pConn);
+  return p && (p->nMiss++ < 16 || p->nMiss % 16 == 0);
+}
+
+static DistanceAux *distanceKept(ChoirCall *p, int i) {
+  DistanceAux *pAux = sqlite3_get_auxdata(p->pCtx, i);
+  if (pAux && !pAux->bUsed) {
+    DistanceState *pState = distanceState(p->pConn);
+    pAux->bUsed = 1;
+    if (pState) {
+      pState->nMiss = 0;
+    }
+  }
+  return pAux;
 }
 
 /* The i-th vector: what is kept of it, or the argument itself. */
@@ -66,7 +102,8 @@ static void distanceArg(ChoirCall *p, int i, const DistanceAux *pAux,
 
 /* Keeps argument i for the next row; SQLite forgets it when it is not
 ** constant. The vector's memory moves to what is kept. */
-static void distanceKeep(ChoirCall *p, int i, ChoirVec *pVec, double qq) {
+static void distanceKeep(ChoirCall *p, int i, ChoirVec *pVec,
+                         const ChoirKern *pKern, double qq) {
   DistanceAux *pAux;
   if (pVec->pOwn == NULL && qq < 0) {
     return; /* a blob without its length squared: nothing worth keeping */
@@ -75,15 +112,16 @@ static void distanceKeep(ChoirCall *p, int i, ChoirVec *pVec, double qq) {
   if (pAux) { /* without memory it is made again for the next row */
     pAux->v = *pVec;
     pAux->qq = qq;
-    pAux->pKern = choirVecKern(p->pConn);
+    pAux->pKern = pKern;
+    pAux->bUsed = 0;
     pVec->pOwn = NULL;
     sqlite3_set_auxdata(p->pCtx, i, pAux, distanceAuxFree);
   }
 }
 
 static void distanceCall(ChoirCall *p, int eMetric) {
-  DistanceAux *pAux1 = sqlite3_get_auxdata(p->pCtx, 1);
-  DistanceAux *pAux0 = pAux1 ? NULL : sqlite3_get_auxdata(p->pCtx, 0);
+  DistanceAux *pAux1 = distanceKept(p, 1);
+  DistanceAux *pAux0 = pAux1 ? NULL : distanceKept(p, 0);
   ChoirVec a, b;
   distanceArg(p, 0, pAux0, &a);
   distanceArg(p, 1, pAux1, &b);
@@ -92,30 +130,24 @@ static void distanceCall(ChoirCall *p, int eMetric) {
     choirVecAllows(&p->err, eMetric, a.eType);
   }
   if (p->err.rc == SQLITE_OK) {
-    const ChoirKern *pKern = pAux0   ? pAux0->pKern
-                             : pAux1 ? pAux1->pKern
-                                     : choirVecKern(p->pConn);
-    const void *q = b.a, *r = a.a; /* q is the one that may be constant */
-    double qq = -1, rDist;
-    if (pAux0) {
-      q = a.a, r = b.a, qq = pAux0->qq;
-    } else if (pAux1) {
-      qq = pAux1->qq;
-    } else if (eMetric == VEC_COSINE) {
-      qq = choirVecNorm2(pKern, b.eType, b.a, b.nDim);
-    }
-    rDist = choirVecDistance(pKern, eMetric, a.eType, q, r, a.nDim, qq);
+    const DistanceAux *pAux = pAux0 ? pAux0 : pAux1;
+    const ChoirKern *pKern = pAux ? pAux->pKern : choirVecKern(p->pConn);
+    const int bNorm = eMetric == VEC_COSINE;
+    /* q is the one that may be constant */
+    const void *q = pAux0 ? a.a : b.a, *r = pAux0 ? b.a : a.a;
+    double qq = pAux    ? pAux->qq
+                : bNorm ? choirVecNorm2(pKern, b.eType, b.a, b.nDim)
+                        : -1;
+    double rDist = choirVecDistance(pKern, eMetric, a.eType, q, r, a.nDim, qq);
     if (a.eType == VEC_I8 && eMetric == VEC_L1) {
       sqlite3_result_int64(p->pCtx, (i64)rDist);
     } else {
       sqlite3_result_double(p->pCtx, rDist);
     }
-    if (!pAux0 && !pAux1) {
-      double aa = eMetric == VEC_COSINE
-                      ? choirVecNorm2(pKern, a.eType, a.a, a.nDim)
-                      : -1;
-      distanceKeep(p, 1, &b, qq);
-      distanceKeep(p, 0, &a, aa);
+    if (pAux == NULL && distanceMayKeep(p->pConn)) {
+      double aa = bNorm ? choirVecNorm2(pKern, a.eType, a.a, a.nDim) : -1;
+      distanceKeep(p, 1, &b, pKern, qq);
+      distanceKeep(p, 0, &a, pKern, aa);
     }
   }
   choirVecFree(&b);

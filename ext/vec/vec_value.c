@@ -59,8 +59,8 @@ CHOIR_PRIVATE int choirVecMetricOf(ChoirErr *pErr, const char *zName) {
 }
 
 CHOIR_PRIVATE i64 choirVecDim(int eType, i64 nByte) {
-  i64 nBit = aVecType[eType].nBit;
-  return nByte * 8 % nBit ? -1 : nByte * 8 / nBit;
+  int nBit = aVecType[eType].nBit; /* a power of two: no division a row */
+  return nByte * 8 & (nBit - 1) ? -1 : nByte * 8 >> __builtin_ctz((u32)nBit);
 }
 
 CHOIR_PRIVATE void choirVecOrder(int eType, void *a, i64 nByte) {
