@@ -28,9 +28,9 @@ typedef void (*ChoirRoom)(ChoirConn *, ChoirErr *);
 static const ChoirRoom aChoirRoom[] = {
     choirCoreRegister,  /* config, help, choir_init and the reports */
     choirVecRegister,   /* vec_*: vector values and distances */
-    choirIndexRegister, /* vec_scan */
-    choirStoreRegister, /* artifacts, conversations, settings */
-    choirLogRegister,   /* the action log and its triggers */
+    choirIndexRegister, /* vec_scan, vec_search and its indexes */
+    choirStoreRegister, /* artifacts, conversations, settings, state, tasks */
+    choirLogRegister,   /* the action log, undo, seals, events, watches */
     choirEmbedRegister, /* words, chunks and vectors of a text */
 #ifndef CHOIR_OMIT_NET
     choirHttpRegister,   /* requests, JSON services, signatures */

@@ -4,7 +4,8 @@
 
 A folder may include its own header and the headers of the folders on its line;
 choir.c may include every room. A room has one header, ext/<room>/<room>.h, and
-that is the only file of it that others may see.
+that is the only file of it that others may see. docs/architecture.md tells the
+same.
 """
 import pathlib
 import re
@@ -63,9 +64,21 @@ def problems(ext):
                 yield f"{where}: {other} is entered by {other}/{other}.h only"
 
 
+def untold(ext):
+    """Where the table of docs/architecture.md says something else."""
+    page = (ext.parent / "docs/architecture.md").read_text()
+    told = {room: set() if below == "nothing" else set(below.split(", "))
+            for rooms, below in re.findall(r"^\| (`.*`) \| (.*) \|$", page, re.M)
+            for room in re.findall(r"`(\w+)`", rooms)}
+    for room, below in layers(ext).items():
+        if told.get(room) != set(below):
+            yield (f"docs/architecture.md: {room} may include"
+                   f" {' '.join(below) or 'nothing'} (ext/LAYERS)")
+
+
 def main():
     ext = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "ext")
-    bad = list(problems(ext))
+    bad = [*problems(ext), *untold(ext)]
     for line in bad:
         print(line, file=sys.stderr)
     return 1 if bad else 0

@@ -48,7 +48,8 @@ skip() { echo "skipped: $*"; return 77; }
 cases() { # cases ENV… : the SQL-level cases, one more at a time than processors
   local status
   # tests/kern is the stage of that name.
-  env "$@" $python -m pytest -q -n $((jobs + 1)) --dist load ${pattern:+-k "$pattern"} \
+  env "$@" $python -m pytest -q -n $((jobs + 1)) --dist load \
+    --durations=12 --durations-min=4 ${pattern:+-k "$pattern"} \
     ${only_marked:+-m "$only_marked"} --ignore=tests/kern tests
   status=$?
   # 5: the pattern matches no case here

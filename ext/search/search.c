@@ -381,7 +381,7 @@ static void indexDoctor(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
     return;
   }
   n = indexPending(pConn, pErr);
-  zModel = choirMprintf(pErr, "%lld changed documents are not indexed", n);
+  zModel = choirMprintf(pErr, "changed documents not indexed yet: %lld", n);
   indexDoctorRow(pCur, "search index", n < 1000, zModel,
                  "searches of a new connection index them first; run select"
                  " choir_index()");
