@@ -213,7 +213,7 @@ def config():
     text = (ROOT / "ext/core/core_config.c").read_text()
     table = re.search(r"aConfigKey\[\] = \{\n(.*?)\n\};", text, re.S).group(1)
     string = r'((?:"(?:[^"\\]|\\.)*"\s*)+|NULL)'
-    row = re.compile(r"\{%s,\s*%s,\s*%s,\s*(\w+),\s*%s\}"
+    row = re.compile(r"\{%s,\s*%s,\s*%s,\s*([\w |]+),\s*%s\}"
                      % (string, string, string, string))
 
     def value(literal):

@@ -21,7 +21,8 @@
 enum {
   CONFIG_SECRET = 1, /* shown masked */
   CONFIG_FIXED = 2,  /* of the environment or the config file only */
-  CONFIG_USER = 4    /* masked when there is user:password@ in it */
+  CONFIG_USER = 4,   /* masked when there is user:password@ in it */
+  CONFIG_NUMBER = 8  /* a whole number, not negative */
 };
 
 /* In the order of keys. */
@@ -32,14 +33,14 @@ static const struct {
   int mFlags;
   const char *zDoc;
 } aConfigKey[] = {
-    {"cache.max_bytes", "CHOIR_CACHE_MAX_BYTES", "67108864", 0,
+    {"cache.max_bytes", "CHOIR_CACHE_MAX_BYTES", "67108864", CONFIG_NUMBER,
      "limit for keys and values of the cache; 0: none"},
     {"embed.cache", "CHOIR_EMBED_CACHE", NULL, 0,
      "file of vectors a service has made, kept so that no text is sent twice;"
      " off: none; unset: $XDG_CACHE_HOME/choir/embed.db"},
-    {"embed.cache_bytes", "CHOIR_EMBED_CACHE_BYTES", "268435456", 0,
+    {"embed.cache_bytes", "CHOIR_EMBED_CACHE_BYTES", "268435456", CONFIG_NUMBER,
      "limit of that file; what was not used for longest goes first"},
-    {"embed.dimensions", "CHOIR_EMBED_DIMENSIONS", NULL, 0,
+    {"embed.dimensions", "CHOIR_EMBED_DIMENSIONS", NULL, CONFIG_NUMBER,
      "length of vectors to ask a service for; unset: the model's own"},
     {"embed.document_prefix", "CHOIR_EMBED_DOCUMENT_PREFIX", NULL, 0,
      "put before a document, as some models want: 'passage: '"},
@@ -51,7 +52,7 @@ static const struct {
      " openai, ollama, tei"},
     {"embed.query_prefix", "CHOIR_EMBED_QUERY_PREFIX", NULL, 0,
      "put before a query, as some models want: 'query: '"},
-    {"embed.truncate", "CHOIR_EMBED_TRUNCATE", "0", 0,
+    {"embed.truncate", "CHOIR_EMBED_TRUNCATE", "0", CONFIG_NUMBER,
      "1: a service may cut texts that are too long for its model; 0: an error"},
     {"embed.url", "CHOIR_EMBED_URL", NULL, 0,
      "where the service is; unset: OPENAI_BASE_URL or"
@@ -60,23 +61,23 @@ static const struct {
     {"http.allow", "CHOIR_HTTP_ALLOW", NULL, 0,
      "hosts that may be reached, comma separated: api.test, *.test,"
      " 127.0.0.1:8080; unset: any"},
-    {"http.attempts", "CHOIR_HTTP_ATTEMPTS,AWS_MAX_ATTEMPTS", "3", 0,
-     "how often an idempotent request is tried"},
+    {"http.attempts", "CHOIR_HTTP_ATTEMPTS,AWS_MAX_ATTEMPTS", "3",
+     CONFIG_NUMBER, "how often an idempotent request is tried"},
     {"http.ca_file",
      "CHOIR_HTTP_CA_FILE,AWS_CA_BUNDLE,CURL_CA_BUNDLE,SSL_CERT_FILE", NULL, 0,
      "PEM file of the certificate authorities to trust; unset: the system's"},
-    {"http.connect_timeout_ms", "CHOIR_HTTP_CONNECT_TIMEOUT_MS", "10000", 0,
-     "limit for connecting, name lookup and TLS included"},
-    {"http.max_bytes", "CHOIR_HTTP_MAX_BYTES", "67108864", 0,
+    {"http.connect_timeout_ms", "CHOIR_HTTP_CONNECT_TIMEOUT_MS", "10000",
+     CONFIG_NUMBER, "limit for connecting, name lookup and TLS included"},
+    {"http.max_bytes", "CHOIR_HTTP_MAX_BYTES", "67108864", CONFIG_NUMBER,
      "limit for a reply that is kept in memory, after decompression"},
     {"http.proxy", "CHOIR_HTTP_PROXY", NULL, CONFIG_SECRET,
      "proxy URL, or 'env' for http_proxy and friends; unset: none"},
-    {"http.redirects", "CHOIR_HTTP_REDIRECTS", "0", 0,
+    {"http.redirects", "CHOIR_HTTP_REDIRECTS", "0", CONFIG_NUMBER,
      "how many redirects http_get follows; none carries a credential to"
      " another host"},
-    {"http.stall_ms", "CHOIR_HTTP_STALL_MS", "60000", 0,
+    {"http.stall_ms", "CHOIR_HTTP_STALL_MS", "60000", CONFIG_NUMBER,
      "limit for a transfer slower than 1 KiB/s, waiting for a reply included"},
-    {"http.timeout_ms", "CHOIR_HTTP_TIMEOUT_MS", "0", 0,
+    {"http.timeout_ms", "CHOIR_HTTP_TIMEOUT_MS", "0", CONFIG_NUMBER,
      "limit for a whole call, retries included; 0: none"},
     {"libsql.token", "CHOIR_LIBSQL_TOKEN,LIBSQL_AUTH_TOKEN,TURSO_AUTH_TOKEN",
      NULL, CONFIG_SECRET | CONFIG_FIXED,
@@ -94,7 +95,7 @@ static const struct {
      "PEM file of the key of nats.cert_file; unset: in the same file"},
     {"nats.stream", "CHOIR_NATS_STREAM", "CHOIROS", 0,
      "stream that nats_flush() publishes to"},
-    {"nats.timeout_ms", "CHOIR_NATS_TIMEOUT_MS", "5000", 0,
+    {"nats.timeout_ms", "CHOIR_NATS_TIMEOUT_MS", "5000", CONFIG_NUMBER,
      "limit for connecting to a server and for each of its answers"},
     {"nats.tls", "CHOIR_NATS_TLS", "auto", 0,
      "auto: when the URL is tls:// or the server wants it; first: before the"
@@ -118,23 +119,24 @@ static const struct {
     {"remote.artifacts", "CHOIR_REMOTE_ARTIFACTS", NULL, 0,
      "where content over 1 MiB goes, below users/{user}/artifacts/, e.g."
      " s3://bucket/; unset: what stands before users/{user}/ in remote"},
-    {"s3.conditional_bytes", "CHOIR_S3_CONDITIONAL_BYTES", "5368709120", 0,
+    {"s3.conditional_bytes", "CHOIR_S3_CONDITIONAL_BYTES", "5368709120",
+     CONFIG_NUMBER,
      "an object of more bytes that is put under a condition goes in parts; not"
      " every store checks conditions then"},
-    {"s3.copy_bytes", "CHOIR_S3_COPY_BYTES", "5368709120", 0,
+    {"s3.copy_bytes", "CHOIR_S3_COPY_BYTES", "5368709120", CONFIG_NUMBER,
      "an object of more bytes is copied by the store in parts, at most"
      " 5368709120 at once"},
-    {"s3.multipart_bytes", "CHOIR_S3_MULTIPART_BYTES", "16777216", 0,
-     "an object of more bytes goes in parts"},
-    {"s3.parallel", "CHOIR_S3_PARALLEL", "4", 0,
+    {"s3.multipart_bytes", "CHOIR_S3_MULTIPART_BYTES", "16777216",
+     CONFIG_NUMBER, "an object of more bytes goes in parts"},
+    {"s3.parallel", "CHOIR_S3_PARALLEL", "4", CONFIG_NUMBER,
      "how many parts are under way at a time, 1 to 16"},
-    {"s3.part_bytes", "CHOIR_S3_PART_BYTES", "8388608", 0,
+    {"s3.part_bytes", "CHOIR_S3_PART_BYTES", "8388608", CONFIG_NUMBER,
      "bytes of a part, at least 5242880; more where 10000 would not do"},
     {"schema", "CHOIR_SCHEMA", "main", 0,
      "attached database that the workspace functions act on"},
     {"user", "CHOIR_USER", NULL, 0,
      "user id: letters, digits, '.', '_', '-'; part of remote keys"},
-    {"vec.cache_bytes", "CHOIR_VEC_CACHE_BYTES", "134217728", 0,
+    {"vec.cache_bytes", "CHOIR_VEC_CACHE_BYTES", "134217728", CONFIG_NUMBER,
      "memory for the codes of each vector index on this connection"},
     {"vec.kernel", "CHOIR_VEC_KERNEL", "auto", 0,
      "distance kernels: auto or the name of a tier (see vec_kernel())"},
@@ -378,12 +380,16 @@ CHOIR_PRIVATE const char *choirConfig(ChoirConn *pConn, const char *zKey) {
   return i < 0 ? NULL : configValue(pConn, i, NULL);
 }
 
+/* 0 to 999999999999999999, and nothing else. */
+static int configIsNumber(const char *z) {
+  size_t n = strspn(z, "0123456789");
+  return n > 0 && n <= 18 && z[n] == 0;
+}
+
 CHOIR_PRIVATE i64 choirConfigInt(ChoirConn *pConn, const char *zKey,
                                  i64 iDefault) {
   const char *z = choirConfig(pConn, zKey);
-  char *zEnd = NULL;
-  i64 v = z ? strtoll(z, &zEnd, 10) : iDefault;
-  return z && *z && *zEnd == 0 ? v : iDefault;
+  return z && configIsNumber(z) ? strtoll(z, NULL, 10) : iDefault;
 }
 
 CHOIR_PRIVATE int choirNameFits(const char *z) {
@@ -479,6 +485,12 @@ CHOIR_PRIVATE void choirConfigSet(ChoirConn *pConn, ChoirErr *pErr,
                 "%s is taken from the environment or the config file only",
                 zKey);
   }
+  if (i >= 0 && zValue && (aConfigKey[i].mFlags & CONFIG_NUMBER) &&
+      !configIsNumber(zValue)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s is a whole number, not negative, got '%.40s'", zKey,
+                zValue);
+  }
   for (pHook = pErr->rc == SQLITE_OK ? pConfig->pHook : NULL;
        pHook && pErr->rc == SQLITE_OK; pHook = pHook->pNext) {
     if (strcmp(pHook->zKey, zKey) == 0) {
@@ -505,7 +517,7 @@ CHOIR_PRIVATE void choirConfigSet(ChoirConn *pConn, ChoirErr *pErr,
 **
 ** NULL: a NULL key is an error.
 ** Errors: an unknown key names the nearest one; a value that the setting does
-** not allow.
+** not allow, such as text for a number.
 **
 ** > SELECT choir_config('user', 'ada')
 ** = ada
@@ -568,6 +580,29 @@ CHOIR_PRIVATE void choirConfigCopy(ChoirConn *pTo, ChoirErr *pErr,
   }
 }
 
+/* What the environment or the file says is not refused anywhere: it is told. */
+static void configDoctorNumbers(ChoirConn *pConn, ChoirErr *pErr,
+                                ChoirCursor *pCur) {
+  const char *zSource;
+  ChoirBuf b;
+  int i;
+  choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+  for (i = 0; i < CONFIG_N; i++) {
+    const char *z = aConfigKey[i].mFlags & CONFIG_NUMBER
+                        ? configValue(pConn, i, &zSource)
+                        : NULL;
+    if (z && !configIsNumber(z)) {
+      choirBufPrintf(&b, "%s%s is '%.40s' (%s)", b.n ? ", " : "",
+                     aConfigKey[i].zKey, z, zSource);
+    }
+  }
+  choirRowText(pCur, "settings");
+  choirRowText(pCur, b.n ? "warn" : "ok");
+  choirRowText(pCur, b.n ? b.a : "numbers are numbers");
+  choirRowText(pCur, b.n ? "write whole numbers; the defaults count" : NULL);
+  choirBufFree(&b);
+}
+
 static void configDoctor(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   struct ChoirConfig *p = configGet(pConn);
   (void)pErr;
@@ -579,6 +614,7 @@ static void configDoctor(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   choirRowText(pCur, p && p->zRefused ? "fail" : "ok");
   choirRowText(pCur, p && p->zRefused ? p->zRefused : "readable or absent");
   choirRowText(pCur, p && p->zRefused ? "chmod 600 the file" : NULL);
+  configDoctorNumbers(pConn, pErr, pCur);
 }
 
 static const ChoirPart configPart = {.zName = "config",

@@ -76,6 +76,23 @@ def test_every_setting_is_found(open_db):
         d.one("SELECT choir_config(?)", key)
 
 
+@pytest.mark.parametrize("bad", ["64MB", "-1", "1.5", "", " 1", "1e6", "9" * 19])
+def test_a_number_is_a_number(open_db, bad):
+    d = open_db()
+    assert d.error("SELECT choir_config('http.max_bytes', ?)", bad) == (
+        "choir_config: http.max_bytes is a whole number, not negative, got"
+        f" '{bad}'")
+    assert source(d, "http.max_bytes") == ("67108864", "default")
+
+
+def test_a_number_of_the_environment_that_is_none_is_told(monkeypatch, open_db):
+    sql = "SELECT status, detail FROM choir_doctor WHERE \"check\" = 'settings'"
+    assert open_db().rows(sql) == [("ok", "numbers are numbers")]
+    monkeypatch.setenv("CHOIR_HTTP_MAX_BYTES", "64MB")
+    assert open_db().rows(sql) == [
+        ("warn", "http.max_bytes is '64MB' (environment)")]
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
 def test_a_config_file_that_others_can_read_is_refused(
         monkeypatch, tmp_path, open_db, mode):
