@@ -82,8 +82,8 @@ struct ChoirHttp {
                     ** was lost: a 412 may be one's own success */
   int nTried;       /* attempts made */
   char zRemote[64]; /* address and port */
-  char zHttp[8];    /* 1.0, 1.1, 2, 3 */
-  i64 aUs[5];       /* microseconds from the start of the attempt until: name
+  const char *zHttp; /* 1.0, 1.1, 2, 3 */
+  i64 aUs[5];        /* microseconds from the start of the attempt until: name
                     ** lookup, connect, TLS, first byte, end */
 
   /* Private. */

@@ -42,8 +42,6 @@
   X(multi_poll)                                                                \
   X(multi_remove_handle)                                                       \
   X(multi_strerror)                                                            \
-  X(slist_append)                                                              \
-  X(slist_free_all)                                                            \
   X(version_info)
 
 typedef struct HttpCurl {
@@ -77,7 +75,8 @@ typedef struct HttpWire {
   i64 iRead;                        /* how much of the source was sent */
   i64 iWrite;                       /* how much the sink got */
   u8 bDone, bHead, bBody, bRefused; /* bHead: the header ended */
-  u8 bReset; /* the handle cannot be used again as it is */
+  u8 bReset;  /* the handle cannot be used again as it is */
+  u8 bMethod; /* it is more than a GET */
   char zError[CURL_ERROR_SIZE];
 } HttpWire;
 
@@ -344,53 +343,76 @@ static const char *wireCaFile(ChoirConn *pConn, CurlState *pState) {
   return NULL;
 }
 
-static void wireSlist(ChoirHttp *p, const char *zName, const char *zValue) {
-  /* libcurl: `Name;` sends an empty value, `Name:` sends none. */
-  char *z =
-      choirMprintf(&p->err, zValue[0] ? "%s: %s" : "%s;%s", zName, zValue);
-  struct curl_slist *pNew =
-      z ? p->pWire->pState->curl.slist_append(p->pWire->pHeader, z) : NULL;
-  if (z && pNew == NULL) {
-    choirErrNomem(&p->err);
-  } else if (pNew) {
-    p->pWire->pHeader = pNew;
-  }
-  if (z) {
-    choirWipeFree(z);
-  }
-}
-
 static int wireHasBody(const ChoirHttp *p) {
   return p->xRead || p->pBody || strcmp(p->zMethod, "POST") == 0 ||
          strcmp(p->zMethod, "PUT") == 0;
 }
 
+/* What most requests say besides: read by libcurl, changed by nobody. */
+static struct curl_slist aWireUsual[2] = {
+    {(char *)"Accept-Encoding: gzip", &aWireUsual[1]},
+    {(char *)"User-Agent: choir", NULL}};
+
+/* Adds a line. libcurl only reads the list, so that it can be of our memory. */
+static void wireLine(ChoirHttp *p, const char *zName, const char *zSep,
+                     const char *zValue) {
+  size_t nName = strlen(zName), nSep = strlen(zSep), nValue = strlen(zValue);
+  struct curl_slist *pNew =
+      choirMalloc(&p->err, sizeof(*pNew) + nName + nSep + nValue + 1);
+  struct curl_slist **pp = &p->pWire->pHeader;
+  if (pNew) {
+    pNew->data = (char *)&pNew[1];
+    memcpy(pNew->data, zName, nName);
+    memcpy(pNew->data + nName, zSep, nSep);
+    memcpy(pNew->data + nName + nSep, zValue, nValue);
+    while (*pp) {
+      pp = &(*pp)->next;
+    }
+    *pp = pNew;
+  }
+}
+
 static void wireHeaders(ChoirHttp *p) {
-  struct curl_slist *pNew;
+  struct curl_slist **pp = &p->pWire->pHeader;
+  int i, bType = 0, bExpect = 0, bAgent = 0, bEncoding = 0;
   const char *zName, *zValue;
-  int i, bType = 0, bExpect = 0;
   for (i = 0; choirHttpHeaderNth(p, i, &zName, &zValue); i++) {
-    wireSlist(p, zName, zValue);
+    /* libcurl: `Name;` sends an empty value, `Name:` sends none */
+    wireLine(p, zName, zValue[0] ? ": " : ";", zValue);
     bType |= sqlite3_stricmp(zName, "Content-Type") == 0;
     bExpect |= sqlite3_stricmp(zName, "Expect") == 0;
+    bAgent |= sqlite3_stricmp(zName, "User-Agent") == 0;
+    bEncoding |= sqlite3_stricmp(zName, "Accept-Encoding") == 0;
   }
-  /* What libcurl would add to a body by itself. */
-  for (i = 0; i < 2; i++) {
-    if (wireHasBody(p) && p->err.rc == SQLITE_OK && !(i ? bExpect : bType)) {
-      pNew = p->pWire->pState->curl.slist_append(
-          p->pWire->pHeader, i ? "Expect:" : "Content-Type:");
-      if (pNew == NULL) {
-        choirErrNomem(&p->err);
-      } else {
-        p->pWire->pHeader = pNew;
-      }
-    }
+  if (wireHasBody(p) && !bType) { /* not what libcurl would say */
+    wireLine(p, "Content-Type:", "", "");
+  }
+  if (wireHasBody(p) && !bExpect) {
+    wireLine(p, "Expect:", "", "");
+  }
+  bEncoding |= !(p->mFlags & CHOIR_HTTP_GZIP);
+  if (bAgent && !bEncoding) {
+    wireLine(p, "Accept-Encoding", ": ", "gzip");
+  }
+  while (*pp) {
+    pp = &(*pp)->next;
+  }
+  *pp = bAgent ? NULL : &aWireUsual[bEncoding];
+}
+
+static void wireHeadersFree(struct curl_slist *p) {
+  while (p && p != &aWireUsual[0] && p != &aWireUsual[1]) {
+    struct curl_slist *pNext = p->next;
+    choirWipe(p->data, strlen(p->data));
+    sqlite3_free(p);
+    p = pNext;
   }
 }
 
 #define SET(option, value) pCurl->easy_setopt(pEasy, option, value)
 
-static void wireBodyOptions(ChoirHttp *p, const HttpCurl *pCurl, CURL *pEasy) {
+/* What a plain GET is without. */
+static void wireMethod(ChoirHttp *p, const HttpCurl *pCurl, CURL *pEasy) {
   if (strcmp(p->zMethod, "HEAD") == 0) {
     SET(CURLOPT_NOBODY, 1L);
   } else if (p->xRead) {
@@ -402,8 +424,7 @@ static void wireBodyOptions(ChoirHttp *p, const HttpCurl *pCurl, CURL *pEasy) {
     SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)p->nBody);
     SET(CURLOPT_POSTFIELDS, p->pBody ? p->pBody : "");
   }
-  if (wireHasBody(p) ||
-      (strcmp(p->zMethod, "HEAD") != 0 && strcmp(p->zMethod, "GET") != 0)) {
+  if (wireHasBody(p) || strcmp(p->zMethod, "HEAD") != 0) {
     SET(CURLOPT_CUSTOMREQUEST, p->zMethod);
   }
 }
@@ -414,8 +435,6 @@ static void wireConstants(const HttpCurl *pCurl, CURL *pEasy) {
   SET(CURLOPT_FOLLOWLOCATION, 0L);
   SET(CURLOPT_NOSIGNAL, 1L);
   SET(CURLOPT_PATH_AS_IS, 1L);
-  SET(CURLOPT_USERAGENT, "choir");
-  SET(CURLOPT_HTTP_CONTENT_DECODING, 0L); /* http_gunzip.c does */
   SET(CURLOPT_BUFFERSIZE, 256L * 1024);
   SET(CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
   SET(CURLOPT_HEADERFUNCTION, wireHeader);
@@ -451,15 +470,16 @@ static void wireOptions(ChoirHttp *p, CurlState *pState, CURL *pEasy) {
   SET(CURLOPT_WRITEDATA, p);
   SET(CURLOPT_OPENSOCKETDATA, p);
   SET(CURLOPT_HTTPHEADER, p->pWire->pHeader);
-  SET(CURLOPT_ACCEPT_ENCODING,
-      p->mFlags & CHOIR_HTTP_GZIP ? "gzip" : (char *)NULL);
   SET(CURLOPT_PROXY, zProxy && strcmp(zProxy, "env") == 0 ? NULL
                      : zProxy                             ? zProxy
                                                           : "");
   if (zCa) {
     SET(CURLOPT_CAINFO, zCa);
   }
-  wireBodyOptions(p, pCurl, pEasy);
+  p->pWire->bMethod = wireHasBody(p) || strcmp(p->zMethod, "GET") != 0;
+  if (p->pWire->bMethod) {
+    wireMethod(p, pCurl, pEasy);
+  }
 }
 
 /* Takes back what wireOptions set, so that nothing points into a request that
@@ -472,9 +492,11 @@ static void wireTakeBack(HttpWire *pWire, const HttpCurl *pCurl, CURL *pEasy) {
     SET(CURLOPT_URL, (char *)NULL);
     SET(CURLOPT_ERRORBUFFER, (char *)NULL);
     SET(CURLOPT_HTTPHEADER, (struct curl_slist *)NULL);
-    SET(CURLOPT_POSTFIELDS, (char *)NULL);
-    SET(CURLOPT_CUSTOMREQUEST, (char *)NULL);
-    SET(CURLOPT_HTTPGET, 1L); /* no upload, and a body in the reply */
+    if (pWire->bMethod) {
+      SET(CURLOPT_POSTFIELDS, (char *)NULL);
+      SET(CURLOPT_CUSTOMREQUEST, (char *)NULL);
+      SET(CURLOPT_HTTPGET, 1L); /* no upload, and a body in the reply */
+    }
   }
 }
 #undef SET
@@ -494,7 +516,6 @@ static void wireRelease(HttpWire *pWire) {
   } else {
     pState->curl.easy_cleanup(pWire->pCurl);
   }
-  pState->curl.slist_free_all(pWire->pHeader);
 }
 
 CHOIR_PRIVATE void choirHttpWireStop(ChoirHttp *p) {
@@ -503,6 +524,7 @@ CHOIR_PRIVATE void choirHttpWireStop(ChoirHttp *p) {
     wireSigpipeBlock(&sig, p->pWire->pState);
     wireRelease(p->pWire);
     wireSigpipeRestore(&sig);
+    wireHeadersFree(p->pWire->pHeader);
     sqlite3_free(p->pWire);
     p->pWire = NULL;
   }
@@ -629,11 +651,10 @@ static void wireInfo(ChoirHttp *p, CURL *pEasy, const HttpCurl *pCurl) {
     p->aUs[i] = iUs;
   }
   pCurl->easy_getinfo(pEasy, CURLINFO_HTTP_VERSION, &iVersion);
-  sqlite3_snprintf(sizeof(p->zHttp), p->zHttp, "%s",
-                   iVersion == CURL_HTTP_VERSION_1_0   ? "1.0"
-                   : iVersion == CURL_HTTP_VERSION_2_0 ? "2"
-                   : iVersion == CURL_HTTP_VERSION_3   ? "3"
-                                                       : "1.1");
+  p->zHttp = iVersion == CURL_HTTP_VERSION_1_0   ? "1.0"
+             : iVersion == CURL_HTTP_VERSION_2_0 ? "2"
+             : iVersion == CURL_HTTP_VERSION_3   ? "3"
+                                                 : "1.1";
   pCurl->easy_getinfo(pEasy, CURLINFO_PRIMARY_IP, &zIp);
   pCurl->easy_getinfo(pEasy, CURLINFO_PRIMARY_PORT, &iPort);
   sqlite3_snprintf(sizeof(p->zRemote), p->zRemote,

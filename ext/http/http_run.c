@@ -58,6 +58,7 @@ CHOIR_PRIVATE void choirHttpInit(ChoirHttp *p, ChoirConn *pConn,
   memset(p, 0, sizeof(*p));
   p->pConn = pConn;
   p->zMethod = zMethod;
+  p->zHttp = "";
   p->zUrl = choirMprintf(&p->err, "%s", zUrl);
   p->nMax = (u64)choirConfigInt(pConn, "http.max_bytes", 64 << 20);
   p->nTimeoutMs = choirConfigInt(pConn, "http.timeout_ms", 0);
@@ -168,7 +169,8 @@ CHOIR_PRIVATE char *choirHttpReply(ChoirHttp *p, const char *zName) {
   size_t n = strlen(zName);
   while (z && *z) {
     const char *zEnd = strchr(z, '\n');
-    if (sqlite3_strnicmp(z, zName, (int)n) == 0 && z[n] == ':') {
+    if ((z[0] & 31) == (zName[0] & 31) && /* the same letter */
+        sqlite3_strnicmp(z, zName, (int)n) == 0 && z[n] == ':') {
       const char *zValue = z + n + 1;
       size_t nValue = zEnd ? (size_t)(zEnd - zValue) : strlen(zValue);
       while (nValue && (*zValue == ' ' || *zValue == '\t')) {

@@ -134,16 +134,23 @@ CHOIR_PRIVATE int choirHttpLoopback(const ChoirHttpUrl *p) {
 
 CHOIR_PRIVATE char *choirHttpUrlShow(ChoirErr *pErr, const char *zUrl) {
   const char *zHost = strstr(zUrl, "://"), *zAt;
-  int n = (int)strcspn(zUrl, "?#");
-  int nUser = 0;
+  size_t n = strcspn(zUrl, "?#"), nScheme, nUser = 0, nShow;
+  char *z;
   zHost = zHost && zHost < zUrl + n ? zHost + 3 : zUrl;
   zAt = strchr(zHost, '@');
   if (zAt && (size_t)(zAt - zHost) < strcspn(zHost, "/?#")) {
-    nUser = (int)(zAt - zHost) + 1;
+    nUser = (size_t)(zAt - zHost) + 1;
   }
-  n -= (int)(zHost - zUrl) + nUser;
-  return choirMprintf(pErr, "%.*s%.*s%s", (int)(zHost - zUrl), zUrl,
-                      n > 200 ? 200 : n, zHost + nUser, n > 200 ? "…" : "");
+  nScheme = (size_t)(zHost - zUrl);
+  n -= nScheme + nUser;
+  nShow = n > 200 ? 200 : n;
+  z = choirMalloc(pErr, nScheme + nShow + 4);
+  if (z) {
+    memcpy(z, zUrl, nScheme);
+    memcpy(z + nScheme, zHost + nUser, nShow);
+    memcpy(z + nScheme + nShow, n > nShow ? "…" : "", n > nShow ? 3 : 0);
+  }
+  return z;
 }
 
 static int urlUnreserved(char c) {
