@@ -6,6 +6,7 @@
 **   pages      page hashes and their cache            sync_pages.c
 **   spool      a private file as an SQLite database   sync_spool.c
 **   wal        frames of a live WAL                   sync_wal.c
+**   live       a live database, page by page          sync_live.c
 **   snapshot   a copy of a live database, or the      sync_snapshot.c
 **              pages that changed
 **   ltx        files of pages                         sync_ltx.c
@@ -149,6 +150,8 @@ CHOIR_PRIVATE void choirCacheWrite(ChoirCache *, ChoirPages *pNew);
 CHOIR_PRIVATE void choirCacheForget(ChoirCache *);
 CHOIR_PRIVATE void choirCacheFree(ChoirCache *);
 
+typedef struct ChoirLive ChoirLive;
+
 /* --------------------------------------------------------------- spool ----
 ** A file that only this process can see, read and written through a VFS of
 ** its own: nothing is ever opened by name.
@@ -168,6 +171,14 @@ CHOIR_PRIVATE void choirSpoolFree(ChoirSpool *);
 /* Of a sink: only pages that differ from pBase are written, one after the
 ** other, and that of the seal. */
 CHOIR_PRIVATE void choirSpoolDelta(ChoirSpool *, const ChoirPages *pBase);
+/* Of a reader: pages that are equal in both are read from pLive, which may be
+** NULL, instead of fd; but page 1 and iSealed. */
+CHOIR_PRIVATE void choirSpoolLive(ChoirSpool *, ChoirLive *pLive,
+                                  const ChoirPages *pOwn,
+                                  const ChoirPages *pNew, u32 iSealed);
+/* Whole pages, or bytes of page 1, of what a reader shows. */
+CHOIR_PRIVATE void choirSpoolRead(ChoirSpool *, ChoirErr *, u64 iOff, void *a,
+                                  u64 n);
 /* A connection that writes the spool (pages ascending), or reads it. */
 CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *, ChoirSpool *, int bSink);
 /* What PRAGMA quick_check finds wrong, caller frees; NULL: nothing. */
@@ -226,6 +237,18 @@ CHOIR_PRIVATE void choirWalPut32(u8 *, u32);
 /* 1: the text that a PRAGMA gives is zWant. */
 CHOIR_PRIVATE int choirPragmaIs(sqlite3 *, const char *zSql, const char *zWant);
 
+/* ---------------------------------------------------------------- live ---- */
+
+/* The host's file, whose pages have the hashes pOwn and a seal in page iRoot, in
+** a read transaction. NULL, without an error too: it is not known to be so, or not
+** stored in a way that is understood here. */
+CHOIR_PRIVATE ChoirLive *choirLiveOpen(ChoirConn *, ChoirErr *,
+                                       const ChoirPages *pOwn, u32 iRoot);
+CHOIR_PRIVATE void choirLiveClose(ChoirLive *);
+/* Whole pages. */
+CHOIR_PRIVATE void choirLiveRead(ChoirLive *, ChoirErr *, u64 iOff, u8 *a,
+                                 u64 n);
+
 /* ------------------------------------------------------------ snapshot ---- */
 
 /* A connection of our own to the host's file, in no transaction, that never
@@ -258,6 +281,7 @@ typedef struct ChoirCapture {
   u8 bWal;   /* found by reading the WAL alone */
   u8 bSame;  /* nobody committed since the base: it has no pages of its own */
   u8 bSeal;  /* set by the caller: the page of the seal is wanted too */
+  u8 bQuick; /* set by the caller: from the WAL (bWal, bSame) or not at all */
 } ChoirCapture;
 
 /* All zeros before the first call but fd (-1 for the hashes alone, a file for
@@ -383,9 +407,11 @@ typedef struct ChoirRemote {
   ChoirCrypt *pCrypt; /* NULL: it is not encrypted */
   u8 bAnyway;         /* what was rolled back is taken too */
   u8 bOwn; /* fetched on top of this file's own pages, which are its head's */
-  unsigned iOwn;  /* its data version before they were read */
-  ChoirPages own; /* their hashes */
-  u32 iOwnRoot;   /* and the page of their seal */
+  unsigned iOwn;    /* its data version before they were read */
+  ChoirLive *pLive; /* where those are that fd has not, NULL: fd has all */
+  ChoirPages own;   /* their hashes */
+  u32 iOwnRoot;     /* and the page of their seal */
+  u8 bCopy;         /* a copy of them, even where they could be read in place */
 } ChoirRemote;
 
 /* zUrl NULL: the configured one. */
@@ -401,6 +427,8 @@ CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *, ChoirErr *, ChoirRemote *,
                                     int bForeign);
 /* Transaction iTxid of a folder, fetched and verified; its size. */
 CHOIR_PRIVATE u64 choirRemoteRestore(ChoirErr *, ChoirRemote *, u64 iTxid);
+/* The fetched file is not read as a database any more. */
+CHOIR_PRIVATE void choirRemoteLetGo(ChoirRemote *);
 /* Gives the fetched file this seal and opens it afresh. */
 CHOIR_PRIVATE void choirRemoteReseal(ChoirErr *, ChoirRemote *,
                                      const u8 *aSeal);
@@ -712,7 +740,7 @@ CHOIR_PRIVATE char *choirAutoProblem(ChoirConn *, ChoirErr *);
 ** committed since data version *piVersion (BUSY_SNAPSHOT): only the pages that
 ** differ are written. DONE, and pMark is where it ends in the WAL; an error; or
 ** OK: not possible here, nothing was done, and *piVersion is what it is now. */
-CHOIR_PRIVATE int choirFrames(ChoirConn *, ChoirErr *, const ChoirRemote *,
+CHOIR_PRIVATE int choirFrames(ChoirConn *, ChoirErr *, ChoirRemote *,
                               unsigned *piVersion, ChoirWalMark *pMark);
 
 /* ---------------------------------------------------------------- sync ---- */

@@ -437,6 +437,13 @@ static void filesApply(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *aPage,
   choirPagesSet(pErr, p->pPages, iPage, aPage);
 }
 
+static void filesExtend(ChoirErr *pErr, ChoirRemote *p, u32 nPage, u32 szPage) {
+  if (pErr->rc == SQLITE_OK &&
+      ftruncate(p->fd, (off_t)((u64)nPage * szPage)) != 0) {
+    choirErrSet(pErr, SQLITE_FULL, "cannot extend a temporary file");
+  }
+}
+
 /* The files of a plan into p->fd. The size, 0: one of them is gone. */
 static u64 filesAssemble(ChoirErr *pErr, ChoirRemote *p,
                          const ChoirFiles *pPlan, u32 szBase) {
@@ -465,10 +472,7 @@ static u64 filesAssemble(ChoirErr *pErr, ChoirRemote *p,
                   " %u bytes; nothing was changed here",
                   p->zUrl, szWas, head.szPage);
     }
-    if (pErr->rc == SQLITE_OK &&
-        ftruncate(p->fd, (off_t)((u64)head.nPage * head.szPage)) != 0) {
-      choirErrSet(pErr, SQLITE_FULL, "cannot extend a temporary file");
-    }
+    filesExtend(pErr, p, head.nPage, head.szPage);
   }
   sqlite3_free(pOut);
   p->head = head;
@@ -476,8 +480,85 @@ static u64 filesAssemble(ChoirErr *pErr, ChoirRemote *p,
   return pErr->rc == SQLITE_OK ? (u64)head.nPage * head.szPage : 0;
 }
 
-/* This file's own pages as a beginning, when it still is its head: the size,
-** and that of a page; otherwise 0. */
+/* Begins from nothing again. */
+static void filesOwnForget(ChoirRemote *p) {
+  choirPagesFree(&p->pages);
+  choirPagesFree(&p->own);
+  choirLiveClose(p->pLive);
+  p->pLive = NULL;
+  p->bOwn = 0;
+}
+
+/* The two own pages that are not in the file as they are in a version. */
+static void filesOwnMake(ChoirErr *pErr, ChoirRemote *p, const u8 *aSeal) {
+  u64 sz = p->own.szPage, iOff = (u64)(p->iOwnRoot - 1) * sz;
+  u8 *a = choirMalloc(pErr, sz);
+  int iSeal;
+  filesExtend(pErr, p, p->own.nPage, p->own.szPage);
+  choirLiveRead(p->pLive, pErr, 0, a, sz);
+  if (pErr->rc == SQLITE_OK) {
+    choirPageNormalise(a);
+    choirFdWrite(pErr, p->fd, 0, a, sz);
+  }
+  choirLiveRead(p->pLive, pErr, iOff, a, sz);
+  iSeal = pErr->rc == SQLITE_OK ? choirSealFind(a, (int)sz) : 0;
+  if (iSeal) {
+    memset(a + iSeal, 0, CHOIR_SYNC_SEAL);
+    memcpy(a + iSeal, aSeal, 32);
+    choirFdWrite(pErr, p->fd, iOff, a, sz);
+  }
+  sqlite3_free(a);
+}
+
+/* This file's own pages where they are, when the cache and the WAL say that it
+** still is its head: the size, otherwise 0. That the WAL is begun anew or cut
+** while it is read is no error: then a copy is taken. */
+static u64 filesOwnLive(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p) {
+  ChoirErr err = {0, NULL};
+  ChoirPosition pos;
+  ChoirCache cache;
+  ChoirCapture now;
+  memset(&now, 0, sizeof(now));
+  now.fd = -1;
+  now.bQuick = 1;
+  choirPositionRead(pErr, pConn->db, choirSchema(pConn), &pos);
+  if (pErr->rc != SQLITE_OK) {
+    return 0;
+  }
+  choirCacheRead(pConn, &err, &cache, &pos, p->zUrl);
+  if (cache.bValid && memcmp(cache.aId, pos.aHead, CHOIR_SYNC_ID) == 0) {
+    choirCapture(pConn, &err, &now, &cache);
+  }
+  if (now.bSame) {
+    choirCacheLoad(&err, &cache);
+    now.now = cache.pages;
+    memset(&cache.pages, 0, sizeof(cache.pages));
+  }
+  if (err.rc == SQLITE_OK && (now.bSame || now.bWal) && now.now.nPage &&
+      now.pos.iRoot && memcmp(now.aDigest, now.pos.aSeal, 32) == 0) {
+    p->own = now.now;
+    memset(&now.now, 0, sizeof(now.now));
+    p->iOwnRoot = now.pos.iRoot;
+    p->pLive = choirLiveOpen(pConn, &err, &p->own, p->iOwnRoot);
+  }
+  if (p->pLive) {
+    choirPagesCopy(&err, &p->pages, &p->own);
+    filesOwnMake(&err, p, now.pos.aSeal);
+    p->bOwn = 1;
+  }
+  if (err.rc == SQLITE_NOMEM) {
+    choirErrNomem(pErr);
+  }
+  if (err.rc != SQLITE_OK || p->pLive == NULL) {
+    filesOwnForget(p);
+  }
+  choirErrClear(&err);
+  choirCaptureFree(&now);
+  choirCacheFree(&cache);
+  return p->pLive ? (u64)p->own.nPage * p->own.szPage : 0;
+}
+
+/* Those pages, copied and hashed. */
 static u64 filesOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
                          u32 *pszPage) {
   ChoirPosition pos;
@@ -485,8 +566,6 @@ static u64 filesOwnPages(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
   u64 nByte = 0;
   ChoirSpool *pSpool = choirSpoolNew(pErr, p->fd, 0);
   if (pSpool) {
-    sqlite3_file_control(pConn->db, choirSchema(pConn),
-                         SQLITE_FCNTL_DATA_VERSION, &p->iOwn);
     choirSnapshot(pConn, pErr, pSpool, CHOIR_SEAL_ZERO, &pos, aDigest);
     if (pErr->rc == SQLITE_OK && memcmp(aDigest, pos.aSeal, 32) == 0) {
       *pszPage = (u32)choirSpoolPageSize(pSpool);
@@ -510,7 +589,13 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
   u32 szBase = 0;
   int i;
   if (pErr->rc == SQLITE_OK && pConn && p->iBase && iWant == 0) {
-    nOwn = filesOwnPages(pConn, pErr, p, &szBase);
+    sqlite3_file_control(pConn->db, choirSchema(pConn),
+                         SQLITE_FCNTL_DATA_VERSION, &p->iOwn);
+    nOwn = p->bCopy ? 0 : filesOwnLive(pConn, pErr, p);
+    szBase = p->own.szPage;
+    if (nOwn == 0) {
+      nOwn = filesOwnPages(pConn, pErr, p, &szBase);
+    }
     iFrom = nOwn ? p->iBase : 0;
   }
   for (i = 0; i < FILES_RETRY && nByte == 0 && pErr->rc == SQLITE_OK; i++) {
@@ -535,8 +620,7 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
       nByte = nOwn; /* nothing newer */
     } else if (plan.n) {
       if (iFrom == 0) {
-        choirPagesFree(&p->pages);
-        p->bOwn = 0;
+        filesOwnForget(p);
       }
       nByte = filesAssemble(pErr, p, &plan, szBase);
       szBase = 0;

@@ -359,7 +359,7 @@ static void framesCheckpoint(Frames *p, ChoirConn *pConn, ChoirErr *pErr) {
 }
 
 CHOIR_PRIVATE int choirFrames(ChoirConn *pConn, ChoirErr *pErr,
-                              const ChoirRemote *pNew, unsigned *piVersion,
+                              ChoirRemote *pNew, unsigned *piVersion,
                               ChoirWalMark *pMark) {
   ChoirErr err = {0, NULL};
   Frames f;
@@ -376,6 +376,7 @@ CHOIR_PRIVATE int choirFrames(ChoirConn *pConn, ChoirErr *pErr,
   if (rc == SQLITE_OK && choirWalOpen(f.db, &f.wal) &&
       f.wal.szPage == pNew->own.szPage && framesHead(&f) && framesFinds(&f) &&
       framesSpecimen(&f, &pNew->own)) {
+    choirRemoteLetGo(pNew); /* no reader of ours keeps the checkpoint back */
     rc = framesWrite(&f, pErr, pNew);
     if (rc == SQLITE_OK) {
       framesPublish(&f, pNew->pages.nPage);

@@ -70,8 +70,14 @@ static void remoteForget(ChoirRemote *p) {
   p->pSpool = NULL;
 }
 
-CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *p) {
+CHOIR_PRIVATE void choirRemoteLetGo(ChoirRemote *p) {
   remoteForget(p);
+  choirLiveClose(p->pLive);
+  p->pLive = NULL;
+}
+
+CHOIR_PRIVATE void choirRemoteClose(ChoirRemote *p) {
+  choirRemoteLetGo(p);
   choirPagesFree(&p->pages);
   choirPagesFree(&p->own);
   choirCryptFree(p->pCrypt);
@@ -153,6 +159,9 @@ static int remoteHeader(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
 
 static void remoteConnect(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
   p->pSpool = choirSpoolNew(pErr, p->fd, nByte);
+  if (p->pSpool) {
+    choirSpoolLive(p->pSpool, p->pLive, &p->own, &p->pages, p->iOwnRoot);
+  }
   p->db = choirSpoolOpen(pErr, p->pSpool, 0);
 }
 
@@ -174,7 +183,7 @@ static u64 remoteSealOffset(ChoirErr *pErr, ChoirRemote *p) {
   u64 iOff = 0;
   if (a) {
     int iIn;
-    choirFdRead(pErr, p->fd, iPage, a, szPage);
+    choirSpoolRead(p->pSpool, pErr, iPage, a, szPage);
     iIn = pErr->rc == SQLITE_OK ? choirSealFind(a, (int)szPage) : 0;
     iOff = iIn ? iPage + (u64)iIn : 0;
   }
@@ -187,7 +196,7 @@ static u64 remoteSealOffset(ChoirErr *pErr, ChoirRemote *p) {
 static void remoteHash(ChoirErr *pErr, ChoirRemote *p, u64 iOff, u64 n,
                        u64 iSeal, u8 *a) {
   u64 szPage = p->pages.szPage, i;
-  choirFdRead(pErr, p->fd, iOff, a, n);
+  choirSpoolRead(p->pSpool, pErr, iOff, a, n);
   if (iSeal >= iOff && iSeal < iOff + n) { /* inside one page */
     memset(a + (iSeal - iOff), 0, CHOIR_SYNC_SEAL);
   }
@@ -284,6 +293,23 @@ static void remoteVerify(ChoirErr *pErr, ChoirRemote *p, u64 nByte,
   }
 }
 
+/* Own pages read where they are may be those of a version that somebody is
+** committing, or damaged since their hashes were taken: what does not hold with
+** them is fetched again on top of a copy that is hashed. */
+static void remoteFolder(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
+                         int bForeign) {
+  u64 nByte = choirFolderFetch(pConn, pErr, p, 0);
+  if (nByte) {
+    remoteVerify(pErr, p, nByte, bForeign);
+  }
+  if (nByte && p->pLive && pErr->rc != SQLITE_NOMEM &&
+      (pErr->rc != SQLITE_OK || !p->bSealed)) {
+    choirErrClear(pErr);
+    p->bCopy = 1;
+    choirRemoteFetch(pConn, pErr, p, bForeign);
+  }
+}
+
 CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *pConn, ChoirErr *pErr,
                                     ChoirRemote *p, int bForeign) {
   RemoteSink sink;
@@ -292,16 +318,15 @@ CHOIR_PRIVATE void choirRemoteFetch(ChoirConn *pConn, ChoirErr *pErr,
   if (pErr->rc != SQLITE_OK) {
     return;
   }
-  remoteForget(p);
+  choirRemoteLetGo(p);
+  choirPagesFree(&p->own);
+  p->bOwn = 0;
   if (p->fd >= 0) {
     close(p->fd);
   }
   p->fd = choirTempAnonymous(pErr);
   if (p->bFolder) {
-    sink.nByte = choirFolderFetch(pConn, pErr, p, 0);
-    if (sink.nByte) {
-      remoteVerify(pErr, p, sink.nByte, bForeign);
-    }
+    remoteFolder(pConn, pErr, p, bForeign);
     return;
   }
   sink.fd = p->fd;

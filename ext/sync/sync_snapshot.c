@@ -316,7 +316,7 @@ CHOIR_PRIVATE void choirCapture(ChoirConn *pConn, ChoirErr *pErr,
   }
   p->bWal = bWal && p->now.nPage && wal.szPage == p->now.szPage &&
             captureWal(pErr, p, pBase, &src, &wal);
-  if (!p->bWal) {
+  if (!p->bWal && !p->bQuick) {
     memset(&p->mark, 0, sizeof(p->mark));
     if (bWal) { /* from its first frame on; a little is hashed twice */
       memcpy(p->mark.aSalt, wal.aSalt, 8);

@@ -41,6 +41,10 @@ struct ChoirSpool {
   const ChoirPages *pBase; /* of a delta, or NULL */
   u32 *aKept;              /* of a delta: pages in fd */
   u64 nKept, nKeptAlloc;
+  /* Of a reader, pages that fd does not hold: */
+  ChoirLive *pLive; /* NULL: it holds all */
+  const ChoirPages *pOwn, *pNew;
+  u32 iSealed;  /* a page that it holds although it is equal in both */
   ChoirErr err; /* of writing to fd */
 };
 
@@ -149,6 +153,27 @@ static int spoolReadSink(ChoirSpool *p, void *a, int n, i64 iOff) {
   return SQLITE_IOERR_SHORT_READ;
 }
 
+static int spoolHolds(const ChoirSpool *p, u32 iPage) {
+  return iPage == 1 || iPage == p->iSealed ||
+         iPage == choirLtxLockPage(p->pOwn->szPage) ||
+         !choirPagesSame(p->pOwn, p->pNew, iPage);
+}
+
+CHOIR_PRIVATE void choirSpoolRead(ChoirSpool *p, ChoirErr *pErr, u64 iOff,
+                                  void *a, u64 n) {
+  u64 i, sz = p->pLive ? p->pOwn->szPage : 0;
+  if (p->pLive == NULL || iOff + n <= sz) { /* page 1, or its header */
+    choirFdRead(pErr, p->fd, iOff, a, n);
+    return;
+  }
+  choirLiveRead(p->pLive, pErr, iOff, a, n);
+  for (i = 0; i < n; i += sz) {
+    if (spoolHolds(p, (u32)((iOff + i) / sz) + 1)) {
+      choirFdRead(pErr, p->fd, iOff + i, (u8 *)a + i, sz);
+    }
+  }
+}
+
 /* Who reads on gets more than asked for at once; nBuf bytes from nOut on. */
 static void spoolReadAhead(ChoirSpool *p, ChoirErr *pErr, u64 iOff, void *a,
                            u64 n) {
@@ -156,8 +181,8 @@ static void spoolReadAhead(ChoirSpool *p, ChoirErr *pErr, u64 iOff, void *a,
   if (!bHave && iOff == p->iNext && n <= SPOOL_AHEAD) {
     u64 nLeft = p->nByte - iOff;
     p->nBuf = 0;
-    choirFdRead(pErr, p->fd, iOff, p->aBuf,
-                nLeft < SPOOL_AHEAD ? nLeft : SPOOL_AHEAD);
+    choirSpoolRead(p, pErr, iOff, p->aBuf,
+                   nLeft < SPOOL_AHEAD ? nLeft : SPOOL_AHEAD);
     if (pErr->rc == SQLITE_OK) {
       p->nOut = iOff;
       p->nBuf = nLeft < SPOOL_AHEAD ? nLeft : SPOOL_AHEAD;
@@ -167,7 +192,7 @@ static void spoolReadAhead(ChoirSpool *p, ChoirErr *pErr, u64 iOff, void *a,
   if (bHave) {
     memcpy(a, p->aBuf + (iOff - p->nOut), (size_t)n);
   } else {
-    choirFdRead(pErr, p->fd, iOff, a, n);
+    choirSpoolRead(p, pErr, iOff, a, n);
   }
   p->iNext = iOff + n;
 }
@@ -346,6 +371,15 @@ CHOIR_PRIVATE ChoirSpool *choirSpoolNew(ChoirErr *pErr, int fd, u64 nByte) {
 
 CHOIR_PRIVATE void choirSpoolDelta(ChoirSpool *p, const ChoirPages *pBase) {
   p->pBase = pBase;
+}
+
+CHOIR_PRIVATE void choirSpoolLive(ChoirSpool *p, ChoirLive *pLive,
+                                  const ChoirPages *pOwn,
+                                  const ChoirPages *pNew, u32 iSealed) {
+  p->pLive = pLive;
+  p->pOwn = pOwn;
+  p->pNew = pNew;
+  p->iSealed = iSealed;
 }
 
 CHOIR_PRIVATE void choirSpoolFree(ChoirSpool *p) {

@@ -33,10 +33,10 @@ def rows(sql, *params):
 """
 
 
-def other(path, script, sqlite, **kw):
+def other(path, script, sqlite, *args):
     return subprocess.run([sys.executable, "-c", OTHER + script, str(path),
-                           sqlite], capture_output=True, text=True,
-                          timeout=120, **kw)
+                           sqlite, *args], capture_output=True, text=True,
+                          timeout=300)
 
 
 def content(db):
@@ -177,6 +177,43 @@ def test_only_the_pages_that_differ_are_written(pair, open_db):
     assert reader.rows("PRAGMA integrity_check") == [("ok",)]
     assert reader.rows("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0
     assert content(reader) == content(p.a)
+
+
+@pytest.mark.inprocess
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_own_pages_are_not_copied_either(pair):
+    """Once a pull has left its mark in the WAL."""
+    def written():
+        lines = pathlib.Path("/proc/self/io").read_text().split("\n")
+        return int(dict(x.split(": ") for x in lines if x)["wchar"])
+    p = pair()
+    for i in (1, 2, 3):
+        p.change(f"UPDATE t SET x = 'changed' WHERE i = {i}")
+        n = written()
+        assert pull(p.b, p.url)["pulled"] == 1
+        n = written() - n
+        assert (n < os.path.getsize(p.path) / 3) == (i > 1), (i, n)
+    p.same()
+
+
+def test_own_pages_that_are_damaged_are_not_kept(pair, open_db):
+    """The hashes of before do not know of it, quick_check does: the remote's
+    pages take their place."""
+    p = pair()
+    p.change()
+    p.take()
+    p.b.rows("PRAGMA wal_checkpoint(PASSIVE)")
+    row = p.b.one("SELECT x FROM t WHERE i = 200")
+    content(open_db(p.path, choir=False))  # keeps the WAL
+    p.b.close()  # its page cache still has the page
+    assert other(p.path, """
+with open(sys.argv[1], "r+b") as f:
+    f.seek(f.read().index(sys.argv[3].encode()) // 4096 * 4096)
+    f.write(bytes(4096))
+""", "sqlite3", row).returncode == 0
+    p.b = open_db(p.path)
+    p.change("UPDATE t SET x = 'changed' WHERE i = 1")
+    p.take()
 
 
 @pytest.mark.parametrize("size", SIZES)
