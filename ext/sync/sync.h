@@ -251,6 +251,8 @@ CHOIR_PRIVATE void choirLiveRead(ChoirLive *, ChoirErr *, u64 iOff, u8 *a,
 
 /* ------------------------------------------------------------ snapshot ---- */
 
+/* Differs when the content does, as of the connection's last look. */
+CHOIR_PRIVATE unsigned choirDataVersion(sqlite3 *, const char *zSchema);
 /* A connection of our own to the host's file, in no transaction, that never
 ** checkpoints by itself; the caller closes it. NULL without an error: there is no
 ** file, or the host locks it exclusively. */

@@ -589,8 +589,7 @@ CHOIR_PRIVATE u64 choirFolderFetch(ChoirConn *pConn, ChoirErr *pErr,
   u32 szBase = 0;
   int i;
   if (pErr->rc == SQLITE_OK && pConn && p->iBase && iWant == 0) {
-    sqlite3_file_control(pConn->db, choirSchema(pConn),
-                         SQLITE_FCNTL_DATA_VERSION, &p->iOwn);
+    p->iOwn = choirDataVersion(pConn->db, choirSchema(pConn));
     nOwn = p->bCopy ? 0 : filesOwnLive(pConn, pErr, p);
     szBase = p->own.szPage;
     if (nOwn == 0) {

@@ -81,18 +81,12 @@ static int framesExec(Frames *p, const char *zSql) {
   return sqlite3_exec(p->db, zSql, NULL, NULL, NULL);
 }
 
-static unsigned framesVersion(sqlite3 *db, const char *zSchema) {
-  unsigned v = 0;
-  sqlite3_file_control(db, zSchema, SQLITE_FCNTL_DATA_VERSION, &v);
-  return v;
-}
-
-/* Of the host's connection, once it has looked. */
+/* The data version of the host's connection, once it has looked. */
 static unsigned framesHost(ChoirConn *pConn, ChoirErr *pErr) {
   sqlite3_stmt *pStmt = choirPrepare(pConn, pErr, "PRAGMA ~.page_count");
   choirStep(pErr, pStmt);
   sqlite3_finalize(pStmt);
-  return framesVersion(pConn->db, choirSchema(pConn));
+  return choirDataVersion(pConn->db, choirSchema(pConn));
 }
 
 /* 1: the database is one that step 1 may be tried on. */
@@ -131,9 +125,9 @@ static int framesBegin(Frames *p, ChoirConn *pConn, ChoirErr *pErr,
   }
   rc = rc == SQLITE_OK ? sqlite3_finalize(pStmt) : rc;
   rc = rc == SQLITE_OK ? framesExec(p, z) : rc;
-  iOwn = framesVersion(p->db, "main");
+  iOwn = choirDataVersion(p->db, "main");
   rc = rc == SQLITE_OK ? framesExec(p, "BEGIN IMMEDIATE") : rc;
-  if (rc == SQLITE_OK && framesVersion(p->db, "main") != iOwn) {
+  if (rc == SQLITE_OK && choirDataVersion(p->db, "main") != iOwn) {
     rc = SQLITE_BUSY_SNAPSHOT;
   }
   return pErr->rc == SQLITE_OK ? rc : pErr->rc;
@@ -266,6 +260,12 @@ static int framesSpecimen(Frames *p, const ChoirPages *pWas) {
          memcmp(s, p->head.aSum, sizeof(s)) == 0;
 }
 
+/* Step 3. */
+static int framesProof(Frames *p, const ChoirPages *pWas) {
+  return choirWalOpen(p->db, &p->wal) && p->wal.szPage == pWas->szPage &&
+         framesHead(p) && framesFinds(p) && framesSpecimen(p, pWas);
+}
+
 /* ------------------------------------------------------------------ frames */
 
 /* A page number that may have other bytes here than in pNew. What is equal in
@@ -358,42 +358,43 @@ static void framesCheckpoint(Frames *p, ChoirConn *pConn, ChoirErr *pErr) {
   }
 }
 
+/* Steps 4 to 6. */
+static int framesCommit(Frames *p, ChoirConn *pConn, ChoirErr *pErr,
+                        const ChoirRemote *pNew, ChoirWalMark *pMark) {
+  ChoirErr err = {0, NULL}; /* what happens after a commit is no error of it */
+  int rc = framesWrite(p, pErr, pNew);
+  if (rc != SQLITE_OK) {
+    return rc;
+  }
+  framesPublish(p, pNew->pages.nPage);
+  framesExec(p, "COMMIT");
+  memcpy(pMark->aSalt, p->head.aSalt, sizeof(pMark->aSalt));
+  pMark->nFrame = p->head.mxFrame;
+  choirWalPut32(pMark->aSum, p->head.aSum[0]);
+  choirWalPut32(pMark->aSum + 4, p->head.aSum[1]);
+  framesCheckpoint(p, pConn, &err);
+  choirErrClear(&err);
+  return SQLITE_DONE;
+}
+
 CHOIR_PRIVATE int choirFrames(ChoirConn *pConn, ChoirErr *pErr,
                               ChoirRemote *pNew, unsigned *piVersion,
                               ChoirWalMark *pMark) {
-  ChoirErr err = {0, NULL};
   Frames f;
   int rc = SQLITE_OK;
   memset(&f, 0, sizeof(f));
   f.db = choirSnapshotOpen(pConn, pErr);
-  if (f.db == NULL || !framesFits(&f)) {
-    sqlite3_close(f.db);
-    return pErr->rc;
+  if (f.db && framesFits(&f)) {
+    rc = framesBegin(&f, pConn, pErr, *piVersion);
+    f.a = choirMalloc(pErr, CHOIR_WAL_FRAME + pNew->own.szPage);
   }
-  rc = framesBegin(&f, pConn, pErr, *piVersion);
-  f.a = choirMalloc(pErr, CHOIR_WAL_FRAME + pNew->own.szPage);
-  rc = pErr->rc != SQLITE_OK ? pErr->rc : rc;
-  if (rc == SQLITE_OK && choirWalOpen(f.db, &f.wal) &&
-      f.wal.szPage == pNew->own.szPage && framesHead(&f) && framesFinds(&f) &&
-      framesSpecimen(&f, &pNew->own)) {
+  if (f.a && rc == SQLITE_OK && framesProof(&f, &pNew->own)) {
     choirRemoteLetGo(pNew); /* no reader of ours keeps the checkpoint back */
-    rc = framesWrite(&f, pErr, pNew);
-    if (rc == SQLITE_OK) {
-      framesPublish(&f, pNew->pages.nPage);
-      framesExec(&f, "COMMIT");
-      memcpy(pMark->aSalt, f.head.aSalt, sizeof(pMark->aSalt));
-      pMark->nFrame = f.head.mxFrame;
-      choirWalPut32(pMark->aSum, f.head.aSum[0]);
-      choirWalPut32(pMark->aSum + 4, f.head.aSum[1]);
-      framesCheckpoint(&f, pConn, &err);
-      rc = SQLITE_DONE;
-    }
-  } else if (rc ==
-             SQLITE_OK) { /* what step 1 committed was not somebody else's */
+    rc = framesCommit(&f, pConn, pErr, pNew, pMark);
+  } else if (f.a && rc == SQLITE_OK) { /* what step 1 committed was ours */
     *piVersion = framesHost(pConn, pErr);
   }
-  choirErrClear(&err);
   sqlite3_free(f.a);
   sqlite3_close(f.db); /* rolls back what did not come to step 6 */
-  return rc;
+  return pErr->rc != SQLITE_OK ? pErr->rc : rc;
 }

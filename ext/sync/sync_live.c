@@ -24,12 +24,6 @@ struct ChoirLive {
   unsigned iVersion; /* data version */
 };
 
-static unsigned liveVersion(sqlite3 *db) {
-  unsigned v = 0;
-  sqlite3_file_control(db, "main", SQLITE_FCNTL_DATA_VERSION, &v);
-  return v;
-}
-
 static int liveBegin(sqlite3 *db, const char *zSql) {
   return sqlite3_exec(db, zSql, NULL, NULL, NULL) == SQLITE_OK &&
          sqlite3_txn_state(db, "main") == SQLITE_TXN_READ;
@@ -38,7 +32,7 @@ static int liveBegin(sqlite3 *db, const char *zSql) {
 /* 1: a new transaction sees what the one before saw. */
 static int liveAgain(ChoirLive *p) {
   return liveBegin(p->db, "COMMIT; BEGIN; PRAGMA main.page_count") &&
-         liveVersion(p->db) == p->iVersion;
+         choirDataVersion(p->db, "main") == p->iVersion;
 }
 
 /* The frames of the WAL up to this transaction, and nothing committed since. */
@@ -50,7 +44,7 @@ static int liveFrames(ChoirErr *pErr, ChoirLive *p) {
       !choirWalOpen(p->db, &p->wal) || p->wal.szPage != p->szPage) {
     return 0;
   }
-  p->iVersion = liveVersion(p->db);
+  p->iVersion = choirDataVersion(p->db, "main");
   memcpy(mark.aSalt, p->wal.aSalt, sizeof(mark.aSalt));
   return choirWalWalk(pErr, &p->wal, &mark, &p->aPage, &p->nPage, &n) &&
          liveAgain(p);

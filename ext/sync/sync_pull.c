@@ -28,13 +28,6 @@ static i64 pullPragma(ChoirSyncRun *p, const char *zSql) {
   return v;
 }
 
-static unsigned pullDataVersion(ChoirSyncRun *p) {
-  unsigned v = 0;
-  sqlite3_file_control(p->pConn->db, choirSchema(p->pConn),
-                       SQLITE_FCNTL_DATA_VERSION, &v);
-  return v;
-}
-
 /* On a connection of its own, because the host's is running a statement. */
 static void pullAside(ChoirSyncRun *p, const char *zSql) {
   const char *zFile = sqlite3_db_filename(p->pConn->db, choirSchema(p->pConn));
@@ -176,8 +169,9 @@ static int pullBackup(ChoirSyncRun *p, sqlite3 *dbNew, unsigned iVersion) {
   }
   rc = sqlite3_backup_step(pBackup, 1);
   if (rc == SQLITE_OK) {
-    rc = pullDataVersion(p) != iVersion ? SQLITE_BUSY_SNAPSHOT
-                                        : sqlite3_backup_step(pBackup, -1);
+    rc = choirDataVersion(db, choirSchema(p->pConn)) != iVersion
+             ? SQLITE_BUSY_SNAPSHOT
+             : sqlite3_backup_step(pBackup, -1);
   }
   sqlite3_backup_finish(pBackup);
   return rc;
@@ -355,7 +349,9 @@ static void pullFunc(ChoirCall *pCall) {
       choirPositionRead(run.pErr, run.pConn->db, choirSchema(run.pConn),
                         &run.here);
     }
-    iVersion = run.there.bOwn ? run.there.iOwn : pullDataVersion(&run);
+    iVersion = run.there.bOwn
+                   ? run.there.iOwn
+                   : choirDataVersion(run.pConn->db, choirSchema(run.pConn));
     eDo = pullDecide(&run);
     if (eDo == PULL_TAKE_KEEP) {
       zSaved = choirBackupKeep(run.pConn, run.pErr, &run.here);

@@ -43,6 +43,12 @@ static i64 snapshotPragma(ChoirConn *pConn, ChoirErr *pErr, const char *zSql,
   return v;
 }
 
+CHOIR_PRIVATE unsigned choirDataVersion(sqlite3 *db, const char *zSchema) {
+  unsigned v = 0;
+  sqlite3_file_control(db, zSchema, SQLITE_FCNTL_DATA_VERSION, &v);
+  return v;
+}
+
 CHOIR_PRIVATE sqlite3 *choirSnapshotOpen(ChoirConn *pConn, ChoirErr *pErr) {
   const char *zSchema = choirSchema(pConn);
   const char *zFile = sqlite3_db_filename(pConn->db, zSchema);

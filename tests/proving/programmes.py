@@ -442,6 +442,22 @@ def remote_programmes(kind):
         r.pushed(a)
         return r.subject("sync_pull(?)", "b.db")
 
+    def later_pull(r, a):
+        # Killed after a pull: its WAL, with the mark of that pull, is there.
+        r.pushed(a)
+        b = r.device()
+        put(a, "two")
+        r.pushed(a)
+        b.one("SELECT sync_pull(?)", r.url)
+        left = {p: p.read_bytes() for p in r.folder.glob("b.db*")
+                if not p.name.endswith("-shm")}
+        b.close()
+        for p, raw in left.items():
+            p.write_bytes(raw)
+        put(a, "three")
+        r.pushed(a)
+        return r.subject("sync_pull(?)", "b.db")
+
     def diverged(mode):
         def pull(r, a):
             r.pushed(a)
@@ -502,8 +518,8 @@ def remote_programmes(kind):
     every = [(first_push, BOTH), (next_push, BOTH), (first_pull, BOTH),
              (next_pull, BOTH), (diverged("theirs"), BOTH)]
     if kind != "plain":
-        every += [(diverged("merge"), BOTH), (compact, WAL), (snapshot, WAL),
-                  (prune, WAL), (restore, WAL)]
+        every += [(later_pull, WAL), (diverged("merge"), BOTH), (compact, WAL),
+                  (snapshot, WAL), (prune, WAL), (restore, WAL)]
     for steps, modes in every:
         def make(folder, mode, steps=steps):
             r = Remote(folder, mode, kind)
