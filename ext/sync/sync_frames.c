@@ -56,6 +56,7 @@ typedef struct FramesHead {
   u8 aSalt[8];
   u32 aCheck[2]; /* over what is above */
 } FramesHead;
+_Static_assert(sizeof(FramesHead) == 48, "as SQLite lays it out");
 
 typedef struct Frames {
   sqlite3 *db;       /* private connection */
