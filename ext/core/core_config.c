@@ -69,7 +69,8 @@ static const struct {
     {"http.connect_timeout_ms", "CHOIR_HTTP_CONNECT_TIMEOUT_MS", "10000",
      CONFIG_NUMBER, "limit for connecting, name lookup and TLS included"},
     {"http.max_bytes", "CHOIR_HTTP_MAX_BYTES", "67108864", CONFIG_NUMBER,
-     "limit for a reply that is kept in memory, after decompression"},
+     "limit for a reply that is kept in memory, after decompression; an object"
+     " may be as long as SQLite lets a value be"},
     {"http.proxy", "CHOIR_HTTP_PROXY", NULL, CONFIG_SECRET,
      "proxy URL, or 'env' for http_proxy and friends; unset: none"},
     {"http.redirects", "CHOIR_HTTP_REDIRECTS", "0", CONFIG_NUMBER,

@@ -712,7 +712,7 @@ CHOIR_PRIVATE char *choirS3Presign(ChoirConn *pConn, ChoirErr *pErr,
     return NULL;
   }
   choirS3Begin(&call, pObj, pErr, zMethod, pObj->zKey);
-  choirAws(pConn, pErr, zUrl, 0, &call.aws);
+  choirS3Aws(&call, 0);
   if (pErr->rc == SQLITE_OK && call.aws.zAccess == NULL) {
     choirErrSet(pErr, SQLITE_AUTH, "no credentials to sign with");
   }
@@ -727,6 +727,7 @@ CHOIR_PRIVATE char *choirS3Presign(ChoirConn *pConn, ChoirErr *pErr,
     sig.zAccess = call.aws.zAccess;
     sig.zSecret = call.aws.zSecret;
     sig.zToken = call.aws.zToken;
+    choirSigv4Time(choirNow() / 1000 + call.pStore->pKnown->iSkew, sig.zTime);
     sig.bQuery = 1;
     sig.nExpires = nSeconds;
     choirSigv4(pErr, &sig);

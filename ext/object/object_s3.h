@@ -93,6 +93,9 @@ CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *);
 /* Size, ETag and time from the headers of a reply. */
 CHOIR_PRIVATE void choirS3Meta(ChoirS3Call *, ChoirObjectMeta *);
 CHOIR_PRIVATE void choirS3Free(ChoirS3Call *);
+/* The credentials as they are now, and the region as it was learnt: choirAws
+** keeps them only until it is asked again. */
+CHOIR_PRIVATE void choirS3Aws(ChoirS3Call *, int bRefresh);
 /* The request's URL by p->aws; caller frees. */
 CHOIR_PRIVATE char *choirS3Url(ChoirS3Call *);
 

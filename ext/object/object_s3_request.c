@@ -61,9 +61,7 @@ CHOIR_PRIVATE char *choirS3Url(ChoirS3Call *p) {
   return choirBufTake(&b);
 }
 
-/* The credentials as they are now: choirAws keeps them only until it is asked
-** again. */
-static void s3Aws(ChoirS3Call *p, int bRefresh) {
+CHOIR_PRIVATE void choirS3Aws(ChoirS3Call *p, int bRefresh) {
   ChoirS3Store *pStore = p->pStore;
   if (pStore->bMinted) {
     return;
@@ -88,7 +86,7 @@ static void s3Attempt(ChoirHttp *pHttp, ChoirErr *pErr) {
                      iLast);
     choirHttpHeader(pHttp, "Range", zRange);
   }
-  s3Aws(p, 0);
+  choirS3Aws(p, 0);
   if (p->aws.zAccess && p->pErr->rc == SQLITE_OK) {
     p->nFetched = p->pStore->pKnown->nFetched;
     choirSigv4Http(pErr, pHttp, &p->aws, "s3", p->zHash[0] ? p->zHash : NULL,
@@ -229,7 +227,7 @@ static int s3Broke(ChoirS3Call *p) {
 CHOIR_PRIVATE void choirS3Start(ChoirS3Call *p) {
   char *zUrl, *zReply = NULL;
   int i;
-  s3Aws(p, p->mDone & S3_REFRESH);
+  choirS3Aws(p, p->mDone & S3_REFRESH);
   p->mDone &= ~S3_REFRESH;
   zUrl = p->pStore->bMinted
              ? choirPresignUrl(p->pStore, p->pErr, p->zMethod, p->zKey, &zReply)
@@ -341,7 +339,7 @@ CHOIR_PRIVATE int choirS3Settled(ChoirS3Call *p) {
   if (s3Broke(p)) {
     return 1;
   }
-  s3Aws(p, 0);
+  choirS3Aws(p, 0);
   if (p->pErr->rc == SQLITE_OK && !p->pStore->bMinted && s3Correct(p)) {
     choirS3Start(p);
     return p->pErr->rc != SQLITE_OK;
@@ -378,7 +376,7 @@ CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *p) {
   ChoirS3Store *pStore = p->pStore;
   char *zCode, *zText, *zId, *zShow, *zName;
   int iStatus = p->http.iStatus;
-  s3Aws(p, 0);
+  choirS3Aws(p, 0);
   if (p->pErr->rc != SQLITE_OK) {
     return;
   }

@@ -12,6 +12,7 @@ import random
 import re
 import stat
 import time
+import urllib.request
 
 import pytest
 
@@ -252,6 +253,26 @@ def test_a_region_is_learnt_though_head_has_no_body(s3, gateway, sql):
     db.one("SELECT s3_put(?, 'x')", root + "k")
     arm(db, gateway, region="us-west-9")
     assert db.one(sql, root + ("" if "blob" in sql else "k"))
+
+
+@pytest.mark.net
+def test_what_was_learnt_is_signed_into_urls_too(proxy, gateway):
+    """The region, and how far the clock is off."""
+    db, root, p = proxy
+    db.one("SELECT s3_put(?, 'x')", root + "k")
+    arm(db, gateway, endpoint=p.endpoint, region="us-west-9")
+    url = "SELECT s3_presign('GET', ?, 60)"
+    assert "us-west-9" in db.one(url, root + "k")
+    db.one("SELECT s3_head(?)", root + "k")
+    with urllib.request.urlopen(db.one(url, root + "k")) as reply:
+        assert reply.read() == b"x"
+    date = email.utils.formatdate(time.time() + 7200, usegmt=True)
+    p.plan = lambda n, *_: error("RequestTimeTooSkewed", 403, headers=(
+        f"Date: {date}\r\n")) if len(p.seen) == asked else None
+    asked = len(p.seen)
+    db.error("SELECT s3_get(?)", root + "k")  # whose clock is right after all
+    at = re.search(r"X-Amz-Date=(\w+)", db.one(url, root + "k"))[1]
+    assert time.strptime(at, "%Y%m%dT%H%M%SZ") > time.gmtime(time.time() + 7000)
 
 
 @pytest.mark.net
