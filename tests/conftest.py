@@ -140,6 +140,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "once: long, the same everywhere")
     config.addinivalue_line("markers", "slow: the same as once")
     config.addinivalue_line("markers", "net: needs what CHOIR_OMIT_NET drops")
+    config.addinivalue_line(
+        "markers", "rights: lists or deletes, as the seeds' policy does not let")
 
 
 def pytest_make_parametrize_id(config, val):
@@ -155,7 +157,9 @@ def pytest_collection_modifyitems(config, items):
                 or REPEAT and (item.get_closest_marker("once")
                                or item.get_closest_marker("slow"))
                 or OMIT_NET and (item.path.parent.name in NET
-                                 or item.get_closest_marker("net")))
+                                 or item.get_closest_marker("net"))
+                or item.get_closest_marker("rights") and "policy" in
+                item.callspec.params.values())
     gone = [i for i in items if out(i)]
     items[:] = [i for i in items if not out(i)]
     if gone:

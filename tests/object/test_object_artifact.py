@@ -11,7 +11,9 @@ import time
 
 import pytest
 
+import seeds_policy
 from conftest import ROOT
+from fault_proxy import FaultProxy
 from s3_server import arm
 
 MIB = 1 << 20
@@ -23,12 +25,13 @@ TEXT = "the quick brown fox. " * 60_000  # 1,260,000 bytes
 class Place:
     """Where a user's artifacts go, seen from both sides."""
 
-    def __init__(self, url, folder, gateway=None):
+    def __init__(self, url, folder, gateway=None, **more):
         self.url, self.folder, self.gateway = url, folder, gateway
+        self.more = more  # of the secret
 
     def settle(self, db, user="u1"):
         if self.gateway:
-            arm(db, self.gateway)
+            arm(db, self.gateway, **self.more)
         db.one("SELECT choir_config('remote.artifacts', ?)", self.url)
         db.one("SELECT choir_config('user', ?)", user)
         return db
@@ -42,15 +45,24 @@ class Place:
         return self.folder / "users" / user / "artifacts" / name
 
 
-@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.net)])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.net),
+                        pytest.param("policy", marks=[pytest.mark.net,
+                                                      pytest.mark.once])])
 def place(request, tmp_path):
+    """A folder, versitygw, and that under the seeds' policy."""
     if request.param == "file":
         (tmp_path / "store").mkdir()
-        return Place(f"file://{tmp_path}/store", tmp_path / "store")
+        yield Place(f"file://{tmp_path}/store", tmp_path / "store")
+        return
     gateway = request.getfixturevalue("gateway")
     root = f"{random.getrandbits(64):x}"
-    return Place(f"s3://bucket/{root}/",
-                 gateway.folder / "data/bucket" / root, gateway)
+    there = f"s3://bucket/{root}/", gateway.folder / "data/bucket" / root, gateway
+    if request.param == "s3":
+        yield Place(*there)
+        return
+    with FaultProxy(gateway.port) as p:
+        p.plan = seeds_policy.plan(gateway, "u1", root + "/")
+        yield Place(*there, endpoint=p.endpoint)
 
 
 @pytest.fixture
@@ -391,6 +403,7 @@ def test_a_lock_ends_it(ws):
 
 # -------------------------------------------------------------------- deletion
 
+@pytest.mark.rights
 def test_a_deleted_artifact_leaves_its_object_until_the_sweep(ws):
     db, place = ws
     ident = db.one("SELECT artifact_put('/a', ?)", BIG)
@@ -409,6 +422,7 @@ def test_a_deleted_artifact_leaves_its_object_until_the_sweep(ws):
     assert sweep(db, 0)["orphans"] == 0
 
 
+@pytest.mark.rights
 def test_the_sweep_finds_replaced_content_and_what_a_crash_left(ws):
     db, place = ws
     ident = db.one("SELECT artifact_put('/a', ?)", BIG)

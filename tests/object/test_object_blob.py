@@ -43,6 +43,7 @@ CONDITIONS = [
 ]
 
 
+@pytest.mark.rights
 def test_a_condition_gives_what_a_plain_table_would(table, request):
     db, root = table
     ceph = request.node.callspec.params["store"] == "rgw"  # lists slowly
@@ -61,6 +62,7 @@ def test_a_condition_gives_what_a_plain_table_would(table, request):
             assert rows("t") == rows("plain_text"), (where, tail)
 
 
+@pytest.mark.rights
 def test_content_belongs_to_its_row(table):
     db, root = table
     for sql in ("SELECT key, CAST(content AS TEXT) FROM s3_blob(?)",
@@ -82,6 +84,7 @@ def test_a_join_asks_for_each_key(table):
                    ) == [("a", 1), ("none", None), ("z", 1)]
 
 
+@pytest.mark.rights
 def test_insert_update_delete(table):
     db, root = table
     db.run("INSERT INTO t(key, content) VALUES('new', 'one'), ('newer', x'00')")

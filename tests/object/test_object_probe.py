@@ -13,6 +13,7 @@ NO = {"file": set(), "s3": set(),
               "delete_if_match"}}
 
 
+@pytest.mark.rights
 def test_a_store_shows_what_it_can(store, request):
     db, root = store
     name = request.node.callspec.params["store"]

@@ -16,6 +16,7 @@ def meta(text):
     return json.loads(text)
 
 
+@pytest.mark.rights
 def test_put_head_get_delete(store):
     db, root = store
     put = meta(db.one("SELECT s3_put(?, ?)", root + "b/b", b"\x00\xff" * 5000))
@@ -57,6 +58,7 @@ def test_create_only_when_absent(store):
     assert db.one("SELECT s3_get(?)", root + "k") == b"first"
 
 
+@pytest.mark.rights
 def test_replace_only_what_is_known(store):
     db, root = store
     etag = meta(db.one("SELECT s3_put(?, 'one')", root + "k"))["etag"]
@@ -73,6 +75,7 @@ def test_replace_only_what_is_known(store):
     assert db.one("SELECT s3_delete(?, ?)", root + "k", newer) == 1
 
 
+@pytest.mark.rights
 def test_listing_is_in_byte_order_below_a_folder_or_a_beginning(store):
     db, root = store
     for key in ("a", "b/1", "b/2", "b/2/x", "b1", "c"):
@@ -98,6 +101,7 @@ def test_listing_is_in_byte_order_below_a_folder_or_a_beginning(store):
 @pytest.mark.parametrize("key", [
     "with space", "plus+and&amp;", "per%20cent", "ünï/日本", "q?x=1#f", "a=b;c",
     "'quote\"", "<tag>", "tab\tx", "(par)*!~", "a" * 200])
+@pytest.mark.rights
 def test_awkward_names(store, key):
     db, root = store
     if root.startswith("file"):

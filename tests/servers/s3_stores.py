@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The stores that object cases run on: a folder, versitygw, Ceph. A plugin of
-the root conftest, so that a run has one server of each.
+"""The stores that object cases run on: a folder, versitygw, Ceph, versitygw under
+the seeds' policy. A plugin of the root conftest, so that a run has one server of
+each.
 
 store   (db, URL of an empty root) on each of them
 s3      the same on versitygw alone
@@ -13,6 +14,7 @@ import pytest
 
 import fault_proxy
 import rgw as ceph
+import seeds_policy
 import versitygw
 from s3_server import arm, signed
 
@@ -38,18 +40,29 @@ def rgw():
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.net),
                         pytest.param("rgw", marks=[pytest.mark.net,
-                                                   pytest.mark.once])])
+                                                   pytest.mark.once]),
+                        pytest.param("policy", marks=[pytest.mark.net,
+                                                      pytest.mark.once])])
 def store(request, db, tmp_path):
     if request.param == "file":
         for folder in ("", "b", "ünï"):  # file:// makes no folders
             (tmp_path / "store" / folder).mkdir()
-        return db, f"file://{tmp_path}/store/"
+        yield db, f"file://{tmp_path}/store/"
+        return
+    if request.param == "policy":
+        gateway = request.getfixturevalue("gateway")
+        root = f"{random.getrandbits(64):x}/"
+        with fault_proxy.FaultProxy(gateway.port) as p:
+            p.plan = seeds_policy.plan(gateway, "u1", root)
+            arm(db, gateway, endpoint=p.endpoint)
+            yield db, f"s3://bucket/{root}users/u1/"
+        return
     server = request.getfixturevalue(
         "gateway" if request.param == "s3" else "rgw")
     arm(db, server)
     if request.param == "rgw":
         signed(db, server, "PUT", "/bucket")  # again: nothing happens
-    return db, f"s3://bucket/{random.getrandbits(64):x}/"
+    yield db, f"s3://bucket/{random.getrandbits(64):x}/"
 
 
 @pytest.fixture

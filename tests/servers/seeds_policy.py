@@ -16,14 +16,15 @@ DENIED = (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n"
           b"Content-Type: application/xml\r\n\r\n")
 
 
-def plan(gateway, user):
-    """A plan for a FaultProxy in front of this versitygw."""
+def plan(gateway, user, root=""):
+    """A plan for a FaultProxy in front of this versitygw, whose bucket has the
+    users below root ("" or "folder/")."""
     def may(method, target):
         path, _, query = target.partition("?")
         key = urllib.parse.unquote(path)
         names = {n for n in urllib.parse.parse_qs(query, True)
                  if not n.lower().startswith("x-amz-") and n != "x-id"}
-        if not key.startswith(f"/bucket/users/{user}/"):
+        if not key.startswith(f"/bucket/{root}users/{user}/"):
             return False
         if method in ("GET", "HEAD"):
             return not names and (gateway.folder / "data" / key[1:]).is_file()

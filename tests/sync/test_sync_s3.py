@@ -18,6 +18,7 @@ CUTS = 1200 if os.environ.get("CHOIR_SYNC_FULL") == "1" else 15
 
 
 @pytest.mark.once
+@pytest.mark.rights
 def test_versions_travel_over_every_store(store, tmp_path, open_db):
     db, url = store
     put(db, "/a", os.urandom(300000))
@@ -38,6 +39,7 @@ def test_versions_travel_over_every_store(store, tmp_path, open_db):
 
 
 @pytest.mark.once
+@pytest.mark.rights
 def test_an_encrypted_bucket_holds_versions_and_upkeep(store, tmp_path):
     db, url = store
     db.one("SELECT choir_secret('box', ?)", json.dumps(
