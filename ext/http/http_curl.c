@@ -695,9 +695,9 @@ CHOIR_PRIVATE int choirHttpWireDone(ChoirHttp *p, int *pbRetry, int *pbSent) {
     *pbRetry = 0;
   } else {
     const char *z = pWire->zError[0] ? pWire->zError : pCurl->easy_strerror(rc);
-    char c = z[0] >= 'A' && z[0] <= 'Z' && !(z[1] >= 'A' && z[1] <= 'Z')
-                 ? (char)(z[0] + 32)
-                 : z[0];
+    /* lower case, unless the word is a name: OpenSSL, HTTP/2 */
+    int bName = z[1 + strcspn(z + 1, " ABCDEFGHIJKLMNOPQRSTUVWXYZ")] > ' ';
+    char c = z[0] >= 'A' && z[0] <= 'Z' && !bName ? (char)(z[0] + 32) : z[0];
     choirErrSet(&p->err, SQLITE_ERROR, "%c%s", c, z + 1);
   }
   return 1;
