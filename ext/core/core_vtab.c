@@ -361,9 +361,11 @@ static void vtabReset(ChoirCursor *p) {
   p->pStmt = NULL;
   p->bOwnStmt = 0;
   choirRowsFree(p);
-  for (i = 0; i < p->pTvf->nMax; i++) {
-    sqlite3_value_free(p->apArg[i]);
-    p->apArg[i] = NULL;
+  for (i = 0; i < CHOIR_ARGS; i++) { /* a created table has some of its own */
+    if (p->apArg[i]) {
+      sqlite3_value_free(p->apArg[i]);
+      p->apArg[i] = NULL;
+    }
   }
   choirErrClear(&p->err);
   vtabForgive(p->pConn);
