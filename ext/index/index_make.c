@@ -15,6 +15,7 @@
 #define MAKE_TRIES 512           /* queries for the calibration, fewer … */
 #define MAKE_WORK ((i64)1 << 29) /* … where they look at more codes */
 #define MAKE_READ ((i64)1 << 18) /* … or read more vectors */
+#define MAKE_FAR 1e15            /* the farthest that is written down */
 #define MAKE_SHOWN 20            /* queries for the recall that is shown */
 #define MAKE_PROBE_K 10
 #define MAKE_NAME 60 /* bytes of a name, at most */
@@ -329,8 +330,9 @@ static void makeCalibrate(ChoirIndex *p, ChoirErr *pErr, ChoirBuf *pOut) {
       i64 i;
       r += sqrt(r * (1 - r) / (double)n);
       i = (i64)fmin(ceil(r * (double)nHit), (double)nHit) - 1;
-      choirBufPrintf(pOut, "%s%lld", iRecall ? " " : "",
-                     (i64)ceil((double)arFar[i] * p->rScale * INDEX_REACH));
+      r = ceil((double)arFar[i] * p->rScale * INDEX_REACH);
+      r = fmin(fmax(r, 0), MAKE_FAR); /* centres may be damaged */
+      choirBufPrintf(pOut, "%s%lld", iRecall ? " " : "", (i64)r);
     }
   }
   sqlite3_free(arFar);
