@@ -401,19 +401,13 @@ def test_without_a_wal_the_whole_is_replaced(pair, mode):
     assert not wal(p.path)
 
 
-def test_what_is_not_understood_is_left_to_sqlite(pair, tmp_path):
+@pytest.mark.inprocess  # the shell opens no URI
+def test_what_is_not_understood_is_left_to_sqlite(pair, open_db):
     """unix-excl keeps its wal-index on the heap."""
     p = pair()
     p.b.close()
     p.change()
-    from conftest import Db
-    b = Db(f"file:{p.path}?vfs=unix-excl", uri=True)
-    try:
-        if b.rows("SELECT name FROM pragma_database_list WHERE"
-                  " file LIKE 'file:%'"):
-            pytest.skip("this driver opens no URI")
-        assert pull(b, p.url)["pulled"] == 1
-        assert content(b) == content(p.a)
-        assert wal(p.path) > b.one("PRAGMA page_count") * 4096
-    finally:
-        b.close()
+    b = open_db(f"file:{p.path}?vfs=unix-excl", uri=True)
+    assert pull(b, p.url)["pulled"] == 1
+    assert content(b) == content(p.a)
+    assert wal(p.path) > b.one("PRAGMA page_count") * 4096
