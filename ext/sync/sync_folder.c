@@ -502,7 +502,9 @@ static void filesOwnMake(ChoirErr *pErr, ChoirRemote *p, const u8 *aSeal) {
   }
   choirLiveRead(p->pLive, pErr, iOff, a, sz);
   iSeal = pErr->rc == SQLITE_OK ? choirSealFind(a, (int)sz) : 0;
-  if (iSeal) {
+  if (iSeal == 0) {
+    choirErrSet(pErr, SQLITE_CORRUPT, "no seal in page %u", p->iOwnRoot);
+  } else {
     memset(a + iSeal, 0, CHOIR_SYNC_SEAL);
     memcpy(a + iSeal, aSeal, 32);
     choirFdWrite(pErr, p->fd, iOff, a, sz);

@@ -241,6 +241,10 @@ static void remoteSealCheck(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
     return;
   }
   remoteDigest(pErr, p, nByte, iSeal);
+  if (p->pLive && p->pos.iRoot != p->iOwnRoot &&
+      choirPagesSame(&p->own, &p->pages, p->pos.iRoot)) {
+    p->bSealed = 0; /* fd has not the page that the seal goes into */
+  }
   if (memcmp(p->aDigest, p->pos.aSeal, 32) != 0 ||
       memcmp(p->pos.aSeal + 32, aZero, CHOIR_SYNC_SEAL - 32) != 0) {
     p->bSealed = 0;

@@ -315,30 +315,46 @@ rows("UPDATE t SET x = 'again' WHERE i = 302")
     p.same()
 
 
-# A version is whole when each row has its number: nobody may see a mixture.
-READER = """
-seen = []
-while not seen or seen[-1] < 6:
+# A version is whole when each row has its number: nobody may see a mixture. That
+# somebody is too busy for too long is no error here.
+LOOP = """
+import itertools, random, time
+def turns():
+    for i in itertools.count():
+        try:
+            if once(i) == 4:
+                return
+        except Exception as e:
+            if "locked" not in str(e):
+                raise
+            if con.in_transaction:
+                rows("ROLLBACK")
+"""
+
+READER = LOOP + """
+seen = [0]
+def once(i):
     rows("BEGIN")
     low, high, n = rows("SELECT min(v), max(v), count(*) FROM t")[0]
-    assert low == high and n == 600 + low, (low, high, n)
     again = rows("SELECT min(v), max(v) FROM t NOT INDEXED")[0]
     rows("COMMIT")
+    assert low == high and n == 600 + low, (low, high, n)
     assert tuple(again) == (low, high), (again, low)
-    assert not seen or low >= seen[-1], (seen, low)
+    assert low >= seen[-1], (seen, low)
     seen.append(low)
+    return low
+turns()
 """
 
 # It changes nothing, but it commits and checkpoints.
-WRITER = """
-import itertools, random, time
+WRITER = LOOP + """
 modes = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"]
-for i in itertools.count():
+def once(i):
     time.sleep(random.random() / 2)
-    if rows("SELECT max(v) FROM t")[0][0] == 6:
-        break
     rows("PRAGMA user_version=%d" % rows("PRAGMA user_version")[0][0])
-    rows("PRAGMA wal_checkpoint(%s)" % random.Random(i).choice(modes))
+    rows("PRAGMA wal_checkpoint(%s)" % modes[i % 4])
+    return rows("SELECT max(v) FROM t")[0][0]
+turns()
 """
 
 
@@ -351,7 +367,7 @@ def test_readers_and_writers_in_other_processes_go_on(pair):
         for script in (READER, WRITER) for sqlite in ("sqlite3", "apsw")]
     done = 0
     try:
-        for i in range(1, 7):
+        for i in range(1, 5):
             p.change(f"UPDATE t SET v = {i};"
                      f"INSERT INTO t VALUES({1000 + i}, {i}, 'x')")
             for attempt in range(200):
@@ -360,7 +376,7 @@ def test_readers_and_writers_in_other_processes_go_on(pair):
                     break
                 except p.b.failure as e:
                     assert "try again" in str(e), e
-        assert done == 6
+        assert done == 4
         for c in children:
             assert c.wait(120) == 0, c.stderr.read()
     finally:
