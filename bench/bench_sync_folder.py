@@ -180,4 +180,5 @@ def run(folder, mb, rounds):
     litestream(folder, rounds)
 
 
-main()
+if __name__ == "__main__":
+    main()
