@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* A version that a hostile device pushed, merged. The input is what it did to its
-** file before, statements with 0xff between them; damage that is no database any
-** more is refused before (target pull). The merge is refused and changes nothing
-** here, or the file is sound after it. */
+** file before, statements with 0xff between them; damage that leaves no database
+** is refused before (target pull). The merge is refused and changes nothing here,
+** or the file is sound after it: by quick_check, which is what a pull asks for;
+** an index that its device made disagree with its table arrives as it is. */
 #include "fuzz.h"
 #include "../../ext/choir.h"
 #include <sys/stat.h>
@@ -178,8 +179,8 @@ FUZZ(merge) {
     MUST(strcmp(zBefore, zAfter) == 0);
     sqlite3_free(zAfter);
   }
-  zAfter = fuzzOne(db, "SELECT group_concat(integrity_check) FROM"
-                       " pragma_integrity_check");
+  zAfter = fuzzOne(db, "SELECT group_concat(quick_check) FROM"
+                       " pragma_quick_check");
   MUST(strcmp(zAfter, "ok") == 0);
   sqlite3_free(zAfter);
   sqlite3_free(zBefore);
