@@ -31,11 +31,13 @@ static void wsSha1Block(u32 h[5], const u8 *a) {
   static const u32 aK[4] = {0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6};
   u32 w[80], v[5];
   int i;
-  for (i = 0; i < 80; i++) {
-    u32 x = i < 16 ? (u32)a[4 * i] << 24 | (u32)a[4 * i + 1] << 16 |
-                         (u32)a[4 * i + 2] << 8 | a[4 * i + 3]
-                   : w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16];
-    w[i] = i < 16 ? x : x << 1 | x >> 31;
+  for (i = 0; i < 16; i++) {
+    w[i] = (u32)a[4 * i] << 24 | (u32)a[4 * i + 1] << 16 |
+           (u32)a[4 * i + 2] << 8 | a[4 * i + 3];
+  }
+  for (; i < 80; i++) {
+    u32 x = w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16];
+    w[i] = x << 1 | x >> 31;
   }
   memcpy(v, h, sizeof(v));
   for (i = 0; i < 80; i++) {
