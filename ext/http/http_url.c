@@ -72,7 +72,7 @@ CHOIR_PRIVATE void choirHttpUrl(ChoirErr *pErr, const char *zUrl,
   } else {
     /* no more of it than a scheme: what follows may be a password */
     n = strspn(zUrl, "abcdefghijklmnopqrstuvwxyz0123456789+-.");
-    n = zUrl[n] == ':' && n < 20 ? n : 0;
+    n = n < 20 && zUrl[n] == ':' ? n : 0;
     choirErrSet(pErr, SQLITE_ERROR,
                 "the URL must start with http:// or https://%s%.*s%s",
                 n ? ", got " : "", (int)n, zUrl, n ? ":" : "");
