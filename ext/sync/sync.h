@@ -222,8 +222,7 @@ CHOIR_PRIVATE int choirWalOpen(sqlite3 *db, ChoirWal *);
 ** *paPage: caller frees. */
 CHOIR_PRIVATE int choirWalWalk(ChoirErr *, const ChoirWal *, ChoirWalMark *,
                                ChoirWalPage **paPage, u64 *pn, u32 *pnPage);
-CHOIR_PRIVATE void choirWalRead(ChoirErr *, const ChoirWal *, u32 iFrame,
-                                u8 *aPage);
+CHOIR_PRIVATE int choirWalRead(const ChoirWal *, u32 iFrame, u8 *aPage);
 /* 1: nobody began the WAL anew since it was opened. */
 CHOIR_PRIVATE int choirWalHolds(const ChoirWal *);
 /* 1: frame iFrame is valid after the one before it; header and page are in a,

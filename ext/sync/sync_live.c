@@ -79,8 +79,8 @@ static int liveProof(ChoirErr *pErr, ChoirLive *p, const ChoirPages *pOwn,
   for (i = 0; i < p->nPage && bSame; i++) {
     u32 iPage = p->aPage[i].iPage;
     if (iPage <= pOwn->nPage) { /* else from before it shrank */
-      choirWalRead(pErr, &p->wal, p->aPage[i].iFrame, a);
-      bSame = liveSame(pErr, &one, pOwn, iPage, iRoot, a);
+      bSame = choirWalRead(&p->wal, p->aPage[i].iFrame, a) &&
+              liveSame(pErr, &one, pOwn, iPage, iRoot, a);
     }
   }
   choirPagesFree(&one);
@@ -136,7 +136,9 @@ CHOIR_PRIVATE void choirLiveRead(ChoirLive *p, ChoirErr *pErr, u64 iOff, u8 *a,
     }
   }
   for (; lo < p->nPage && (p->aPage[lo].iPage - iFirst) * sz < n; lo++) {
-    choirWalRead(pErr, &p->wal, p->aPage[lo].iFrame,
-                 a + (p->aPage[lo].iPage - iFirst) * sz);
+    if (!choirWalRead(&p->wal, p->aPage[lo].iFrame,
+                      a + (p->aPage[lo].iPage - iFirst) * sz)) {
+      choirErrSet(pErr, SQLITE_IOERR, "cannot read the write-ahead log");
+    }
   }
 }

@@ -217,9 +217,9 @@ static int captureFrames(ChoirErr *pErr, ChoirCapture *p,
   int bHold = a && choirWalWalk(pErr, pWal, &p->mark, &aPage, &n, &nPage);
   if (bHold && nPage) {
     choirPagesSize(pErr, &p->now, nPage);
-    for (i = 0; i < n && pErr->rc == SQLITE_OK; i++) {
+    for (i = 0; i < n && bHold && pErr->rc == SQLITE_OK; i++) {
       if (aPage[i].iPage <= nPage) {
-        choirWalRead(pErr, pWal, aPage[i].iFrame, a);
+        bHold = choirWalRead(pWal, aPage[i].iFrame, a); /* not cut off since */
         captureTake(pErr, p, pBase, aPage[i].iPage, a);
         nNew += aPage[i].iPage > nWas;
       }
@@ -230,7 +230,7 @@ static int captureFrames(ChoirErr *pErr, ChoirCapture *p,
       nNew++;
     }
     /* Pages that grew without being written are SQLite's to say. */
-    bHold = nPage <= nWas || nNew == nPage - nWas;
+    bHold = bHold && (nPage <= nWas || nNew == nPage - nWas);
   }
   sqlite3_free(a);
   sqlite3_free(aPage);

@@ -97,13 +97,9 @@ CHOIR_PRIVATE int choirWalHolds(const ChoirWal *p) {
   return walBytes(p, 0, a, WAL_HEADER) && memcmp(a + 16, p->aSalt, 8) == 0;
 }
 
-CHOIR_PRIVATE void choirWalRead(ChoirErr *pErr, const ChoirWal *p, u32 iFrame,
-                                u8 *aPage) {
-  if (pErr->rc == SQLITE_OK &&
-      !walBytes(p, choirWalOffset(p, iFrame) + CHOIR_WAL_FRAME, aPage,
-                p->szPage)) {
-    choirErrSet(pErr, SQLITE_IOERR, "cannot read the write-ahead log");
-  }
+CHOIR_PRIVATE int choirWalRead(const ChoirWal *p, u32 iFrame, u8 *aPage) {
+  return walBytes(p, choirWalOffset(p, iFrame) + CHOIR_WAL_FRAME, aPage,
+                  p->szPage);
 }
 
 /* By page, then by frame. */

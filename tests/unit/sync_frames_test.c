@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
-** Frames that a pull appends to a live WAL, where only a host in C can look:
-** every allocation fails in turn, and what SQLite wrote is not what choir
-** expects. Each time the file is the old or the new version, whole, and a
-** second pull makes it the new one.
+** A live WAL, where only a host in C can look. Frames that a pull appends: every
+** allocation fails in turn, and what SQLite wrote is not what choir expects. Each
+** time the file is the old or the new version, whole, and a second pull makes it
+** the new one. Frames that a push reads: somebody cuts the WAL off meanwhile.
 */
 #include "../../ext/choir.h"
 #include <setjmp.h>
@@ -39,9 +39,16 @@ static int (*xOpen)(sqlite3_vfs *, const char *, sqlite3_file *, int, int *);
 static const sqlite3_io_methods *pReal;
 static sqlite3_io_methods walMethods;
 static int nLie, nLied; /* reads of this many bytes of a WAL are not right */
+static int bCut, nCut;  /* a page read after whole frames is not there */
 
 static int lyingRead(sqlite3_file *p, void *a, int n, sqlite3_int64 iOff) {
+  static int nBefore;
   int rc = pReal->xRead(p, a, n, iOff);
+  if (bCut && n == 4096 && nBefore == 24 + 4096) {
+    rc = SQLITE_IOERR_SHORT_READ;
+    nCut++;
+  }
+  nBefore = n;
   if (n == nLie) {
     ((char *)a)[n - 1] ^= 1;
     nLied++;
@@ -175,6 +182,24 @@ static void what_is_not_as_expected_is_left_to_sqlite(void **ppState) {
   sqlite3_close(a);
 }
 
+static void a_wal_that_is_cut_off_under_a_push_is_scanned(void **ppState) {
+  sqlite3_vfs *pVfs = sqlite3_vfs_find("unix");
+  sqlite3 *a = openDb("a.db"), *b = openDb("b.db");
+  (void)ppState;
+  xOpen = pVfs->xOpen;
+  pVfs->xOpen = lyingOpen;
+  next(a);
+  bCut = 1;
+  next(a);
+  assert_true(nCut > 0);
+  bCut = 0;
+  pVfs->xOpen = xOpen;
+  assert_int_equal(must(b, PULL), 1);
+  assert_int_equal(version(b), version(a));
+  sqlite3_close(b);
+  sqlite3_close(a);
+}
+
 static int prepare(void **ppState) {
   sqlite3 *db;
   char z[64];
@@ -209,6 +234,7 @@ static int removed(void **ppState) {
 int main(void) {
   const struct CMUnitTest aTest[] = {
       cmocka_unit_test(what_is_not_as_expected_is_left_to_sqlite),
+      cmocka_unit_test(a_wal_that_is_cut_off_under_a_push_is_scanned),
       cmocka_unit_test(every_allocation_fails),
   };
   sqlite3_mem_methods failing;
