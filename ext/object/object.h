@@ -82,8 +82,8 @@ typedef struct ChoirObjectMethods {
   /* In the byte order of keys. */
   int (*xList)(ChoirObject *, ChoirErr *, const ChoirObjectRange *,
                ChoirObjectEach, void *pArg);
-  /* Removes what puts of keys that begin with zPrefix left behind and that is
-  ** older than iBefore (Unix milliseconds); how many. */
+  /* Removes what puts of keys that begin with zPrefix left behind, if it
+  ** is of iBefore (Unix milliseconds) or older; how many. */
   i64 (*xSweep)(ChoirObject *, ChoirErr *, const char *zPrefix, i64 iBefore);
   /* Has the store copy by itself, whatever is at zTo, between two stores of this
   ** backend: 0 when it does not, for whatever reason. */
@@ -137,7 +137,7 @@ CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *,
                                   const char *zTo, int eIf,
                                   ChoirObjectMeta *pNew);
 /* Unfinished uploads and temporary files of keys that begin with zPrefix, those
-** older than iBefore, removed; how many. */
+** of iBefore or older, removed; how many. */
 CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *, ChoirErr *,
                                           const char *zPrefix, i64 iBefore);
 /* A ChoirObjectWrite into the ChoirObjectFd pArg, and an xRead out of it. */

@@ -125,8 +125,8 @@ static i64 folderNanos(const struct stat *p) {
 #endif
 }
 
-/* Removes temporary files that nobody writes any more and that are older than
-** iBefore; how many. */
+/* Removes temporary files that nobody writes any more, of iBefore or older; how
+** many. */
 static i64 folderSweep(int fdDir, i64 iBefore) {
   int fd = openat(fdDir, ".", FOLDER_DIR);
   DIR *pDir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -149,7 +149,7 @@ static i64 folderSweep(int fdDir, i64 iBefore) {
       continue;
     }
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-        folderNanos(&st) / 1000000 < iBefore &&
+        folderNanos(&st) / 1000000 <= iBefore &&
         flock(fd, LOCK_EX | LOCK_NB) == 0) {
       n += unlinkat(fdDir, pEnt->d_name, 0) == 0;
     }

@@ -651,8 +651,8 @@ static void staleUpload(S3Stale *p, const char *z, const char *zEnd) {
       iBegun = choirXmlTime(&xml);
     }
   }
-  if (iBegun == 0 || iBegun >= p->iBefore || p->id.n == 0 ||
-      p->key.n <= nRoot || memcmp(p->key.a, p->pStore->zRoot, nRoot) != 0) {
+  if (iBegun == 0 || iBegun > p->iBefore || p->id.n == 0 || p->key.n <= nRoot ||
+      memcmp(p->key.a, p->pStore->zRoot, nRoot) != 0) {
     return;
   }
   choirBufInit(&query, p->pErr, CHOIR_BUF_SQL);

@@ -277,11 +277,15 @@ def test_what_cannot_be_put_together_is_refused_by_name(pair, url, mine, yours,
 
 def test_a_definition_that_is_two_statements_is_not_run(pair, url):
     pair.part("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES(1)")
-    text = refused(pair, url, "CREATE TABLE n(a); PRAGMA writable_schema=ON;"
-                   " UPDATE sqlite_schema SET sql=sql || '; DELETE FROM t' WHERE"
-                   " name='n'; PRAGMA writable_schema=OFF",
-                   "INSERT INTO t VALUES(2)")
-    assert "a definition in the schema is more than one statement" in text
+    pair.there.run("INSERT INTO t VALUES(2)")
+    push(pair.there, url)
+    pair.here.run("CREATE TABLE n(a); PRAGMA writable_schema=ON;"
+                  " UPDATE sqlite_schema SET sql=sql || '; DELETE FROM t' WHERE"
+                  " name='n'; PRAGMA writable_schema=OFF")
+    text = pair.here.error("SELECT sync_pull(?, 'merge')", url)
+    assert ("a definition in the schema is more than one statement" in text
+            or "malformed database schema (n)" in text)  # newer SQLites look
+    pair.here.run("PRAGMA writable_schema=ON")
     assert pair.here.rows("SELECT id FROM t") == [(1,)]
 
 
