@@ -7,6 +7,7 @@
   CHOIR_REQUIRE_ALL  1: a skipped test is a failed test
   CHOIR_REPEAT       1: the cases ran before under another driver or build, so
                      those marked `once` are left out
+  CHOIR_SANITIZED    1: under sanitizers, where time and memory tell nothing
 
 Db.rows(sql, *params) -> list of tuples     Db.one(...) -> first value
 Db.run(script)        -> many statements    Db.error(...) -> error text
@@ -33,6 +34,7 @@ SHELL = os.environ.get("CHOIR_SHELL",
                        str(ROOT / "build/shell/choir-shell-asan"))
 OMIT_NET = DRIVER == "shell" and SHELL.endswith("-nonet")
 REPEAT = os.environ.get("CHOIR_REPEAT") == "1"
+SANITIZED = os.environ.get("CHOIR_SANITIZED") == "1"
 pytest_plugins = ["s3_stores"]
 NET = ("http", "qdrant", "nats", "libsql")  # folders of tests that it lacks
 

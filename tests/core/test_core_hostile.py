@@ -13,7 +13,7 @@ import sqlite3
 
 import pytest
 
-from conftest import SO
+from conftest import SANITIZED, SO
 
 # place -> (what the attacker stores, what the victim runs)
 PLACES = {
@@ -76,6 +76,8 @@ def test_no_function_runs_from_the_schema_of_a_foreign_file(
                  in guarded(open_db(), risks) if kind not in ("table", "module")
                  for n in arities]
     assert len(functions) > 3
+    if SANITIZED:  # refused by SQLite: the same as without, at length
+        functions = functions[::8]
     for i, (name, narg) in enumerate(functions):
         if narg == 0 and place == "index":
             continue  # SQLite wants a column in it

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Loading: nothing is opened, nothing is written, any order, any moment."""
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from conftest import DRIVER, ROOT, SO, Db
+from conftest import DRIVER, ROOT, SANITIZED, SO, Db
 
 pytestmark = pytest.mark.inprocess
 
@@ -45,7 +44,6 @@ c.close()
 
 
 # libm comes with choir.so; a sanitizer brings its own libraries and memory.
-SANITIZED = os.environ.get("CHOIR_SANITIZED") == "1"
 EXPECTED = ["/libm."] + ["san.so", "/libstdc++", "/libgcc_s"] * SANITIZED
 
 

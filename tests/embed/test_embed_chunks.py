@@ -104,6 +104,7 @@ def test_random_texts_keep_every_byte_and_offset(db):
         pieces(db, text, max=size, overlap=r.randrange(size // 2 + 1))
 
 
+@pytest.mark.once
 def test_cost_is_linear(db):
     def seconds(text, **options):
         best = 9.0

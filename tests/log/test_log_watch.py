@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Watches: what changed is named, commits of others are seen at once."""
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -9,6 +8,8 @@ import threading
 import time
 
 import pytest
+
+from conftest import SANITIZED
 
 SEEDS = {  # the labels that the seeds' reactive queries have
     "personaMemories$":
@@ -184,7 +185,7 @@ def test_a_commit_of_another_process_is_seen_within_50_ms(mode, db, tmp_path):
     assert writer.wait() == 0
     # The better half: on a busy machine both wait for a processor too.
     assert sorted(late)[n // 4] < 0.05, late
-    if not os.environ.get("CHOIR_SANITIZED"):
+    if not SANITIZED:
         assert cpu < 0.5, cpu  # of about 1.2 seconds of waiting
 
 
