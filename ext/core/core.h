@@ -179,6 +179,9 @@ CHOIR_PRIVATE void choirSha256(const void *a, u64 n, u8 aOut[32]);
 /* RFC 2104. */
 CHOIR_PRIVATE void choirHmacSha256(const void *aKey, u64 nKey, const void *a,
                                    u64 n, u8 aOut[32]);
+/* For what a standard wants it for (UUID version 5, WebSocket); nothing relies on
+** its being hard to break. */
+CHOIR_PRIVATE void choirSha1(const void *a, u64 n, u8 aOut[20]);
 /* 0: best available; 1: portable only (tests compare the two). */
 CHOIR_PRIVATE void choirSha256Force(int bPortable);
 /* CRC-64/GO-ISO (poly 0xD800000000000000 reflected), as LTX uses it. */

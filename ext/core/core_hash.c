@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
 ** SHA-256 (FIPS 180-4) with the SHA-NI instructions where the processor has
-** them, and CRC-64 with the ISO polynomial (the checksum of LTX files).
+** them, SHA-1 for the standards that want it, and CRC-64 with the ISO polynomial
+** (the checksum of LTX files).
 */
 #include "core.h"
 
@@ -214,6 +215,60 @@ CHOIR_PRIVATE void choirHmacSha256(const void *aKey, u64 nKey, const void *a,
   choirSha256Final(&sha, aOut);
   choirWipe(aPad, sizeof(aPad));
   choirWipe(&sha, sizeof(sha));
+}
+
+/* ------------------------------------------------------------------ SHA-1 */
+
+static void hashSha1Block(u32 h[5], const u8 *a) {
+  static const u32 aK[4] = {0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6};
+  u32 w[80], v[5];
+  int i;
+  for (i = 0; i < 16; i++) {
+    w[i] = (u32)a[4 * i] << 24 | (u32)a[4 * i + 1] << 16 |
+           (u32)a[4 * i + 2] << 8 | a[4 * i + 3];
+  }
+  for (; i < 80; i++) {
+    u32 x = w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16];
+    w[i] = x << 1 | x >> 31;
+  }
+  memcpy(v, h, sizeof(v));
+  for (i = 0; i < 80; i++) {
+    u32 f = i < 20   ? (v[1] & v[2]) | (~v[1] & v[3])
+            : i < 40 ? v[1] ^ v[2] ^ v[3]
+            : i < 60 ? (v[1] & v[2]) | (v[1] & v[3]) | (v[2] & v[3])
+                     : v[1] ^ v[2] ^ v[3];
+    u32 x = (v[0] << 5 | v[0] >> 27) + f + v[4] + aK[i / 20] + w[i];
+    v[4] = v[3];
+    v[3] = v[2];
+    v[2] = v[1] << 30 | v[1] >> 2;
+    v[1] = v[0];
+    v[0] = x;
+  }
+  for (i = 0; i < 5; i++) {
+    h[i] += v[i];
+  }
+}
+
+CHOIR_PRIVATE void choirSha1(const void *a, u64 n, u8 aOut[20]) {
+  u32 h[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
+  u64 nTail = n % 64, nLast = nTail < 56 ? 64 : 128, i;
+  u8 aLast[128] = {0};
+  for (i = 0; i + 64 <= n; i += 64) {
+    hashSha1Block(h, (const u8 *)a + i);
+  }
+  if (nTail) {
+    memcpy(aLast, (const u8 *)a + i, (size_t)nTail);
+  }
+  aLast[nTail] = 0x80;
+  for (i = 0; i < 8; i++) {
+    aLast[nLast - 8 + i] = (u8)(n * 8 >> (56 - 8 * i));
+  }
+  for (i = 0; i < nLast; i += 64) {
+    hashSha1Block(h, aLast + i);
+  }
+  for (i = 0; i < 20; i++) {
+    aOut[i] = (u8)(h[i / 4] >> (24 - 8 * (i % 4)));
+  }
 }
 
 /* Slicing by eight, and carry-less multiplication where the processor has it and

@@ -27,54 +27,6 @@ struct ChoirWs {
 
 /* ---------------------------------------------------------------- upgrade */
 
-static void wsSha1Block(u32 h[5], const u8 *a) {
-  static const u32 aK[4] = {0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6};
-  u32 w[80], v[5];
-  int i;
-  for (i = 0; i < 16; i++) {
-    w[i] = (u32)a[4 * i] << 24 | (u32)a[4 * i + 1] << 16 |
-           (u32)a[4 * i + 2] << 8 | a[4 * i + 3];
-  }
-  for (; i < 80; i++) {
-    u32 x = w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16];
-    w[i] = x << 1 | x >> 31;
-  }
-  memcpy(v, h, sizeof(v));
-  for (i = 0; i < 80; i++) {
-    u32 f = i < 20   ? (v[1] & v[2]) | (~v[1] & v[3])
-            : i < 40 ? v[1] ^ v[2] ^ v[3]
-            : i < 60 ? (v[1] & v[2]) | (v[1] & v[3]) | (v[2] & v[3])
-                     : v[1] ^ v[2] ^ v[3];
-    u32 x = (v[0] << 5 | v[0] >> 27) + f + v[4] + aK[i / 20] + w[i];
-    v[4] = v[3];
-    v[3] = v[2];
-    v[2] = v[1] << 30 | v[1] >> 2;
-    v[1] = v[0];
-    v[0] = x;
-  }
-  for (i = 0; i < 5; i++) {
-    h[i] += v[i];
-  }
-}
-
-/* SHA-1 of up to 119 bytes. It proves that a server speaks WebSocket, and
-** nothing depends on its strength. */
-static void wsSha1(const char *a, u64 n, u8 aOut[20]) {
-  u32 h[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
-  u8 aBlock[128] = {0};
-  u64 nAll = n < 56 ? 64 : 128, i;
-  memcpy(aBlock, a, (size_t)n);
-  aBlock[n] = 0x80;
-  aBlock[nAll - 2] = (u8)(n * 8 >> 8);
-  aBlock[nAll - 1] = (u8)(n * 8);
-  for (i = 0; i < nAll; i += 64) {
-    wsSha1Block(h, aBlock + i);
-  }
-  for (i = 0; i < 20; i++) {
-    aOut[i] = (u8)(h[i / 4] >> (24 - 8 * (i % 4)));
-  }
-}
-
 CHOIR_PRIVATE ChoirWs *choirWsNew(ChoirErr *pErr, const ChoirNatsServer *pTo,
                                   ChoirBuf *pOut) {
   ChoirWs *p = choirMalloc(pErr, sizeof(*p));
@@ -90,7 +42,7 @@ CHOIR_PRIVATE ChoirWs *choirWsNew(ChoirErr *pErr, const ChoirNatsServer *pTo,
                  pTo->zPath, pTo->zName, (int)b.n, b.a ? b.a : "");
   choirBufText(&b, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
   if (pErr->rc == SQLITE_OK) {
-    wsSha1(b.a, b.n, aSum);
+    choirSha1(b.a, b.n, aSum);
     b.n = 0;
     choirBufBase64(&b, aSum, sizeof(aSum), 0);
   }

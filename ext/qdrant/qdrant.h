@@ -290,8 +290,8 @@ CHOIR_PRIVATE void choirQdrantPointFree(QdrantPoint *);
 CHOIR_PRIVATE void choirQdrantDelete(Qdrant *, ChoirErr *,
                                      const ChoirBuf *pConditions);
 /* UUIDv5 of user, artifact and chunk. */
-CHOIR_PRIVATE void choirQdrantId(const char *zUser, const char *zArtifact,
-                                 i64 iChunk, char z[37]);
+CHOIR_PRIVATE void choirQdrantId(ChoirErr *, const char *zUser,
+                                 const char *zArtifact, i64 iChunk, char z[37]);
 CHOIR_PRIVATE CHOIR_COLD void choirQdrantWriteRegister(ChoirConn *, ChoirErr *);
 
 /* -------------------------------------------------------------- flush ---- */

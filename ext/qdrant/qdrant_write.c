@@ -18,88 +18,22 @@
 
 /* -------------------------------------------------------------------- ids */
 
-static u32 sha1Roll(u32 x, int n) { return x << n | x >> (32 - n); }
-
-static void sha1Block(u32 h[5], const u8 *a) {
-  u32 w[80], s[5];
-  int i;
-  for (i = 0; i < 16; i++) {
-    w[i] = (u32)a[4 * i] << 24 | (u32)a[4 * i + 1] << 16 |
-           (u32)a[4 * i + 2] << 8 | a[4 * i + 3];
-  }
-  for (; i < 80; i++) {
-    w[i] = sha1Roll(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
-  }
-  memcpy(s, h, sizeof(s));
-  for (i = 0; i < 80; i++) {
-    u32 f = i < 20   ? (s[1] & s[2]) | (~s[1] & s[3])
-            : i < 40 ? s[1] ^ s[2] ^ s[3]
-            : i < 60 ? (s[1] & s[2]) | (s[1] & s[3]) | (s[2] & s[3])
-                     : s[1] ^ s[2] ^ s[3];
-    u32 k = i < 20   ? 0x5A827999
-            : i < 40 ? 0x6ED9EBA1
-            : i < 60 ? 0x8F1BBCDC
-                     : 0xCA62C1D6;
-    u32 t = sha1Roll(s[0], 5) + f + s[4] + k + w[i];
-    s[4] = s[3];
-    s[3] = s[2];
-    s[2] = sha1Roll(s[1], 30);
-    s[1] = s[0];
-    s[0] = t;
-  }
-  for (i = 0; i < 5; i++) {
-    h[i] += s[i];
-  }
-}
-
-/* SHA-1, which RFC 9562 wants for version 5; nothing relies on it being hard
-** to break, because ids are no secret and writing goes through a filter. */
-typedef struct Sha1 {
-  u32 h[5];
-  u64 n;
-  u8 a[64];
-} Sha1;
-
-static void sha1Add(Sha1 *p, const void *pData, u64 n) {
-  const u8 *a = pData;
-  while (n-- > 0) {
-    p->a[p->n++ % 64] = *a++;
-    if (p->n % 64 == 0) {
-      sha1Block(p->h, p->a);
-    }
-  }
-}
-
-CHOIR_PRIVATE void choirQdrantId(const char *zUser, const char *zArtifact,
-                                 i64 iChunk, char z[37]) {
+CHOIR_PRIVATE void choirQdrantId(ChoirErr *pErr, const char *zUser,
+                                 const char *zArtifact, i64 iChunk,
+                                 char z[37]) {
   /* 9a6e3a5e-51c4-5d0c-9a14-5a1dbd4f3c21: choir's points */
   static const u8 aSpace[16] = {0x9a, 0x6e, 0x3a, 0x5e, 0x51, 0xc4, 0x5d, 0x0c,
                                 0x9a, 0x14, 0x5a, 0x1d, 0xbd, 0x4f, 0x3c, 0x21};
-  Sha1 s = {
-      {0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0}, 0, {0}};
-  char zChunk[24], zHex[33];
-  u8 aLength[8], aId[16];
-  u64 nBit;
-  int i;
-  sqlite3_snprintf(sizeof(zChunk), zChunk, "%lld", iChunk);
-  sha1Add(&s, aSpace, 16);
-  sha1Add(&s, zUser, strlen(zUser));
-  sha1Add(&s, "\x1f", 1);
-  sha1Add(&s, zArtifact, strlen(zArtifact));
-  sha1Add(&s, "\x1f", 1);
-  sha1Add(&s, zChunk, strlen(zChunk));
-  nBit = s.n * 8;
-  sha1Add(&s, "\x80", 1);
-  while (s.n % 64 != 56) {
-    sha1Add(&s, "", 1);
+  char zHex[33];
+  u8 aId[20] = {0};
+  ChoirBuf b;
+  choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+  choirBufAppend(&b, aSpace, sizeof(aSpace));
+  choirBufPrintf(&b, "%s\x1f%s\x1f%lld", zUser, zArtifact, iChunk);
+  if (pErr->rc == SQLITE_OK) {
+    choirSha1(b.a, b.n, aId);
   }
-  for (i = 0; i < 8; i++) {
-    aLength[i] = (u8)(nBit >> (56 - 8 * i));
-  }
-  sha1Add(&s, aLength, 8);
-  for (i = 0; i < 16; i++) {
-    aId[i] = (u8)(s.h[i / 4] >> (24 - 8 * (i % 4)));
-  }
+  choirBufFree(&b);
   aId[6] = (u8)((aId[6] & 0x0f) | 0x50);
   aId[8] = (u8)((aId[8] & 0x3f) | 0x80);
   choirHex(aId, 16, zHex);
@@ -161,7 +95,7 @@ static void writeEmbed(QdrantPoints *p, ChoirErr *pErr) {
 static void writePoint(QdrantPoints *p, ChoirBuf *b,
                        const QdrantPoint *pPoint) {
   char zId[37];
-  choirQdrantId(p->pTo->zUser, pPoint->zArtifact, pPoint->iChunk, zId);
+  choirQdrantId(b->pErr, p->pTo->zUser, pPoint->zArtifact, pPoint->iChunk, zId);
   choirBufPrintf(b, "{\"id\":\"%s\",\"vector\":", zId);
   if (p->pTo->zVector || pPoint->zVectors) {
     choirBufText(b, "{");

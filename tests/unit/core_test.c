@@ -130,6 +130,35 @@ static void both_sha256_agree_for_every_length_and_split(void **state) {
   }
 }
 
+static void sha1_is_right_at_the_ends_of_blocks(void **state) {
+  static const struct {
+    u64 n;
+    const char *zHex; /* of the bytes below, by Python's hashlib */
+  } a[] = {
+      {0, "da39a3ee5e6b4b0d3255bfef95601890afd80709"},
+      {1, "5d1be7e9dda1ee8896be5b7e34a85ee16452a7b4"},
+      {55, "9e5a20c2604688df0b1eecf4474b58bfe7227881"},
+      {56, "bd367cf3b85dc2cac8f6b4827cb850e4c83c521c"},
+      {63, "a8f606c343b26fa851dfd149f7b12fc2dbf1af34"},
+      {64, "1abec92bfbde4197236cfba30b6b61c69d605d88"},
+      {119, "e7ceee9817914eef9ec7001a43033f16a086b7c7"},
+      {120, "9c9d46758300bc1f2c6953d4a2652ed72a202cf3"},
+      {300, "2c8cdb4afad42a229e3e2757855c2dcf628a9967"},
+  };
+  u8 aData[300], aOut[20];
+  char zHex[41];
+  size_t i;
+  (void)state;
+  for (i = 0; i < sizeof(aData); i++) {
+    aData[i] = (u8)(i * 131 + 7);
+  }
+  for (i = 0; i < sizeof(a) / sizeof(a[0]); i++) {
+    choirSha1(aData, a[i].n, aOut);
+    choirHex(aOut, 20, zHex);
+    assert_string_equal(zHex, a[i].zHex);
+  }
+}
+
 static void sha256_gives_the_standards_examples(void **state) {
   static const struct {
     const char *z, *zHex;
@@ -224,6 +253,7 @@ int main(void) {
       cmocka_unit_test(the_first_error_is_kept),
       cmocka_unit_test(utf8_is_valid_up_to_the_first_bad_byte),
       cmocka_unit_test(both_sha256_agree_for_every_length_and_split),
+      cmocka_unit_test(sha1_is_right_at_the_ends_of_blocks),
       cmocka_unit_test(sha256_gives_the_standards_examples),
       cmocka_unit_test(crc64_gives_its_published_check_value),
       cmocka_unit_test(crc64_of_any_length_is_that_of_its_bytes),
