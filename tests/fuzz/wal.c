@@ -100,8 +100,7 @@ FUZZ(wal) {
     for (j = 0; j < nGot; j++) {
       MUST(aGot[j].iPage > 0 && aGot[j].iFrame <= mark.nFrame);
       MUST(j == 0 || aGot[j].iPage > aGot[j - 1].iPage);
-      choirWalRead(&err, &wal, aGot[j].iFrame, aPage);
-      MUST(err.rc == SQLITE_OK);
+      MUST(choirWalRead(&wal, aGot[j].iFrame, aPage));
     }
     sqlite3_free(aGot);
   }
