@@ -53,6 +53,12 @@ warnings() { # warnings COMPILER: every source, nothing written
     xargs -P2 -n4 "$1" $WARN -O1 -fPIC -fsyntax-only -Iext
 }
 
+in_tests() { # the C of tests, against the headers of today
+  printf '%s\n' tests/unit/*.c tests/fuzz/*.c |
+    xargs -P2 -n8 gcc -std=gnu11 -Iext -DSQLITE_CORE -Wall -Wextra -Werror \
+      -fsyntax-only
+}
+
 merged() { # the amalgamation, as an extension and linked statically
   make -s amalgamation || return 1
   local flag
@@ -108,6 +114,7 @@ if [ "${1:-}" != lint ]; then
   rule hardening hardened
   rule clang warnings clang-14
   rule gcc warnings gcc
+  rule tests in_tests
   rule cppcheck static_analysis
   rule amalgamation merged
   rule builds builds
