@@ -81,7 +81,7 @@ def stages(size, seed):
             ["make", "-s", "test", "T=oom"], r"(\d+) allocations failed",
             {"OOM_SEED": str(seed), **({"OOM_PLACES": "1"} if full else {})})),
         ("F", "inputs of fuzz targets", other(
-            ["make", "-s", JOBS, "fuzz", "SECONDS=" + pick("0", "2", "600")],
+            ["make", "-s", JOBS, "fuzz", "T=", "SECONDS=" + pick("0", "2", "600")],
             r"held for (\d+) runs")),
         ("D", "threads of one process under ThreadSanitizer", other(
             ["make", "-s", JOBS, "tsan"], r"(\d+) calls")),
