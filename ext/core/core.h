@@ -198,6 +198,8 @@ CHOIR_PRIVATE i64 choirNanos(void);     /* nanoseconds, the same start */
 /* The id of this process, another one after fork(): a system call the first
 ** time and not again. */
 CHOIR_PRIVATE int choirPid(void);
+/* The text of 16 bytes, in which it sets version and variant (RFC 9562). */
+CHOIR_PRIVATE void choirUuid(u8 a[16], int iVersion, char z[37]);
 CHOIR_PRIVATE void choirUuid4(char z[37]);
 /* RFC 9562 version 7 (method 3): 48-bit milliseconds, 12 bits of a fraction
 ** of one, then random; sorts by time. */

@@ -45,7 +45,7 @@ CHOIR_PRIVATE int choirPid(void) {
   return iPid;
 }
 
-static void idFormat(u8 a[16], int iVersion, char z[37]) {
+CHOIR_PRIVATE void choirUuid(u8 a[16], int iVersion, char z[37]) {
   char zHex[33];
   a[6] = (u8)((a[6] & 0x0f) | (iVersion << 4));
   a[8] = (u8)((a[8] & 0x3f) | 0x80);
@@ -57,7 +57,7 @@ static void idFormat(u8 a[16], int iVersion, char z[37]) {
 CHOIR_PRIVATE void choirUuid4(char z[37]) {
   u8 a[16];
   sqlite3_randomness(16, a);
-  idFormat(a, 4, z);
+  choirUuid(a, 4, z);
 }
 
 CHOIR_PRIVATE void choirUuid7(char z[37]) {
@@ -74,5 +74,5 @@ CHOIR_PRIVATE void choirUuid7(char z[37]) {
   }
   a[6] = (u8)(iSub >> 8);
   a[7] = (u8)iSub;
-  idFormat(a, 7, z);
+  choirUuid(a, 7, z);
 }

@@ -24,7 +24,6 @@ CHOIR_PRIVATE void choirQdrantId(ChoirErr *pErr, const char *zUser,
   /* 9a6e3a5e-51c4-5d0c-9a14-5a1dbd4f3c21: choir's points */
   static const u8 aSpace[16] = {0x9a, 0x6e, 0x3a, 0x5e, 0x51, 0xc4, 0x5d, 0x0c,
                                 0x9a, 0x14, 0x5a, 0x1d, 0xbd, 0x4f, 0x3c, 0x21};
-  char zHex[33];
   u8 aId[20] = {0};
   ChoirBuf b;
   choirBufInit(&b, pErr, CHOIR_BUF_SQL);
@@ -34,11 +33,7 @@ CHOIR_PRIVATE void choirQdrantId(ChoirErr *pErr, const char *zUser,
     choirSha1(b.a, b.n, aId);
   }
   choirBufFree(&b);
-  aId[6] = (u8)((aId[6] & 0x0f) | 0x50);
-  aId[8] = (u8)((aId[8] & 0x3f) | 0x80);
-  choirHex(aId, 16, zHex);
-  sqlite3_snprintf(37, z, "%.8s-%.4s-%.4s-%.4s-%.12s", zHex, zHex + 8,
-                   zHex + 12, zHex + 16, zHex + 20);
+  choirUuid(aId, 5, z);
 }
 
 /* ----------------------------------------------------------------- points */

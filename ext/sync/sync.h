@@ -111,6 +111,8 @@ CHOIR_PRIVATE void choirPagesSet(ChoirErr *, ChoirPages *, u64 iPage,
 /* 1: page iPage of both has the same hash. */
 CHOIR_PRIVATE int choirPagesSame(const ChoirPages *, const ChoirPages *,
                                  u64 iPage);
+/* 1: the hash of page iPage is that of these bytes. */
+CHOIR_PRIVATE int choirPagesHas(const ChoirPages *, u64 iPage, const u8 *aPage);
 /* The digest of a version. */
 CHOIR_PRIVATE void choirPagesDigest(const ChoirPages *, u8 aDigest[32]);
 /* Sets what differs between copies of one content in a copy of page 1. */

@@ -238,23 +238,15 @@ static int framesFinds(Frames *p) {
 /* 1: the last frame is a commit of page 1, which is the page 1 that pWas has
 ** the hash of. It stays in p->a. */
 static int framesSpecimen(Frames *p, const ChoirPages *pWas) {
-  ChoirErr err = {0, NULL};
-  ChoirPages one = {0};
   u8 *aPage = p->a + CHOIR_WAL_FRAME;
   u32 s[2];
-  int bSame;
   if (!choirWalFrame(&p->wal, p->head.mxFrame, p->a, s)) {
     return 0;
   }
   p->iCount = choirWalGet32(aPage + 24);
   p->iCookie = choirWalGet32(aPage + 40);
-  one.szPage = p->wal.szPage;
   choirPageNormalise(aPage);
-  choirPagesSet(&err, &one, 1, aPage);
-  bSame = choirPagesSame(&one, pWas, 1);
-  choirPagesFree(&one);
-  choirErrClear(&err);
-  return bSame && choirWalGet32(p->a) == 1 &&
+  return choirPagesHas(pWas, 1, aPage) && choirWalGet32(p->a) == 1 &&
          choirWalGet32(p->a + 4) == p->head.nPage &&
          choirWalGet32(aPage + 28) == p->head.nPage &&
          p->head.nPage == pWas->nPage &&

@@ -51,8 +51,7 @@ static int liveFrames(ChoirErr *pErr, ChoirLive *p) {
 }
 
 /* Is page iPage, as it is at a, the one that pOwn knows? */
-static int liveSame(ChoirErr *pErr, ChoirPages *pOne, const ChoirPages *pOwn,
-                    u32 iPage, u32 iRoot, u8 *a) {
+static int liveSame(const ChoirPages *pOwn, u32 iPage, u32 iRoot, u8 *a) {
   int iSeal = iPage == iRoot ? choirSealFind(a, (int)pOwn->szPage) : 0;
   if (iSeal) {
     memset(a + iSeal, 0, CHOIR_SYNC_SEAL);
@@ -60,30 +59,23 @@ static int liveSame(ChoirErr *pErr, ChoirPages *pOne, const ChoirPages *pOwn,
   if (iPage == 1) {
     choirPageNormalise(a);
   }
-  choirPagesSet(pErr, pOne, 1, a);
-  return pErr->rc == SQLITE_OK && iPage <= pOwn->nPage &&
-         memcmp(pOne->aHash, pOwn->aHash + (u64)(iPage - 1) * CHOIR_PAGE_HASH,
-                CHOIR_PAGE_HASH) == 0;
+  return choirPagesHas(pOwn, iPage, a);
 }
 
 static int liveProof(ChoirErr *pErr, ChoirLive *p, const ChoirPages *pOwn,
                      u32 iRoot) {
-  ChoirPages one;
   u8 *a = choirMalloc(pErr, p->szPage);
   u64 i;
-  int bSame = a != NULL;
-  memset(&one, 0, sizeof(one));
-  one.szPage = p->szPage;
+  int bSame;
   choirLiveRead(p, pErr, 0, a, p->szPage);
-  bSame = bSame && liveSame(pErr, &one, pOwn, 1, iRoot, a);
+  bSame = pErr->rc == SQLITE_OK && liveSame(pOwn, 1, iRoot, a);
   for (i = 0; i < p->nPage && bSame; i++) {
     u32 iPage = p->aPage[i].iPage;
     if (iPage <= pOwn->nPage) { /* else from before it shrank */
       bSame = choirWalRead(&p->wal, p->aPage[i].iFrame, a) &&
-              liveSame(pErr, &one, pOwn, iPage, iRoot, a);
+              liveSame(pOwn, iPage, iRoot, a);
     }
   }
-  choirPagesFree(&one);
   sqlite3_free(a);
   return bSame;
 }

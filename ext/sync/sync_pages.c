@@ -74,6 +74,14 @@ CHOIR_PRIVATE int choirPagesSame(const ChoirPages *p, const ChoirPages *q,
          memcmp(p->aHash + i, q->aHash + i, CHOIR_PAGE_HASH) == 0;
 }
 
+CHOIR_PRIVATE int choirPagesHas(const ChoirPages *p, u64 iPage,
+                                const u8 *aPage) {
+  u8 a[32];
+  choirSha256(aPage, p->szPage, a);
+  return iPage <= p->nPage && memcmp(p->aHash + (iPage - 1) * CHOIR_PAGE_HASH,
+                                     a, CHOIR_PAGE_HASH) == 0;
+}
+
 CHOIR_PRIVATE void choirPagesDigest(const ChoirPages *p, u8 aDigest[32]) {
   choirSha256(p->aHash, (u64)p->nPage * CHOIR_PAGE_HASH, aDigest);
 }
