@@ -57,6 +57,7 @@ typedef struct UndoTable {
   ChoirLogShape shape;
   ChoirLogRows *pRows;
   i64 nLo, nHi, nEnd; /* images */
+  i64 iKept;          /* records after it have images */
   i64 pkLimit;        /* above it, keys came after the range */
   char *zKey;         /* columns of the key in images, as the index compares */
   UndoAbove before, since;
@@ -140,6 +141,21 @@ static i64 undoFirst(UndoTable *t, i64 iTag) {
   n = choirStep(t->pRun->pErr, p) ? sqlite3_column_int64(p, 0) : 0;
   sqlite3_finalize(p);
   return n + 1;
+}
+
+/* The last record of the log when the first image was made. */
+static i64 undoKept(UndoTable *t) {
+  i64 iTag = INT64_MAX;
+  sqlite3_stmt *p =
+      choirLogPrepare(t->pRun->pConn, t->pRun->pErr,
+                      "SELECT tag FROM \"%w\"._choir_undo_%lld ORDER BY n"
+                      " LIMIT 1",
+                      choirSchema(t->pRun->pConn), t->pTrack->id);
+  if (choirStep(t->pRun->pErr, p)) {
+    iTag = sqlite3_column_int64(p, 0);
+  }
+  sqlite3_finalize(p);
+  return iTag;
 }
 
 static void undoReadAbove(UndoTable *t, UndoAbove *p, i64 nFrom, i64 nTo) {
@@ -238,6 +254,7 @@ static int undoOpen(UndoTable *t, UndoRun *pRun, ChoirLogTrack *pTrack) {
   t->nLo = undoFirst(t, pRun->range.iFrom - 1);
   t->nHi = undoFirst(t, pRun->range.iTo);
   t->nEnd = undoFirst(t, INT64_MAX);
+  t->iKept = undoKept(t);
   if (pRun->range.iTo >= pRun->iLast) {
     t->nHi = t->nEnd;
   }
@@ -430,21 +447,40 @@ static void undoGaps(UndoTable *t) {
   sqlite3_finalize(p);
 }
 
-/* Records of tables whose rows are not kept. */
-static void undoUntracked(UndoRun *pRun, const ChoirLogTracks *pTracks) {
+/* Why a row that record iSeq changed cannot be what it was before; NULL: it
+** can. */
+static const char *undoNotKept(const UndoTable *a, int n,
+                               const ChoirLogTrack *pTrack, i64 iSeq) {
+  int i;
+  if (pTrack == NULL || pTrack->images.id == 0) {
+    return "its rows are not kept; run select log_track('…')";
+  }
+  for (i = 0; i < n; i++) {
+    if (a[i].pTrack == pTrack && iSeq <= a[i].iKept) {
+      return "changed before log_track() kept its rows";
+    }
+  }
+  return NULL;
+}
+
+/* Records of rows that were not kept when they changed. */
+static void undoUntracked(UndoRun *pRun, const ChoirLogTracks *pTracks,
+                          const UndoTable *a, int n) {
   static const int aKey[] = {1};
   sqlite3_stmt *p = choirStmt(
       pRun->pConn, pRun->pErr,
-      "SELECT DISTINCT tbl, pk FROM ~.action_log AS l WHERE seq BETWEEN ?1 AND"
-      " ?2 AND tbl IN (SELECT name FROM ~.sqlite_schema WHERE type='table')");
+      "SELECT tbl, pk, min(seq) FROM ~.action_log AS l WHERE seq BETWEEN ?1 AND"
+      " ?2 AND tbl IN (SELECT name FROM ~.sqlite_schema WHERE type='table')"
+      " GROUP BY tbl, pk ORDER BY min(seq)");
   choirBindInt(pRun->pErr, p, 1, pRun->range.iFrom);
   choirBindInt(pRun->pErr, p, 2, pRun->range.iTo);
   while (choirStep(pRun->pErr, p)) {
     const char *z = (const char *)sqlite3_column_text(p, 0);
-    const ChoirLogTrack *pTrack = z ? choirLogTrackOf(pTracks, z) : NULL;
-    if (z && (pTrack == NULL || pTrack->images.id == 0)) {
-      undoName(pRun, z, p, aKey, 1,
-               "its rows are not kept; run select log_track('…')");
+    const char *zWhy = z ? undoNotKept(a, n, choirLogTrackOf(pTracks, z),
+                                       sqlite3_column_int64(p, 2))
+                         : NULL;
+    if (zWhy) {
+      undoName(pRun, z, p, aKey, 1, zWhy);
     }
   }
   choirStmtDone(pRun->pConn, p);
@@ -520,7 +556,7 @@ static void undoRange(UndoRun *pRun, ChoirLogTracks *pTracks) {
       }
     }
   }
-  undoUntracked(pRun, pTracks);
+  undoUntracked(pRun, pTracks, a, n);
   if (pErr->rc == SQLITE_OK) {
     undoPasses(pRun, a, n);
   }
@@ -685,13 +721,17 @@ static void undoFind(ChoirCall *p, UndoRun *pRun) {
                    : choirArgInt(pErr, p->apArg[0], "seq", 0, (i64)1 << 60);
   pRun->iLast = choirQueryInt(
       p->pConn, pErr, "SELECT coalesce(max(seq), 0) FROM ~.action_log", 0);
-  if (zWhat && strcmp(zWhat, "since") == 0 && !bNone) {
+  if (zWhat && strcmp(zWhat, "since") == 0 && bNone) {
+    choirErrSet(
+        pErr, SQLITE_ERROR,
+        "'since' needs the seq of a record, got null; 0 is the beginning");
+  } else if (zWhat && strcmp(zWhat, "since") == 0) {
     choirLogNeedSince(p->pConn, pErr, iSeq);
     pRun->range.iFrom = iSeq + 1;
     pRun->range.iTo = pRun->iLast;
   } else if (zWhat && strcmp(zWhat, "only") != 0) {
-    choirErrSet(pErr, SQLITE_ERROR,
-                "what must be only, or since with a seq, got '%.40s'", zWhat);
+    choirErrSet(pErr, SQLITE_ERROR, "what must be only or since, got '%.40s'",
+                zWhat);
   } else if (iSeq > 0 || !bNone) {
     undoAction(p->pConn, pErr, iSeq, &pRun->range);
   } else {

@@ -257,8 +257,9 @@ def test_undo_is_one_transaction(tea):
     ((99,), "there is no record 99 in the log"),
     (("x",), "seq must be"),
     ((-1,), "seq must be"),
-    ((1, "all"), "what must be only, or since with a seq, got 'all'"),
-    ((None, "since"), "what must be only, or since with a seq, got 'since'"),
+    ((1, "all"), "what must be only or since, got 'all'"),
+    ((None, "since"), "'since' needs the seq of a record, got null; 0 is the "
+     "beginning"),
     ((2,), "record 2 (RUN) is about no row, so there is nothing to undo"),
 ])
 def test_what_cannot_be_undone_says_why(arguments, message, tea):
@@ -273,6 +274,22 @@ def test_rows_of_tables_that_are_not_kept_are_named(tea):
     said = undo(tea, 0, "since")
     assert [(r["table"], r["key"]) for r in said["not_restored"]] == [
         ("user_settings", "theme")]
+
+
+def test_rows_that_changed_before_they_were_kept_are_named(db):
+    db.run("INSERT INTO user_settings(setting_name) VALUES('old')")
+    db.one("SELECT log_track('user_settings')")
+    db.run("INSERT INTO user_settings(setting_name) VALUES('new')")
+    why = [{"table": "user_settings", "key": "old",
+            "why": "changed before log_track() kept its rows"}]
+    assert undo(db, 1, "since")["not_restored"] == []
+    assert undo(db, 1)["not_restored"] == why
+    assert undo(db, 0, "since")["not_restored"] == why
+    assert db.rows("SELECT setting_name FROM user_settings") == [("old",)]
+    db.one("SELECT log_track('user_settings', '{\"undo\":false}')")
+    db.one("SELECT log_track('user_settings')")
+    assert undo(db, 1, "since")["not_restored"] == [
+        {**why[0], "key": "new"}]
 
 
 def test_a_null_key_tells_no_row_apart(db):
