@@ -130,35 +130,71 @@ static void coreSha256(ChoirCall *p) {
   choirResultText(p, z);
 }
 
+/* How well a function fits a topic: 0 by its name, … 3 not at all. */
+static int coreHelpFit(const ChoirHelp *h, const char *zTopic,
+                       const char *zLike) {
+  if (zTopic == NULL || sqlite3_stricmp(zTopic, h->zName) == 0) {
+    return 0;
+  }
+  if (sqlite3_strlike(zLike, h->zName, 0) == 0 ||
+      sqlite3_stricmp(zTopic, h->zRoom) == 0) {
+    return 1;
+  }
+  return sqlite3_strlike(zLike, h->zSummary, 0) == 0 ? 2 : 3;
+}
+
+static void coreHelpNone(ChoirErr *pErr, const char *zTopic) {
+  const char **az = choirMalloc(pErr, (u64)choirHelpCount * sizeof(*az));
+  const char *zNear;
+  int i;
+  for (i = 0; az && i < choirHelpCount; i++) {
+    az[i] = choirHelp[i].zName;
+  }
+  zNear = az ? choirNearest(zTopic, az, choirHelpCount) : NULL;
+  choirErrSet(pErr, SQLITE_ERROR, "nothing is about '%.40s'; %s%s%s", zTopic,
+              zNear ? "did you mean '" : "select name, summary from choir_help",
+              zNear ? zNear : "", zNear ? "'?" : "");
+  sqlite3_free(az);
+}
+
 /*
 ** SQL: choir_help([topic]) -> TABLE(name, kind, signature, summary,
 **   example, risk, room)
 **
-** Every function of choir, or those whose name, room or summary holds topic.
-** kind is scalar, aggregate, table or module; risk is pure, volatile, read,
-** write or effect.
+** Every function of choir, or those that a topic is about: the function of
+** that name first, then those whose name holds it and all of the room of that
+** name, then those whose summary does. kind is scalar, aggregate, table or
+** module; risk is pure, volatile, read, write or effect.
+**
+** Errors: nothing is about the topic; the nearest name is told.
 **
 ** > SELECT name, kind FROM choir_help('choir_uuid7')
 ** = choir_uuid7|scalar
+**
+** > SELECT name FROM choir_help('artefact_get')
+** ! choir_help: nothing is about 'artefact_get'; did you mean 'artifact_get'?
 */
 static void coreHelp(ChoirCursor *p) {
   const char *zTopic = choirArgTextOrNull(&p->err, p->apArg[0], "topic");
   char *zLike = zTopic ? choirMprintf(&p->err, "%%%s%%", zTopic) : NULL;
-  int i;
-  for (i = 0; i < choirHelpCount && p->err.rc == SQLITE_OK; i++) {
-    const ChoirHelp *h = &choirHelp[i];
-    if (zLike && sqlite3_strlike(zLike, h->zName, 0) != 0 &&
-        sqlite3_strlike(zLike, h->zRoom, 0) != 0 &&
-        sqlite3_strlike(zLike, h->zSummary, 0) != 0) {
-      continue;
+  int i, iFit, nRow = 0;
+  for (iFit = 0; iFit < 3; iFit++) {
+    for (i = 0; i < choirHelpCount && p->err.rc == SQLITE_OK; i++) {
+      const ChoirHelp *h = &choirHelp[i];
+      if (coreHelpFit(h, zTopic, zLike) == iFit) {
+        choirRowText(p, h->zName);
+        choirRowText(p, h->zKind);
+        choirRowText(p, h->zSignature);
+        choirRowText(p, h->zSummary);
+        choirRowText(p, h->zExample);
+        choirRowText(p, h->zRisk);
+        choirRowText(p, h->zRoom);
+        nRow++;
+      }
     }
-    choirRowText(p, h->zName);
-    choirRowText(p, h->zKind);
-    choirRowText(p, h->zSignature);
-    choirRowText(p, h->zSummary);
-    choirRowText(p, h->zExample);
-    choirRowText(p, h->zRisk);
-    choirRowText(p, h->zRoom);
+  }
+  if (nRow == 0 && p->err.rc == SQLITE_OK) {
+    coreHelpNone(&p->err, zTopic);
   }
   sqlite3_free(zLike);
 }

@@ -435,12 +435,16 @@ static void workDoctorSqlite(ChoirCursor *p) {
 static void workDoctor(ChoirCursor *p) {
   ChoirConn *pConn = p->pConn;
   int i, bHave;
+  char *zWhere;
   workDoctorSqlite(p);
   bHave = choirHasWorkspace(pConn, &p->err);
+  zWhere = choirMprintf(&p->err, "%s in schema %s", bHave ? "one" : "none",
+                        choirSchema(pConn));
   choirRowText(p, "workspace");
   choirRowText(p, bHave ? "ok" : "warn");
-  choirRowText(p, choirSchema(pConn));
+  choirRowText(p, zWhere);
   choirRowText(p, bHave ? NULL : "select choir_init()");
+  sqlite3_free(zWhere);
   choirRowText(p, "shared names");
   choirRowText(p, pConn->zKept ? "warn" : "ok");
   choirRowText(p, pConn->zKept ? pConn->zKept : "none");

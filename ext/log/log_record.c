@@ -66,7 +66,7 @@ static void logRecordCall(ChoirCall *p) {
 
 /*
 ** SQL: log_changes([since[, table]]) -> TABLE(seq, id, timestamp, action_type,
-** tbl, pk, payload)
+**   tbl, pk, payload)
 **
 ** Records of the log after record since, oldest first. Keep the last seq and ask
 ** again with it: nothing is missed.

@@ -31,9 +31,19 @@ def test_every_function_that_help_lists_can_be_found(db):
         assert name in (modules if kind in ("table", "module") else functions), name
 
 
-def test_help_finds_by_name_and_says_nothing_for_an_unknown_topic(db):
-    assert db.one("SELECT count(*) FROM choir_help('choir_sha256')") >= 1
-    assert db.rows("SELECT * FROM choir_help('no such thing')") == []
+def test_help_finds_by_name_first_and_knows_misspelt_names(db):
+    assert [name for name, in db.rows(
+        "SELECT name FROM choir_help('artifact_PUT')")][:2] == [
+            "artifact_put", "artifact_put_file"]
+    names = [name for name, in db.rows("SELECT name FROM choir_help('sync')")]
+    room = [name.startswith("sync_") or name == "choir_backup" for name in names]
+    assert room == sorted(room, reverse=True) and not all(room)
+    assert db.error("SELECT * FROM choir_help('artifact_putt')") == (
+        "choir_help: nothing is about 'artifact_putt'; did you mean"
+        " 'artifact_put'?")
+    assert db.error("SELECT * FROM choir_help('no such thing')") == (
+        "choir_help: nothing is about 'no such thing'; select name, summary"
+        " from choir_help")
     assert db.error("SELECT * FROM choir_help(x'00')") == (
         "choir_help: topic must be text, got blob")
 
