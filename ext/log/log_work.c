@@ -432,10 +432,10 @@ static void logMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   i64 nRow = choirQueryInt(pConn, pErr, "SELECT count(*) FROM ~.action_log", 0);
   i64 nNew = choirQueryInt(
       pConn, pErr, "SELECT count(*) FROM ~.action_log WHERE synced=0", 0);
-  choirRowText(pCur, "log rows");
+  choirRowText(pCur, "log.rows");
   choirRowInt(pCur, nRow);
   choirRowText(pCur, "rows");
-  choirRowText(pCur, "log unsynced");
+  choirRowText(pCur, "log.unpublished");
   choirRowInt(pCur, nNew);
   choirRowText(pCur, "rows");
 }

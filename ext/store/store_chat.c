@@ -133,7 +133,7 @@ static void chatRole(ChoirErr *pErr, const char *z) {
   choirErrSet(pErr, SQLITE_ERROR,
               "role must be user, assistant, system or tool, got '%.60s'%s%s%s",
               z ? z : "", zNear ? "; did you mean '" : "", zNear ? zNear : "",
-              zNear ? "'" : "");
+              zNear ? "'?" : "");
 }
 
 /*

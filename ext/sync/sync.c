@@ -96,7 +96,7 @@ CHOIR_PRIVATE int choirSyncChanged(ChoirSyncRun *p) {
   return bChanged;
 }
 
-static void syncTime(i64 iTime, char z[32]) {
+CHOIR_PRIVATE void choirSyncTime(i64 iTime, char z[32]) {
   time_t t = (time_t)(iTime / 1000);
   struct tm tm;
   z[0] = 0;
@@ -107,7 +107,7 @@ static void syncTime(i64 iTime, char z[32]) {
 
 CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *p) {
   char z[32];
-  syncTime(p->there.bFolder ? p->there.head.iTime : p->there.pos.iTime, z);
+  choirSyncTime(p->there.bFolder ? p->there.head.iTime : p->there.pos.iTime, z);
   if (p->there.bFolder) {
     u64 iHere = 0;
     choirSealFolder(p->here.aSeal, p->there.zUrl, &iHere);
@@ -485,7 +485,7 @@ static void syncCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
 }
 
 static void syncMetrics(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
-  choirRowText(pCur, "sync_versions");
+  choirRowText(pCur, "sync.versions");
   choirRowInt(pCur,
               choirQueryInt(pConn, pErr,
                             "SELECT count(*) FROM ~._choir_sync_history", 0));

@@ -605,6 +605,8 @@ CHOIR_PRIVATE void choirSyncIdentify(ChoirSyncRun *, int bForeign);
 CHOIR_PRIVATE void choirSyncEnd(ChoirSyncRun *);
 /* Is this file's content still that of its head? Reads the whole file. */
 CHOIR_PRIVATE int choirSyncChanged(ChoirSyncRun *);
+/* ` of 2026-01-02T03:04:05Z`, or nothing where the time is not known. */
+CHOIR_PRIVATE void choirSyncTime(i64 iTime, char z[32]);
 /* `<url> is at version 7 of 2026-01-02T03:04:05Z and this file at 6` */
 CHOIR_PRIVATE char *choirSyncWhere(ChoirSyncRun *);
 /* What can be done when both sides changed: the end of a message. */

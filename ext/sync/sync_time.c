@@ -208,15 +208,17 @@ static i64 timeParse(const char *z) {
 }
 
 /* The newest version not made after iTime; times ascend with transactions. */
-static u64 timeFind(ChoirErr *pErr, ChoirRemote *p, i64 iTime) {
+static u64 timeFind(ChoirErr *pErr, ChoirRemote *p, i64 iTime, const char *z) {
   ChoirFiles files;
   ChoirLtxHead head;
   u64 iLow = 0, iHigh, iTxid = 0;
+  char zOldest[32];
   choirFolderList(p, pErr, &files);
   timeVersions(pErr, &files);
   iHigh = files.n; /* files.a[iHigh] and older are early enough */
   while (iLow < iHigh && pErr->rc == SQLITE_OK) {
     u64 iMid = (iLow + iHigh) / 2;
+    memset(&head, 0, sizeof(head));
     if (choirFolderHead(p, pErr, &files.a[iMid], &head, NULL) ==
             CHOIR_OBJECT_OK &&
         head.iTime <= iTime) {
@@ -227,9 +229,14 @@ static u64 timeFind(ChoirErr *pErr, ChoirRemote *p, i64 iTime) {
   }
   if (pErr->rc == SQLITE_OK && iHigh < files.n) {
     iTxid = files.a[iHigh].iMax;
-  } else if (pErr->rc == SQLITE_OK) {
-    choirErrSet(pErr, SQLITE_ERROR, "%s holds no version from before that time",
-                p->zUrl);
+  } else if (pErr->rc == SQLITE_OK && files.n == 0) {
+    choirErrSet(pErr, SQLITE_ERROR, "nothing at %s yet", p->zUrl);
+  } else if (pErr->rc == SQLITE_OK) { /* the head read last is the oldest's */
+    choirSyncTime(head.iTime, zOldest);
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s holds no version as old as %s; the oldest is version"
+                " %llu%s",
+                p->zUrl, z, files.a[files.n - 1].iMax, zOldest);
   }
   choirFilesFree(&files);
   return iTxid;
@@ -280,7 +287,7 @@ CHOIR_PRIVATE u64 choirVersionFind(ChoirErr *pErr, ChoirRemote *p,
                 z);
     return 0;
   }
-  return timeFind(pErr, p, iTime);
+  return timeFind(pErr, p, iTime, z);
 }
 
 CHOIR_PRIVATE const char *choirVersionArg(ChoirErr *pErr, sqlite3_value *p) {

@@ -246,8 +246,8 @@ def test_metrics_count_the_log(db):
     db.one("SELECT log_record('A', '{}')")
     db.run("UPDATE action_log SET synced = 1 WHERE seq = 1")
     assert db.rows("SELECT name, value FROM choir_metrics"
-                   " WHERE name GLOB 'log *'") == [
-        ("log rows", 2), ("log unsynced", 1)]
+                   " WHERE name GLOB 'log.*'") == [
+        ("log.rows", 2), ("log.unpublished", 1)]
 
 
 def test_the_log_works_in_an_attached_workspace(tmp_path, open_db):

@@ -60,7 +60,7 @@ def test_a_tool_call_may_have_no_content(db):
     ("message_add('x', 'user', 'y')", "no conversation 'x'; see conversation_create"),
     ("message_add(NULL, 'user', 'y')", "conversation_id must be text, got null"),
     ("message_add(c, 'usr', 'y')", "role must be user, assistant, system or tool,"
-     " got 'usr'; did you mean 'user'"),
+     " got 'usr'; did you mean 'user'?"),
     ("message_add(c, 'USER', 'y')", "role must be user, assistant, system or tool,"
      " got 'USER'"),
     ("message_add(c, '', 'y')", "role must be user, assistant, system or tool, got ''"),

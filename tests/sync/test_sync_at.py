@@ -164,7 +164,7 @@ def test_it_cannot_be_written(live, url):
     ("9", "does not hold transaction 9; the nearest is 4"),
     ("0", "version must be 1 or more, got 0"),
     ("yesterday", "version must be a transaction as in sync_log, or a time"),
-    ("2001-01-01", "holds no version from before that time")])
+    ("2001-01-01", "holds no version as old as 2001-01-01; the oldest")])
 def test_a_version_that_is_not_there_is_named(live, url, version, what):
     history(live, url)
     assert live.error(f"ATTACH 'file:ws?vfs=choir_at&version={version}"
