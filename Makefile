@@ -39,7 +39,7 @@ GEN := gen_help.c gen_sql.c
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(GEN:%.c=$(BUILD)/%.o)
 vpath gen_%.c $(BUILD)
 
-all: $(SO)
+all: $(SO) ## ./choir.so; so does make by itself
 
 $(SO): $(OBJ)
 	@echo "  link $@"

@@ -42,10 +42,13 @@ def test_every_block_of_the_page_runs_in_order(tmp_path, monkeypatch, open_db):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "seeds").mkdir()
     (tmp_path / "seeds/Identity.json").write_text('{"name": "Nola"}')
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/tea.md").write_text("The ceremony of tea")
     db = open_db(tmp_path / "ws.db", init=True)
     ident, results = None, {}
     for section in re.split(r"^## ", TEXT, flags=re.M)[1:]:
-        if not section.startswith(("State", "Server", "Tasks", "Personas", "Shards", "How")):
+        if not section.startswith(("State", "Search", "Nearest", "Server", "Tasks", "Personas", "Shards",
+                                   "How", "Take")):
             continue
         for block in re.findall(r"^```sql\n(.*?)^```", section, re.M | re.S):
             for sql in block.strip().split("\n"):
@@ -63,3 +66,9 @@ def test_every_block_of_the_page_runs_in_order(tmp_path, monkeypatch, open_db):
     assert results["SELECT name, memories FROM active_persona;"] == [("Ada", 1)]
     assert len(results["SELECT title FROM shard1.conversations UNION ALL SELECT title FROM"
                        " shard2.conversations;"]) == 2
+    assert [r[0] for r in results["SELECT path, preview FROM choir_search('tea ceremony', 5);"]
+            ] == ["/notes/tea.md"]
+    assert [rows for sql, rows in results.items() if "AS v JOIN item" in sql][0][0][0] == (
+        "desk lamp")
+    assert json.loads([rows for sql, rows in results.items() if "log_undo" in sql][0][0][0])[
+        "rows"] == 0
