@@ -465,7 +465,8 @@ static void wireOptions(ChoirHttp *p, CurlState *pState, CURL *pEasy) {
   SET(CURLOPT_PRIVATE, p);
   SET(CURLOPT_ERRORBUFFER, p->pWire->zError);
   SET(CURLOPT_CONNECTTIMEOUT_MS, (long)p->nConnectMs);
-  SET(CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)p->nMax);
+  SET(CURLOPT_MAXFILESIZE_LARGE, /* what HEAD announces does not come */
+      (curl_off_t)(strcmp(p->zMethod, "HEAD") == 0 ? 0 : p->nMax));
   SET(CURLOPT_HEADERDATA, p);
   SET(CURLOPT_WRITEDATA, p);
   SET(CURLOPT_OPENSOCKETDATA, p);

@@ -128,7 +128,8 @@ def test_http_do_sends_any_method_with_a_body(db, server, method):
     assert got["method"] == method and got["body"] == "\x00\x01"
 
 
-def test_head_has_no_body(db, server):
+def test_head_has_no_body_and_no_limit_for_one(db, server):
+    db.one("SELECT choir_config('http.max_bytes', 4)")
     (row,) = db.rows("SELECT response_status_code, response_body,"
                      " response_headers FROM http_do('HEAD', ?)",
                      server.url("/hello"))
