@@ -430,9 +430,10 @@ static char *artifactRead(ChoirConn *pConn, ChoirErr *pErr, sqlite3_stmt *pFind,
   ChoirBuf b;
   u8 aHash[32];
   char zHex[65], *zStored;
+  i64 nRow = sqlite3_column_int64(pFind, 4);
+  i64 nMax = sqlite3_limit(pConn->db, SQLITE_LIMIT_LENGTH, -1);
   int e;
-  choirBufInit(&b, pErr,
-               (u64)sqlite3_limit(pConn->db, SQLITE_LIMIT_LENGTH, -1));
+  choirBufInit(&b, pErr, (u64)nMax);
   if (!artifactPlaceOpen(pConn, pErr, &place, 1)) {
     return NULL;
   }
@@ -442,6 +443,11 @@ static char *artifactRead(ChoirConn *pConn, ChoirErr *pErr, sqlite3_stmt *pFind,
                 "the row says %.200s, which is not below %s or not of this"
                 " artifact; it is not followed",
                 zKey, place.zFolder);
+  } else if (nRow > nMax) {
+    choirErrSet(pErr, SQLITE_TOOBIG,
+                "%s has %lld bytes, a value holds at most %lld; s3_get_file()"
+                " writes it to a file",
+                zKey, nRow, nMax);
   }
   zStored = artifactKey(&place, pErr, zName);
   choirBufAppend(&b, "", 0);
@@ -459,11 +465,11 @@ static char *artifactRead(ChoirConn *pConn, ChoirErr *pErr, sqlite3_stmt *pFind,
       choirErrSet(pErr, SQLITE_CORRUPT,
                   "the object %s has SHA-256 %.16s… and %llu bytes, its row"
                   " says %.16s… and %lld",
-                  zKey, zHex, b.n, zHash, sqlite3_column_int64(pFind, 4));
-    } else if (zHash == NULL && sqlite3_column_int64(pFind, 4) != (i64)b.n) {
+                  zKey, zHex, b.n, zHash, nRow);
+    } else if (zHash == NULL && nRow != (i64)b.n) {
       choirErrSet(pErr, SQLITE_CORRUPT,
                   "the object %s has %llu bytes, its row says %lld", zKey, b.n,
-                  sqlite3_column_int64(pFind, 4));
+                  nRow);
     }
   }
   sqlite3_free(zStored);

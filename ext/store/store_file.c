@@ -312,7 +312,9 @@ CHOIR_PRIVATE void choirStorePutFd(ChoirConn *pConn, ChoirErr *pErr,
   i64 nMax = sqlite3_limit(pConn->db, SQLITE_LIMIT_LENGTH, -1);
   if (n >= nMax - 65536) { /* room for the rest of the row */
     choirErrSet(pErr, SQLITE_TOOBIG,
-                "the file has %lld bytes, a row holds at most %lld", n, nMax);
+                "the file has %lld bytes, a row holds at most %lld; with the"
+                " setting remote.artifacts it goes to an object store",
+                n, nMax);
   } else if (n <= DISK_WHOLE) {
     diskPutWhole(pConn, pErr, pPut, fd, n);
   } else {

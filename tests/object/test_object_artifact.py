@@ -303,6 +303,17 @@ def test_content_that_is_not_what_the_row_says_is_refused(ws):
         "SELECT artifact_fetch('/a')")
 
 
+def test_content_longer_than_a_value_names_the_way_to_a_file(ws):
+    db, place = ws
+    ident = db.one("SELECT artifact_put('/a', ?)", BIG)
+    flush(db)
+    db.rows("UPDATE artifacts SET size_bytes = 3000000000")
+    message = db.error("SELECT artifact_fetch('/a')")
+    assert message.startswith(
+        f"artifact_fetch: users/u1/artifacts/{ident} has 3000000000 bytes, a value")
+    assert "; s3_get_file() writes it to a file" in message
+
+
 def test_a_key_in_a_row_is_not_trusted(ws):
     db, place = ws
     ident = db.one("SELECT artifact_put('/a', ?)", BIG)
