@@ -190,9 +190,9 @@ static void indexVectors(SearchStore *p, ChoirErr *pErr) {
 ** Indexes whatever changed since the last call, so that choir_search() is fast
 ** on every connection: text is cut into chunks, embedded by the configured
 ** model, and put into the text index. Returns a JSON object: documents
-** indexed and removed, chunks written, and pending, which is 0. A moved file
-** is not embedded again; when embed.provider changed, everything is. All or
-** nothing, and it can be interrupted.
+** indexed and removed, chunks written or embedded again, and pending, which is
+** 0. A moved file is not embedded again; when embed.provider changed,
+** everything is. All or nothing, and it can be interrupted.
 **
 **   what  'pending' (default), 'rebuild': everything from the beginning, or
 **         'remote': nothing here, but qdrant_flush() and its result

@@ -203,6 +203,7 @@ CHOIR_PRIVATE void choirSearchEmbedAll(SearchStore *p, ChoirErr *pErr,
     const char *z = (const char *)sqlite3_column_text(pStmt, 1);
     if (z && (iId & SEARCH_CHUNK_MOST)) {
       storeEmbed(p, pErr, iId, z, sqlite3_column_bytes(pStmt, 1));
+      p->nWritten++;
     }
     if (xTick) {
       xTick(p);

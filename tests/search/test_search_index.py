@@ -212,7 +212,7 @@ def test_vectors_of_another_model_are_not_mixed(db):
         " hash-384; run select choir_index()")
     assert db.rows("SELECT status, detail FROM choir_doctor"
                    " WHERE \"check\"='embedding model'") == [("warn", "older")]
-    index(db)
+    assert index(db) == (0, 0, db.one("SELECT count(*) FROM _choir_vector"))
     assert dump(db) == good
 
 
