@@ -106,6 +106,7 @@ amalgamation: dist/choir.c ## dist/choir.c and dist/choir.h, one file to compile
 dist/choir.c: $(SRC) $(wildcard ext/*.h ext/*/*.h ext/*/*.inc) \
     $(BUILD)/gen_help.c $(BUILD)/gen_sql.c tools/amalgamate.py
 	@$(PYTHON) tools/amalgamate.py $(BUILD) dist
+	@echo "  made dist/choir.c, dist/choir.h"
 
 # Another flavour is the same build in its own folder: the entry point comes
 # from the file's name, so it stays choir.so.

@@ -23,7 +23,7 @@ def test_the_demo_tells_its_story_to_the_end(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Now you" in done.stdout
     assert max(len(line) for line in done.stdout.split("\n")
-               if line.startswith(("│", "┌", "─"))) <= 100
+               if line.startswith(("│", "┌", "─"))) <= 80
     assert sorted(os.listdir(tmp_path / "out"))[:2] == ["laptop.db",
                                                         "phone.db"]
 

@@ -21,8 +21,8 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 OUT = pathlib.Path(os.environ.get("OUT", ROOT / "demo")).absolute()
-REMOTE = f"file://{OUT}/remote/workspace.sqlite"
-WIDTH = 86
+REMOTE = f"file://{OUT}/remote/"
+WIDTH = 80
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 BOLD, DIM, RED = "1", "2", "31"
 
@@ -63,7 +63,7 @@ def sqlite3(device, sql):
     """What a user would type: sqlite3 demo/laptop.db, .load ./choir, sql."""
     name = device.split()[0]
     load = [] if "without" in device else ["-cmd", ".load ./choir"]
-    mode = ".mode box --wrap 50 --wordwrap on" if " FROM " in sql.replace(
+    mode = ".mode box --wrap 40 --wordwrap on" if " FROM " in sql.replace(
         "\n", " ") else ".mode list"
     return subprocess.run(
         ["sqlite3", "-bail", *load, "-cmd", mode, str(OUT / (name + ".db"))],
