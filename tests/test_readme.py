@@ -39,7 +39,27 @@ def test_the_readme_s_python_runs(tmp_path):
 
 
 def test_every_file_the_readme_names_exists():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
     for target in re.findall(r"`(tests/[^`]+|tools/[^` ]+)`", README):
         assert (ROOT / target).exists(), target
+
+
+def prose(page):
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+
+
+def anchors(page):
+    """The headings of a page as GitHub names them."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+            for heading in re.findall(r"^#+ (.*)$", prose(page), re.M)}
+
+
+def test_every_link_of_the_docs_leads_somewhere():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in
+             re.findall(r"\]\(\s*(?!https?:)([^)\s]+)\s*\)", prose(page))]
+    assert len(links) > 200
+    for page, link in links:
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), (page.name, link)
+        assert not anchor or anchor in anchors(target), (page.name, link)

@@ -42,7 +42,8 @@ class Block:
             if line.startswith("SQL:"):
                 self.signatures.append(line[4:].strip())
             elif self.signatures and line.startswith("  ") and not self.text:
-                self.signatures[-1] += " " + line.strip()
+                self.signatures[-1] += ("" if self.signatures[-1].endswith("(")
+                                        else " ") + line.strip()
             elif line.startswith("> "):
                 if current is None or current["rows"] or current["error"]:
                     current = {"sql": [], "rows": [], "error": None}

@@ -200,7 +200,7 @@ static void objSqlPutFile(ChoirCall *p) {
 **
 ** Reads an object into a file, a piece at a time, and returns {size, etag,
 ** modified}. The file appears under its name when it is complete, replacing
-** one of that name.
+** one of that name; only its owner may read it.
 **
 **   file  TEXT, a path
 **

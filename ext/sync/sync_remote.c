@@ -31,7 +31,7 @@ CHOIR_PRIVATE void choirRemoteOpen(ChoirConn *pConn, ChoirErr *pErr,
   if (zUrl == NULL || zUrl[0] == 0) {
     choirErrSet(pErr, SQLITE_ERROR,
                 "no remote; name one, as in"
-                " sync_push('file:///folder/name.sqlite'), or set it by"
+                " sync_push('file:///folder/'), or set it by"
                 " choir_config('remote', …) or CHOIR_REMOTE");
     return;
   }
