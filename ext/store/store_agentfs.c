@@ -78,6 +78,7 @@ typedef struct AgentfsRun {
   ChoirErr *pErr;
   sqlite3 *db;
   sqlite3_stmt *a[AGENTFS_STMTS];
+  ChoirStoreReport report;
   i64 nFile, nKey, nCall, nRemote;
 } AgentfsRun;
 
@@ -148,12 +149,22 @@ static void agentfsFiles(AgentfsRun *p) {
       "SELECT path, updated_at, rowid, content IS NULL FROM ~.artifacts"
       " WHERE deleted_at IS NULL ORDER BY path");
   while (choirStep(p->pErr, pRow)) {
-    if (sqlite3_column_int(pRow, 3)) {
+    const char *zPath = (const char *)sqlite3_column_text(pRow, 0);
+    ChoirErr one = {SQLITE_OK, NULL};
+    char *z = choirStorePath(&one, zPath, "path", CHOIR_STORE_FILE);
+    if (zPath == NULL || one.rc == SQLITE_NOMEM) {
+      choirErrNomem(p->pErr);
+    } else if (z == NULL || strcmp(z, zPath) != 0) { /* written by plain SQL */
+      choirStoreProblem(&p->report, zPath,
+                        one.zMsg ? one.zMsg : "not a plain path");
+    } else if (sqlite3_column_int(pRow, 3)) {
       p->nRemote++;
     } else {
       agentfsFile(p, pRow);
       p->nFile++;
     }
+    choirErrClear(&one);
+    sqlite3_free(z);
   }
   choirStmtDone(p->pConn, pRow);
 }
@@ -256,7 +267,8 @@ static int agentfsIsFree(const char *zFile, int *pbMade) {
 **   file  TEXT, must not be there, or be an empty database
 **
 ** Gives {"file","took":{"files","keys","tasks"},"left":{"remote"},"problems"};
-** remote counts artifacts whose content is in the object store.
+** remote counts artifacts whose content is in the object store; problems names
+** those whose path artifact_put() would refuse.
 **
 ** NULL: the file must be given.
 ** Errors: there is such a file; it cannot be written, and is removed then.
@@ -267,7 +279,6 @@ static int agentfsIsFree(const char *zFile, int *pbMade) {
 static void agentfsExport(ChoirCall *pCall) {
   ChoirErr *pErr = &pCall->err;
   const char *zFile = choirArgText(pErr, pCall->apArg[0], "file");
-  ChoirStoreReport report;
   AgentfsRun run;
   char *z;
   int bMade = 0;
@@ -275,7 +286,7 @@ static void agentfsExport(ChoirCall *pCall) {
   run.pConn = pCall->pConn;
   run.pErr = pErr;
   choirNeedWorkspace(run.pConn, pErr);
-  choirStoreReportInit(&report, pErr, "choir_export");
+  choirStoreReportInit(&run.report, pErr, "choir_export");
   if (pErr->rc == SQLITE_OK && !agentfsIsFree(zFile, &bMade)) {
     choirErrSet(pErr, SQLITE_ERROR, "%s is there already", zFile);
   }
@@ -290,8 +301,8 @@ static void agentfsExport(ChoirCall *pCall) {
                    "\"took\":{\"files\":%lld,\"keys\":%lld,\"tasks\":%lld},"
                    "\"left\":{\"remote\":%lld}",
                    run.nFile, run.nKey, run.nCall, run.nRemote);
-  choirStoreReportResult(&report, "file", zFile, z, pCall->pCtx);
-  choirBufFree(&report.problems);
+  choirStoreReportResult(&run.report, "file", zFile, z, pCall->pCtx);
+  choirBufFree(&run.report.problems);
   sqlite3_free(z);
 }
 

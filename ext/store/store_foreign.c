@@ -66,267 +66,122 @@ static const char zForeignVectors[] =
     "  content TEXT,\n  metadata JSON,\n  updated_at INTEGER,\n"
     "  UNIQUE(collection, name)\n)";
 
+/* By hand: clang-format cuts a text with macros in it to crumbs. */
+/* clang-format off */
 static const ForeignKind aForeign[] = {
     {"agentfs",
      "fs_inode.mode fs_dentry.parent_ino fs_data.chunk_index",
      " fs_config fs_inode fs_dentry fs_data kv_store tool_calls ",
      {{"files", NULL,
-       "WITH RECURSIVE t(ino, path) AS (VALUES(1, '') UNION SELECT "
-       "d.ino,"
+       "WITH RECURSIVE t(ino, path) AS (VALUES(1, '') UNION SELECT d.ino,"
        " t.path || '/' || d.name FROM t JOIN fs_dentry AS d"
-       " ON d.parent_ino=t.ino WHERE d.ino<>1 AND "
-       "length(t.path)<4096)"
-       " SELECT t.path, i.ino, i.size FROM t JOIN fs_inode AS i ON "
-       "i.ino=t.ino"
+       " ON d.parent_ino=t.ino WHERE d.ino<>1 AND length(t.path)<4096)"
+       " SELECT t.path, i.ino, i.size FROM t JOIN fs_inode AS i ON i.ino=t.ino"
        " WHERE i.mode & 61440 = 32768 ORDER BY 1",
        NULL},
       {"keys", "kv_store",
-       "SELECT key, value, " MS("{kv_store.created_at}") ", " MS(
-           "{kv_store.updated_at}") " FROM kv_store WHERE "
-                                    "(json_valid(value) OR json_valid(value))"
-                                    " AND key<>''",
+       "SELECT key, value, " MS("{kv_store.created_at}") ", "
+       MS("{kv_store.updated_at}") " FROM kv_store WHERE (json_valid(value) OR"
+       " json_valid(value)) AND key<>''",
        TO_STATE},
       {"tasks", "tool_calls",
        "SELECT 'agentfs:' || id || ':' || started_at, name,"
-       " coalesce({tool_calls.parameters}, 'null'), "
-       "{tool_calls.result},"
-       " {tool_calls.error}, " MS("started_at") ", " MS(
-           "{tool_calls.completed_at}") " FROM tool_calls",
-       "INSERT INTO ~.agent_tasks(id, task_type, input, output, "
-       "error,"
-       " created_at, started_at, completed_at, attempts, status) "
-       "VALUES(?1, ?2,"
-       " ?3, ?4, ?5, ?6, ?6, ?7, 1, CASE WHEN ?5 IS NOT NULL THEN "
-       "'FAILED'"
+       " coalesce({tool_calls.parameters}, 'null'), {tool_calls.result},"
+       " {tool_calls.error}, " MS("started_at") ", "
+       MS("{tool_calls.completed_at}") " FROM tool_calls",
+       "INSERT INTO ~.agent_tasks(id, task_type, input, output, error,"
+       " created_at, started_at, completed_at, attempts, status) VALUES(?1, ?2,"
+       " ?3, ?4, ?5, ?6, ?6, ?7, 1, CASE WHEN ?5 IS NOT NULL THEN 'FAILED'"
        " WHEN ?7 IS NULL THEN 'PENDING' ELSE 'COMPLETED' END)"
        " ON CONFLICT(id) DO NOTHING"}}},
     {"llm embeddings",
-     "collections.name embeddings.collection_id "
-     "embeddings.embedding",
+     "collections.name embeddings.collection_id embeddings.embedding",
      " collections embeddings ",
      {{"embeddings", "embeddings",
-       "SELECT c.name, e.id, c.model, e.embedding, e.content, "
-       "e.metadata,"
-       " {embeddings.updated} * 1000 FROM embeddings AS e JOIN "
-       "collections AS c"
+       "SELECT c.name, e.id, c.model, e.embedding, e.content, e.metadata,"
+       " {embeddings.updated} * 1000 FROM embeddings AS e JOIN collections AS c"
        " ON c.id=e.collection_id",
-       "INSERT INTO ~.llm_embeddings(collection, name, model, "
-       "embedding,"
-       " content, metadata, updated_at) VALUES(?1, ?2, ?3, ?4, ?5, "
-       "?6, ?7)"
-       " ON CONFLICT(collection, name) DO UPDATE SET model=?3, "
-       "embedding=?4,"
+       "INSERT INTO ~.llm_embeddings(collection, name, model, embedding,"
+       " content, metadata, updated_at) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+       " ON CONFLICT(collection, name) DO UPDATE SET model=?3, embedding=?4,"
        " content=?5, metadata=?6, updated_at=?7"
-       " WHERE embedding IS NOT ?4 OR content IS NOT ?5 OR "
-       "metadata IS NOT"
+       " WHERE embedding IS NOT ?4 OR content IS NOT ?5 OR metadata IS NOT"
        " ?6"}}},
     {"llm logs",
      "conversations.name responses.prompt responses.response"
      " responses.conversation_id",
      " conversations responses ",
      {{"conversations", "conversations",
-       "SELECT c.id, c.name, min(" MS("r.datetime_utc") "), max(" MS(
-           "r.datetime_utc") ") "
-                             "FROM "
-                             "conver"
-                             "sation"
-                             "s AS "
-                             "c "
-                             "JOIN "
-                             "respon"
-                             "ses "
-                             "AS r"
-                             " ON "
-                             "r."
-                             "conver"
-                             "sation"
-                             "_id=c."
-                             "id "
-                             "GROUP "
-                             "BY "
-                             "c.id",
+       "SELECT c.id, c.name, min(" MS("r.datetime_utc") "), max("
+       MS("r.datetime_utc") ") FROM conversations AS c JOIN responses AS r"
+       " ON r.conversation_id=c.id GROUP BY c.id",
        TO_CONVERSATION},
       {"messages", NULL,
-       "SELECT id || ':' || role, conversation_id, role, content, "
-       "t, NULL FROM"
-       " (SELECT id, conversation_id, 'system' AS role, system AS "
-       "content, " MS("datetime_utc") " AS t, 0 AS n FROM responses UNION ALL"
-                                      " SELECT id, conversation_id, 'user',"
-                                      " prompt, " MS(
-                                          "datetime_utc") ", 1 FROM responses)"
-                                                          " WHERE content<>''"
-                                                          " AND "
-                                                          "conversation_id"
-                                                          " IN (SELECT id FROM"
-                                                          " conversations)"
-                                                          " ORDER BY t, id, n",
+       "SELECT id || ':' || role, conversation_id, role, content, t, NULL FROM"
+       " (SELECT id, conversation_id, 'system' AS role, system AS content, "
+       MS("datetime_utc") " AS t, 0 AS n FROM responses UNION ALL"
+       " SELECT id, conversation_id, 'user', prompt, " MS("datetime_utc") ", 1"
+       " FROM responses) WHERE content<>'' AND conversation_id IN"
+       " (SELECT id FROM conversations) ORDER BY t, id, n",
        TO_MESSAGE},
       {"messages", "responses",
-       "SELECT id, conversation_id, 'assistant', response, " MS(
-           "datetime_utc") " + coalesce({responses.duration_ms}, "
-                           "0),"
-                           " json_object('model', model, "
-                           "'options', json(" JSON(
-                               "{responses.options_json}") "), "
-                                                           "'durati"
-                                                           "on_ms',"
-                                                           " {"
-                                                           "respons"
-                                                           "es."
-                                                           "duratio"
-                                                           "n_ms}, "
-                                                           "'input_"
-                                                           "tokens'"
-                                                           ","
-                                                           " {"
-                                                           "respons"
-                                                           "es."
-                                                           "input_"
-                                                           "tokens}"
-                                                           ", "
-                                                           "'output"
-                                                           "_tokens"
-                                                           "',"
-                                                           " {"
-                                                           "respons"
-                                                           "es."
-                                                           "output_"
-                                                           "tokens}"
-                                                           ") FROM "
-                                                           "respons"
-                                                           "es "
-                                                           "WHERE"
-                                                           " conver"
-                                                           "sation_"
-                                                           "id "
-                                                           "IN "
-                                                           "(SELECT"
-                                                           " id "
-                                                           "FROM "
-                                                           "convers"
-                                                           "ations)"
-                                                           " ORDER "
-                                                           "BY "
-                                                           "datetim"
-                                                           "e_utc",
+       "SELECT id, conversation_id, 'assistant', response, " MS("datetime_utc")
+       " + coalesce({responses.duration_ms}, 0),"
+       " json_object('model', model, 'options', json("
+       JSON("{responses.options_json}") "), 'duration_ms',"
+       " {responses.duration_ms}, 'input_tokens', {responses.input_tokens},"
+       " 'output_tokens', {responses.output_tokens}) FROM responses WHERE"
+       " conversation_id IN (SELECT id FROM conversations)"
+       " ORDER BY datetime_utc",
        TO_MESSAGE}}},
     {"nola",
      "state_storage.key_name state_storage.value_json",
      " state_storage ",
      {{"keys", "state_storage",
-       "SELECT key_name, value_json, " MS("{state_storage.created_at}") ", " MS(
-           "{state_storage.updated_at}") " FROM state_storage"
-                                         " WHERE (json_valid(value_json) OR "
-                                         "json_valid(value_json))"
-                                         " AND key_name<>''",
+       "SELECT key_name, value_json, " MS("{state_storage.created_at}") ", "
+       MS("{state_storage.updated_at}") " FROM state_storage"
+       " WHERE (json_valid(value_json) OR json_valid(value_json))"
+       " AND key_name<>''",
        TO_STATE}}},
     {"nola",
      "conversation_history.user_id conversation_history.message"
      " conversation_history.speaker",
      " conversation_history ",
      {{"conversations", NULL,
-       "SELECT 'nola:' || coalesce(user_id, ''), user_id, min(" MS(
-           "timestamp") "), max(" MS("timestamp") ") FROM "
-                                                  "conversation_"
-                                                  "history"
-                                                  " GROUP BY "
-                                                  "user_id",
+       "SELECT 'nola:' || coalesce(user_id, ''), user_id, min("
+       MS("timestamp") "), max(" MS("timestamp") ") FROM conversation_history"
+       " GROUP BY user_id",
        TO_CONVERSATION},
       {"messages", "conversation_history",
-       "SELECT 'nola:' || coalesce(user_id, '') || ':' || id || "
-       "':' || coalesce"
+       "SELECT 'nola:' || coalesce(user_id, '') || ':' || id || ':' || coalesce"
        "(timestamp, ''), 'nola:' || coalesce(user_id, ''),"
-       " CASE WHEN speaker=user_id THEN 'user' ELSE coalesce(" ROLE(
-           "speaker") ", 'assistant') END, message, " MS("timestam"
-                                                         "p") ", "
-                                                              "json"
-                                                              "_"
-                                                              "obje"
-                                                              "ct('"
-                                                              "spea"
-                                                              "ker'"
-                                                              ", "
-                                                              "spea"
-                                                              "ker)"
-                                                              " FRO"
-                                                              "M "
-                                                              "conv"
-                                                              "ersa"
-                                                              "tion"
-                                                              "_"
-                                                              "hist"
-                                                              "ory "
-                                                              "ORDE"
-                                                              "R "
-                                                              "BY "
-                                                              "id",
+       " CASE WHEN speaker=user_id THEN 'user' ELSE coalesce(" ROLE("speaker")
+       ", 'assistant') END, message, " MS("timestamp") ","
+       " json_object('speaker', speaker) FROM conversation_history ORDER BY id",
        TO_MESSAGE}}},
     /* Its tables are not published: assumed from the routes. */
     {"omni-ai",
      "conversations.title messages.role messages.content",
      " conversations messages ",
      {{"conversations", "conversations",
-       "SELECT CAST(id AS TEXT), title, " MS(
-           "{conversations.created_at|"
-           "createdAt}") ", " MS("{conversations.updated_at|"
-                                 "updatedAt}") " FROM conversations"
-                                               " WHERE id IS NOT "
-                                               "NULL",
+       "SELECT CAST(id AS TEXT), title, "
+       MS("{conversations.created_at|createdAt}") ", "
+       MS("{conversations.updated_at|updatedAt}") " FROM conversations"
+       " WHERE id IS NOT NULL",
        TO_CONVERSATION},
       {"messages", "messages",
        "SELECT CAST(id AS TEXT),"
-       " CAST({messages.conversation_id|conversationId} AS "
-       "TEXT), " ROLE("role") ", content, " MS(
-           "{messages.timestamp|created_at|"
-           "createdAt}") ", " JSON("{messages."
-                                   "metadata}") " F"
-                                                "RO"
-                                                "M "
-                                                "me"
-                                                "ss"
-                                                "ag"
-                                                "es"
-                                                " W"
-                                                "HE"
-                                                "RE"
-                                                " " ROLE("role") " IS "
-                                                                 "NOT "
-                                                                 "NULL "
-                                                                 "AND "
-                                                                 "id IS "
-                                                                 "NOT "
-                                                                 "NULL "
-                                                                 "AND"
-                                                                 " {"
-                                                                 "messag"
-                                                                 "es."
-                                                                 "conver"
-                                                                 "sation"
-                                                                 "_id|"
-                                                                 "conver"
-                                                                 "sation"
-                                                                 "Id} "
-                                                                 "IN "
-                                                                 "(SELEC"
-                                                                 "T id "
-                                                                 "FROM"
-                                                                 " conve"
-                                                                 "rsatio"
-                                                                 "ns) "
-                                                                 "ORDER "
-                                                                 "BY "
-                                                                 "{messa"
-                                                                 "ges."
-                                                                 "timest"
-                                                                 "amp|"
-                                                                 "create"
-                                                                 "d_at|"
-                                                                 "create"
-                                                                 "dAt},"
-                                                                 " rowi"
-                                                                 "d",
+       " CAST({messages.conversation_id|conversationId} AS TEXT), "
+       ROLE("role") ", content, "
+       MS("{messages.timestamp|created_at|createdAt}") ", "
+       JSON("{messages.metadata}") " FROM messages WHERE " ROLE("role")
+       " IS NOT NULL AND id IS NOT NULL AND"
+       " {messages.conversation_id|conversationId} IN"
+       " (SELECT id FROM conversations)"
+       " ORDER BY {messages.timestamp|created_at|createdAt}, rowid",
        TO_MESSAGE}}},
 };
+/* clang-format on */
 #define FOREIGN_KINDS ((int)(sizeof(aForeign) / sizeof(aForeign[0])))
 
 typedef struct ForeignRun {
@@ -570,6 +425,9 @@ static void foreignLeft(ForeignRun *p) {
   sqlite3_finalize(pStmt);
 }
 
+/* A file may be made to keep one statement busy for ever. */
+static int foreignStop(void *pConn) { return choirInterrupted(pConn); }
+
 static void foreignFileImport(ForeignRun *p, const char *zFile) {
   int i, n = 0;
   ChoirTxn txn;
@@ -591,6 +449,7 @@ static void foreignFileImport(ForeignRun *p, const char *zFile) {
   }
   sqlite3_db_config(p->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
   sqlite3_db_config(p->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+  sqlite3_progress_handler(p->db, 10000, foreignStop, p->pConn);
   if (foreignHas(p, "_choir_meta", -1, "key", -1)) {
     choirErrSet(p->pErr, SQLITE_ERROR,
                 "%s is a workspace; attach it and choose it by"

@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import struct
+import threading
 
 import pytest
 from servers import foreign
@@ -187,6 +188,40 @@ def test_a_hostile_agentfs_file_changes_nothing_or_little(db, tmp_path, sql):
     except db.failure as e:
         assert "choir_import: " in str(e)
     assert all(p == "/f" or ".." not in p for p, in db.rows("SELECT path FROM artifacts"))
+
+
+@pytest.mark.inprocess
+def test_an_endless_agentfs_file_can_be_interrupted(db, tmp_path):
+    path = make(tmp_path / "h.db", """
+        CREATE TABLE fs_config(key, value); CREATE TABLE fs_inode(ino INTEGER PRIMARY KEY, mode, size);
+        CREATE TABLE fs_dentry(id, name, parent_ino, ino); CREATE TABLE fs_data(ino, chunk_index, data);
+        INSERT INTO fs_inode VALUES(1, 16877, 0), (2, 16877, 0);
+        INSERT INTO fs_dentry VALUES(1, 'd', 1, 2), (2, 'a', 2, 2), (3, 'b', 2, 2)""")
+    done = threading.Event()
+
+    def interrupt():
+        while not done.wait(0.2):
+            db.con.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        assert "interrupted" in db.error("SELECT choir_import(?)", str(path))
+    finally:
+        done.set()
+        thread.join()
+    assert db.one("SELECT count(*) FROM artifacts") == 0
+
+
+def test_paths_that_are_none_do_not_go_to_agentfs(db, tmp_path):
+    db.run("INSERT INTO artifacts(path, name, content) VALUES('notes.md', 'notes.md', 'x'),"
+           " ('/d/', '', 'x'), ('/good', 'good', 'x')")
+    said = json.loads(db.one("SELECT choir_export(?)", str(tmp_path / "out.db")))
+    assert said["took"]["files"] == 1
+    assert [p["file"] for p in said["problems"]] == ["/d/", "notes.md"]
+    plain = sqlite3.connect(tmp_path / "out.db")
+    assert plain.execute("SELECT name FROM fs_dentry").fetchall() == [("good",)]
+    plain.close()
 
 
 def test_an_export_is_private_and_goes_where_a_killed_one_began(db, tmp_path):
