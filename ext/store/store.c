@@ -172,7 +172,9 @@ static void storeCheckOrphans(ChoirConn *pConn, ChoirCursor *pCur) {
   choirStmtDone(pConn, p);
 }
 
-/* One live artifact on pStmt: path, name, size_bytes, hash, content. */
+/* One live artifact on pStmt: path, name, size_bytes, hash, content, and whether
+** size_bytes is its content's as the file has it: in UTF-16 that is what plain SQL
+** counts. */
 static int storeCheckArtifact(ChoirCursor *pCur, sqlite3_stmt *pStmt) {
   const char *zPath = (const char *)sqlite3_column_text(pStmt, 0);
   const char *zName = (const char *)sqlite3_column_text(pStmt, 1);
@@ -194,7 +196,8 @@ static int storeCheckArtifact(ChoirCursor *pCur, sqlite3_stmt *pStmt) {
     choirSha256(a ? a : "", (u64)n, aHash);
     choirHex(aHash, 32, zHex);
     if (sqlite3_column_type(pStmt, 2) == SQLITE_NULL ||
-        sqlite3_column_int64(pStmt, 2) != n) {
+        (sqlite3_column_int64(pStmt, 2) != n &&
+         !sqlite3_column_int(pStmt, 5))) {
       zWrong = "has a size_bytes that is not its content's";
     } else if (zHash && strcmp(zHash, zHex) != 0) {
       zWrong = "has a hash that is not its content's";
@@ -216,7 +219,8 @@ static void storeCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   storeCheckOrphans(pConn, pCur);
   choirStoreStateCheck(pConn, pCur);
   p = choirStmt(pConn, &pCur->err,
-                "SELECT path, name, size_bytes, hash, content"
+                "SELECT path, name, size_bytes, hash, content,"
+                " size_bytes IS length(CAST(content AS BLOB))"
                 " FROM ~.artifacts WHERE deleted_at IS NULL");
   while (n < STORE_PROBLEMS && choirStep(&pCur->err, p)) {
     n += storeCheckArtifact(pCur, p);

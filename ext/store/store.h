@@ -46,8 +46,11 @@ CHOIR_PRIVATE const char *choirStoreArgName(ChoirErr *, sqlite3_value *,
                                             const char *zArg);
 /* The part after the last '/', in zPath. */
 CHOIR_PRIVATE const char *choirStoreName(const char *zPath);
-/* zDir ends in '/'; paths below it are >= zDir and < this. Caller frees. */
+/* zDir ends in '/'; paths below it are >= zDir and < this. Caller frees. In
+** UTF-16, whose bytes are compared, so are some others: hence the last term. */
 CHOIR_PRIVATE char *choirStoreEnd(ChoirErr *, const char *zDir);
+#define CHOIR_STORE_BELOW(zPath)                                               \
+  zPath " >= ?1 AND " zPath " < ?2 AND substr(" zPath ", 1, length(?1)) = ?1"
 /* MIME type by the name's ending, else by the content. Static text. */
 CHOIR_PRIVATE const char *choirStoreMime(const char *zPath, const void *a,
                                          i64 n);

@@ -379,7 +379,8 @@ static void artifactMoveConflict(ChoirConn *pConn, ChoirErr *pErr,
       "SELECT t.path FROM ~.artifacts AS s JOIN ~.artifacts AS t"
       " ON t.path = ?3 || substr(s.path, length(?1) + 1)"
       " AND t.deleted_at IS NULL"
-      " WHERE s.path >= ?1 AND s.path < ?2 AND s.deleted_at IS NULL LIMIT 1");
+      " WHERE " CHOIR_STORE_BELOW("s.path") " AND s.deleted_at IS NULL"
+                                            " LIMIT 1");
   choirBindText(pErr, p, 1, zFrom, -1);
   choirBindText(pErr, p, 2, zEnd, -1);
   choirBindText(pErr, p, 3, zTo, -1);
@@ -389,10 +390,11 @@ static void artifactMoveConflict(ChoirConn *pConn, ChoirErr *pErr,
                 sqlite3_column_text(p, 0));
   }
   choirStmtDone(pConn, p);
-  p = choirStmt(pConn, pErr,
-                "SELECT path FROM ~.artifacts WHERE path >= ?1 AND path < ?2"
-                " AND deleted_at IS NULL AND length(CAST(?3 ||"
-                " substr(path, length(?1) + 1) AS BLOB)) > ?4 LIMIT 1");
+  p = choirStmt(
+      pConn, pErr,
+      "SELECT path FROM ~.artifacts WHERE " CHOIR_STORE_BELOW(
+          "path") " AND deleted_at IS NULL AND length(CAST(?3 ||"
+                  " substr(path, length(?1) + 1) AS BLOB)) > ?4 LIMIT 1");
   choirBindText(pErr, p, 1, zFrom, -1);
   choirBindText(pErr, p, 2, zEnd, -1);
   choirBindText(pErr, p, 3, zTo, -1);
@@ -424,7 +426,7 @@ static void artifactMoveDir(ChoirCall *p, const char *zFrom, const char *zTo) {
       pConn, pErr,
       "UPDATE ~.artifacts SET path=?3 || substr(path, length(?1) + 1),"
       " updated_at=max(?4, updated_at + 1)"
-      " WHERE path >= ?1 AND path < ?2 AND deleted_at IS NULL");
+      " WHERE " CHOIR_STORE_BELOW("path") " AND deleted_at IS NULL");
   choirBindText(pErr, pStmt, 1, zFrom, -1);
   choirBindText(pErr, pStmt, 2, zEnd, -1);
   choirBindText(pErr, pStmt, 3, zTo, -1);
@@ -443,8 +445,8 @@ static int artifactIsDir(ChoirConn *pConn, ChoirErr *pErr, const char *zPath) {
   char *zEnd = zDir ? choirStoreEnd(pErr, zDir) : NULL;
   sqlite3_stmt *p =
       choirStmt(pConn, pErr,
-                "SELECT 1 FROM ~.artifacts WHERE path >= ?1 AND path < ?2"
-                " AND deleted_at IS NULL LIMIT 1");
+                "SELECT 1 FROM ~.artifacts WHERE " CHOIR_STORE_BELOW(
+                    "path") " AND deleted_at IS NULL LIMIT 1");
   int bRow;
   choirBindText(pErr, p, 1, zDir, -1);
   choirBindText(pErr, p, 2, zEnd, -1);
@@ -550,25 +552,31 @@ static void artifactLsReset(ChoirCursor *pCur) {
   p->zDir = p->zEnd = p->zSub = NULL;
 }
 
-/* Steps to the next row at or after zFrom (NULL: the one after the current)
-** and tells a file from the first of a sub-directory. */
-static void artifactLsStep(ArtifactLs *p, const char *zFrom) {
-  ChoirErr *pErr = &p->base.err;
+/* The next step is to the first row at or after zFrom. */
+static void artifactLsSeek(ArtifactLs *p, const char *zFrom) {
   sqlite3_stmt *pStmt = p->base.pStmt;
-  const char *z, *zSlash;
-  if (zFrom) {
+  if (p->base.err.rc == SQLITE_OK) {
     sqlite3_reset(pStmt);
-    if (sqlite3_bind_text(pStmt, 1, zFrom, -1, SQLITE_TRANSIENT) != SQLITE_OK) {
-      choirErrNomem(pErr);
-    }
+    choirErrDb(&p->base.err, p->base.pConn->db,
+               sqlite3_bind_text(pStmt, 3, zFrom, -1, SQLITE_TRANSIENT));
   }
-  sqlite3_free(p->zSub);
-  p->zSub = NULL;
-  p->base.bEof = (u8)!choirStep(pErr, pStmt);
+}
+
+/* Steps to the next row that is not below zPast (NULL: to the next) and tells a
+** file from the first of a sub-directory. */
+static void artifactLsStep(ArtifactLs *p, const char *zPast) {
+  ChoirErr *pErr = &p->base.err;
+  const char *z = NULL, *zSlash;
+  do {
+    p->base.bEof = (u8)!choirStep(pErr, p->base.pStmt);
+    if (!p->base.bEof) {
+      z = (const char *)sqlite3_column_text(p->base.pStmt, 0);
+    }
+  } while (!p->base.bEof && z && zPast &&
+           strncmp(z, zPast, strlen(zPast)) == 0);
   if (p->base.bEof || p->bDeep) {
     return;
   }
-  z = (const char *)sqlite3_column_text(pStmt, 0);
   zSlash = z && strlen(z) > strlen(p->zDir) ? strchr(z + strlen(p->zDir), '/')
                                             : NULL;
   if (z == NULL) {
@@ -578,9 +586,17 @@ static void artifactLsStep(ArtifactLs *p, const char *zFrom) {
   }
 }
 
+/* Behind a sub-directory: from U+FFFF in it on, which in every encoding is before
+** all that is not below it, and behind most that is. */
 static void artifactLsNext(ChoirCursor *pCur) {
   ArtifactLs *p = (ArtifactLs *)pCur;
-  char *zPast = p->zSub ? choirStoreEnd(&pCur->err, p->zSub) : NULL;
+  char *zPast = p->zSub;
+  p->zSub = NULL;
+  if (zPast) {
+    char *zFrom = choirMprintf(&pCur->err, "%s\xef\xbf\xbf", zPast);
+    artifactLsSeek(p, zFrom);
+    sqlite3_free(zFrom);
+  }
   artifactLsStep(p, zPast);
   sqlite3_free(zPast);
 }
@@ -638,12 +654,13 @@ static void artifactLs(ChoirCursor *pCur) {
   p->zEnd = p->zDir ? choirStoreEnd(pErr, p->zDir) : NULL;
   pCur->pStmt = choirStmt(pCur->pConn, pErr,
                           "SELECT path, size_bytes, mime_type, updated_at, id"
-                          " FROM ~.artifacts WHERE path >= ?1 AND path < ?2"
+                          " FROM ~.artifacts WHERE path >= ?3 AND path < ?2"
+                          " AND substr(path, 1, length(?1)) = ?1"
                           " AND deleted_at IS NULL ORDER BY path");
+  choirBindText(pErr, pCur->pStmt, 1, p->zDir, -1);
   choirBindText(pErr, pCur->pStmt, 2, p->zEnd, -1);
-  if (pErr->rc == SQLITE_OK) {
-    artifactLsStep(p, p->zDir);
-  }
+  artifactLsSeek(p, p->zDir);
+  artifactLsStep(p, NULL);
 }
 
 /* -------------------------------------------------------------- registry */

@@ -298,8 +298,8 @@ static void exportAll(ExportRun *p, const char *zPrefix) {
   sqlite3_stmt *pRow =
       choirStmt(p->pConn, p->pErr,
                 "SELECT path, typeof(content), s3_key, rowid"
-                " FROM ~.artifacts WHERE path >= ?1 AND path < ?2"
-                " AND deleted_at IS NULL ORDER BY path");
+                " FROM ~.artifacts WHERE " CHOIR_STORE_BELOW(
+                    "path") " AND deleted_at IS NULL ORDER BY path");
   choirBindText(p->pErr, pRow, 1, zPrefix, -1);
   choirBindText(p->pErr, pRow, 2, zEnd, -1);
   while (choirStep(p->pErr, pRow)) {

@@ -13,6 +13,7 @@
 #if !defined(_WIN32)
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -116,17 +117,21 @@ static int seedIsJson(const char *z) {
   return n > 5 && sqlite3_stricmp(z + n - 5, ".json") == 0;
 }
 
+/* Names that differ only by case side by side. */
+static int seedOrder(const void *pA, const void *pB) {
+  const char *zA = *(char *const *)pA, *zB = *(char *const *)pB;
+  int c = sqlite3_stricmp(zA, zB);
+  return c ? c : strcmp(zA, zB);
+}
+
 /* Two names that are one on a file system that ignores case. */
 static void seedCase(SeedRun *p, const ChoirStoreNames *pNames, int i,
                      const char *zShow) {
-  int j;
-  for (j = 0; j < i; j++) {
-    if (sqlite3_stricmp(pNames->az[i], pNames->az[j]) == 0) {
-      char *z =
-          choirMprintf(p->pErr, "differs from %s only by case", pNames->az[j]);
-      choirStoreProblem(&p->report, zShow, z ? z : "");
-      sqlite3_free(z);
-    }
+  if (i > 0 && sqlite3_stricmp(pNames->az[i], pNames->az[i - 1]) == 0) {
+    char *z = choirMprintf(p->pErr, "differs from %s only by case",
+                           pNames->az[i - 1]);
+    choirStoreProblem(&p->report, zShow, z ? z : "");
+    sqlite3_free(z);
   }
 }
 
@@ -139,6 +144,9 @@ static void seedFolder(SeedRun *p, int fd, const char *zShow,
     choirErrSet(p->pErr, SQLITE_ERROR, "cannot read %s: %s", zShow,
                 nDepth > SEED_DEPTH ? "more than 16 folders deep"
                                     : strerror(errno));
+  }
+  if (names.n) {
+    qsort(names.az, (size_t)names.n, sizeof(*names.az), seedOrder);
   }
   for (i = 0; i < names.n && p->pErr->rc == SQLITE_OK; i++) {
     const char *zName = names.az[i];

@@ -370,9 +370,28 @@ def test_ls_refuses(db, call, problem):
 
 def test_ls_reads_the_index_only(db):
     plan = db.rows("EXPLAIN QUERY PLAN SELECT path, size_bytes, mime_type, updated_at, id"
-                   " FROM artifacts WHERE path >= '/a/' AND path < '/a0'"
-                   " AND deleted_at IS NULL ORDER BY path")
+                   " FROM artifacts WHERE path >= '/a/b' AND path < '/a0' AND"
+                   " substr(path, 1, length('/a/')) = '/a/' AND deleted_at IS NULL ORDER BY path")
     assert "COVERING INDEX artifacts_list" in plan[0][3] and len(plan) == 1
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+def test_a_directory_is_what_begins_with_it_in_every_encoding(tmp_path, open_db, encoding):
+    db = open_db(tmp_path / "enc.db", init=True, pragmas=[f"encoding='{encoding}'"])
+    # In UTF-16le the bytes of these letters lie between those of / and 0.
+    paths = ["/a/x", "/a/þ", "/a/\U0001f600", "/a\u012f/y", "/a\u302fz", "/b/\U0010ffff", "/b0"]
+    for path in paths:
+        db.one("SELECT artifact_put(?, 'x')", path)
+    order = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}[encoding]
+    assert ls(db) == sorted(["/a/", "/a\u012f/", "/a\u302fz", "/b/", "/b0"],
+                            key=lambda p: p.encode(order))
+    assert set(ls(db, "/a/")) == set(ls(db, "/a/", 1)) == set(paths[:3])
+    assert set(ls(db, "/", 1)) == set(paths)
+    assert ls(db, "/b") == ["/b/\U0010ffff"]
+    assert db.one("SELECT artifact_move('/a/', '/q/')") == 3
+    assert set(ls(db, "/", 1)) == {"/q/x", "/q/þ", "/q/\U0001f600", *paths[3:]}
+    assert "no artifact" in db.error("SELECT citation_add('/a', 'r', 1)")
+    assert db.one("SELECT artifact_move('/a', '/b')") == 0
 
 
 def test_many_puts_and_moves_agree_with_a_dictionary(db):

@@ -414,4 +414,5 @@ def test_a_utf16_database_exports_the_bytes_that_were_put(tmp_path, open_db):
     export(d, tmp_path / "out")
     assert files(tmp_path / "out") == {"ä.txt": "grün".encode()}
     assert d.one("SELECT hash FROM artifacts") == hashlib.sha256("grün".encode()).hexdigest()
+    d.run("INSERT INTO artifacts(path, name, content) VALUES('/plain', 'plain', 'grün')")
     assert d.one("SELECT choir_check()") == '{"ok":1,"problems":[]}'
