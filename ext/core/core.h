@@ -290,7 +290,8 @@ CHOIR_PRIVATE void choirStmtFlush(ChoirConn *pConn);
 /* Not kept: for SQL built at run time. The caller finalizes. */
 CHOIR_PRIVATE sqlite3_stmt *choirPrepare(ChoirConn *pConn, ChoirErr *pErr,
                                          const char *zSql);
-/* Runs every statement of formatted SQL (%w identifiers, %Q values, `~.`). */
+/* Runs every statement of formatted SQL (%w identifiers, %Q values, `~.`, which
+** has no meaning in what is filled in). */
 CHOIR_PRIVATE void choirExec(ChoirConn *pConn, ChoirErr *pErr, const char *zFmt,
                              ...);
 /* The same for a given text of any length, not formatted. */

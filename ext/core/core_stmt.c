@@ -139,14 +139,23 @@ static int stmtAnchored(ChoirConn *pConn) {
 
 /* ------------------------------------------------------- kept statements */
 
-/* zSql with every `~.` replaced by the quoted schema; caller frees. */
-static char *stmtExpand(ChoirConn *pConn, ChoirErr *pErr, const char *zSql) {
+/* zSql with every `~.` replaced by the quoted schema, of which each % is doubled
+** where zSql is a format; caller frees. */
+static char *stmtExpand(ChoirConn *pConn, ChoirErr *pErr, const char *zSql,
+                        int bFormat) {
   ChoirBuf b;
-  const char *z;
+  const char *z, *zName;
   choirBufInit(&b, pErr, CHOIR_BUF_SQL);
   while ((z = strstr(zSql, "~.")) != NULL) {
     choirBufAppend(&b, zSql, (u64)(z - zSql));
-    choirBufPrintf(&b, "\"%w\".", choirSchema(pConn));
+    choirBufText(&b, "\"");
+    for (zName = choirSchema(pConn); *zName; zName++) {
+      choirBufAppend(&b, zName, 1);
+      if (*zName == '"' || (bFormat && *zName == '%')) {
+        choirBufAppend(&b, zName, 1);
+      }
+    }
+    choirBufText(&b, "\".");
     zSql = z + 2;
   }
   choirBufText(&b, zSql);
@@ -156,7 +165,7 @@ static char *stmtExpand(ChoirConn *pConn, ChoirErr *pErr, const char *zSql) {
 static sqlite3_stmt *stmtPrepare(ChoirConn *pConn, ChoirErr *pErr,
                                  const char *zSql, unsigned mFlags) {
   sqlite3_stmt *pStmt = NULL;
-  char *z = stmtExpand(pConn, pErr, zSql);
+  char *z = stmtExpand(pConn, pErr, zSql, 0);
   if (z) {
     int rc = sqlite3_prepare_v3(pConn->db, z, -1, mFlags, &pStmt, NULL);
     choirErrDb(pErr, pConn->db, rc);
@@ -256,10 +265,9 @@ static int stmtExecDrop(ChoirConn *pConn, sqlite3_stmt *pStmt) {
   return rc;
 }
 
-CHOIR_PRIVATE void choirExecText(ChoirConn *pConn, ChoirErr *pErr,
-                                 const char *zSql) {
-  char *zAll = pErr->rc == SQLITE_OK ? stmtExpand(pConn, pErr, zSql) : NULL;
-  const char *z = zAll;
+/* Every statement of zSql. */
+static void stmtExec(ChoirConn *pConn, ChoirErr *pErr, const char *zSql) {
+  const char *z = zSql;
   while (z && *z && pErr->rc == SQLITE_OK) {
     sqlite3_stmt *pStmt = NULL;
     int rc = sqlite3_prepare_v2(pConn->db, z, -1, &pStmt, &z);
@@ -272,20 +280,28 @@ CHOIR_PRIVATE void choirExecText(ChoirConn *pConn, ChoirErr *pErr,
     choirErrDb(pErr, pConn->db, rc);
     sqlite3_finalize(pStmt);
   }
-  sqlite3_free(zAll);
+}
+
+CHOIR_PRIVATE void choirExecText(ChoirConn *pConn, ChoirErr *pErr,
+                                 const char *zSql) {
+  char *z = pErr->rc == SQLITE_OK ? stmtExpand(pConn, pErr, zSql, 0) : NULL;
+  stmtExec(pConn, pErr, z);
+  sqlite3_free(z);
 }
 
 CHOIR_PRIVATE void choirExec(ChoirConn *pConn, ChoirErr *pErr, const char *zFmt,
                              ...) {
+  char *zAll = pErr->rc == SQLITE_OK ? stmtExpand(pConn, pErr, zFmt, 1) : NULL;
+  char *z = NULL;
   va_list ap;
-  char *z;
   va_start(ap, zFmt);
-  z = choirVmprintf(pErr, zFmt, ap);
-  va_end(ap);
-  if (z) {
-    choirExecText(pConn, pErr, z);
+  if (zAll) {
+    z = choirVmprintf(pErr, zAll, ap);
   }
+  va_end(ap);
+  stmtExec(pConn, pErr, z);
   sqlite3_free(z);
+  sqlite3_free(zAll);
 }
 
 CHOIR_PRIVATE int choirStep(ChoirErr *pErr, sqlite3_stmt *pStmt) {

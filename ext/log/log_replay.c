@@ -50,21 +50,30 @@ static char *replayColumns(ChoirErr *pErr, const ChoirLogShape *p) {
   return choirBufTake(&b);
 }
 
-/* Has the table zBase just these columns? */
-static int replayFits(ChoirConn *pConn, ChoirErr *pErr, const char *zBase,
-                      const char *zCols) {
-  sqlite3_stmt *p = choirStmt(
-      pConn, pErr,
-      "SELECT 1 FROM (SELECT group_concat('\"' || replace(name, '\"', '\"\"')"
-      " || '\"', ',') AS cols FROM (SELECT name FROM pragma_table_info(?1, ?2)"
-      " ORDER BY cid)) WHERE cols=?3");
-  int bFits;
-  choirBindText(pErr, p, 1, zBase, -1);
-  choirBindText(pErr, p, 2, choirSchema(pConn), -1);
-  choirBindText(pErr, p, 3, zCols, -1);
-  bFits = choirStep(pErr, p);
-  choirStmtDone(pConn, p);
-  return bFits;
+/* The columns of the table's base, as `"a","b"`: all, or those that t still has;
+** "" when there is no base. Caller frees. */
+static char *replayBase(ChoirConn *pConn, ChoirErr *pErr, const char *zTable,
+                        const ReplayTable *t) {
+  sqlite3_stmt *p = choirLogPrepare(
+      pConn, pErr, "PRAGMA \"%w\".table_info(\"_choir_event_base_%w\")",
+      choirSchema(pConn), zTable);
+  ChoirBuf b;
+  int i;
+  choirBufInit(&b, pErr, CHOIR_BUF_SQL);
+  while (choirStep(pErr, p)) {
+    const char *z = (const char *)sqlite3_column_text(p, 1);
+    if (z == NULL) {
+      choirErrNomem(pErr);
+      break;
+    }
+    for (i = 0; t && i < t->nPlace && sqlite3_stricmp(z, t->azPlace[i]); i++) {
+    }
+    if (t == NULL || i < t->nPlace) {
+      choirBufPrintf(&b, "%s\"%w\"", b.n ? "," : "", z);
+    }
+  }
+  sqlite3_finalize(p);
+  return choirBufTake(&b);
 }
 
 /* Keeps the rows of zTable as those from before all events. A table that fits
@@ -73,31 +82,24 @@ static int replayFits(ChoirConn *pConn, ChoirErr *pErr, const char *zBase,
 static void replayKeep(ChoirConn *pConn, ChoirErr *pErr, const char *zTable) {
   ChoirLogSpec spec;
   ChoirLogShape shape;
-  const char *zSchema = choirSchema(pConn);
-  ChoirBuf sql;
-  char *zCols, *z;
+  char *zCols, *zHave;
   memset(&spec, 0, sizeof(spec));
   spec.zTable = zTable;
   choirLogShapeRead(pConn, pErr, &shape, &spec);
   zCols = replayColumns(pErr, &shape);
-  z = choirMprintf(pErr, "_choir_event_base_%s", zTable);
-  choirBufInit(&sql, pErr, CHOIR_BUF_SQL);
-  if (z && zCols && replayFits(pConn, pErr, z, zCols)) {
-    choirBufPrintf(&sql, "DELETE FROM \"%w\".\"%w\";", zSchema, z);
-  } else if (z && zCols) {
-    if (choirExists(pConn, pErr, "table", z)) {
-      choirExec(pConn, pErr, "DROP TABLE ~.\"%w\"", z);
-    }
-    choirBufPrintf(&sql, "CREATE TABLE \"%w\".\"%w\"(%s);", zSchema, z, zCols);
+  zHave = replayBase(pConn, pErr, zTable, NULL);
+  if (zHave && strcmp(zHave, zCols) == 0) {
+    choirExec(pConn, pErr, "DELETE FROM ~.\"_choir_event_base_%w\"", zTable);
+  } else {
+    choirExec(pConn, pErr,
+              "DROP TABLE IF EXISTS ~.\"_choir_event_base_%w\";"
+              "CREATE TABLE ~.\"_choir_event_base_%w\"(%s)",
+              zTable, zTable, zCols);
   }
-  choirBufPrintf(&sql, "INSERT INTO \"%w\".\"%w\" SELECT %s FROM \"%w\".\"%w\"",
-                 zSchema, z ? z : "", zCols ? zCols : "", zSchema, zTable);
-  if (pErr->rc == SQLITE_OK) { /* not choirExec: a name may hold ~. */
-    choirErrDb(pErr, pConn->db,
-               sqlite3_exec(pConn->db, sql.a, NULL, NULL, NULL));
-  }
-  choirBufFree(&sql);
-  sqlite3_free(z);
+  choirExec(pConn, pErr,
+            "INSERT INTO ~.\"_choir_event_base_%w\" SELECT %s FROM ~.\"%w\"",
+            zTable, zCols, zTable);
+  sqlite3_free(zHave);
   sqlite3_free(zCols);
   choirLogShapeFree(&shape);
 }
@@ -201,31 +203,11 @@ static void replayRun(Replay *p, const char *zFmt, const char *zA,
   sqlite3_finalize(pStmt);
 }
 
-/* The columns of the base that the table still has, as SQL; caller frees. */
-static char *replayShared(Replay *p, const ReplayTable *t) {
-  sqlite3_stmt *pStmt = choirLogPrepare(
-      p->pConn, p->pErr, "PRAGMA \"%w\".table_info(\"_choir_event_base_%w\")",
-      choirSchema(p->pConn), t->zName);
-  ChoirBuf b;
-  int i;
-  choirBufInit(&b, p->pErr, CHOIR_BUF_SQL);
-  while (choirStep(p->pErr, pStmt)) {
-    const char *z = (const char *)sqlite3_column_text(pStmt, 1);
-    for (i = 0; i < t->nPlace && z; i++) {
-      if (sqlite3_stricmp(z, t->azPlace[i]) == 0) {
-        choirBufPrintf(&b, "%s\"%w\"", b.n ? "," : "", z);
-      }
-    }
-  }
-  sqlite3_finalize(pStmt);
-  return choirBufTake(&b);
-}
-
 static void replayEmpty(Replay *p) {
   int i, aWas[2];
   replayOff(p->pConn, aWas);
   for (i = 0; i < p->n && p->pErr->rc == SQLITE_OK; i++) {
-    char *zCols = replayShared(p, &p->a[i]);
+    char *zCols = replayBase(p->pConn, p->pErr, p->a[i].zName, &p->a[i]);
     replayRun(p, "DELETE FROM \"%w\".\"%w\"", p->a[i].zName, NULL, NULL);
     if (zCols && zCols[0]) {
       replayRun(p,

@@ -195,6 +195,10 @@ static void sealRecords(ChoirConn *pConn, ChoirErr *pErr, SealTree *pTree,
   choirStmtDone(pConn, p);
 }
 
+/* A number that no seal of ours has: anybody may have written it, and none is to
+** overflow. */
+static int sealFar(i64 v) { return v < -((i64)1 << 62) || v > (i64)1 << 62; }
+
 /* Row of _choir_seal; 0 when a column is not what it should be. */
 static int sealRead(sqlite3_stmt *p, Seal *pSeal) {
   const void *aRoot = sqlite3_column_blob(p, 5);
@@ -206,7 +210,9 @@ static int sealRead(sqlite3_stmt *p, Seal *pSeal) {
   pSeal->nRecord = sqlite3_column_int64(p, 3);
   pSeal->iTime = sqlite3_column_int64(p, 4);
   if (aRoot == NULL || aHead == NULL || sqlite3_column_bytes(p, 5) != 32 ||
-      sqlite3_column_bytes(p, 6) != 32) {
+      sqlite3_column_bytes(p, 6) != 32 || sealFar(pSeal->iBatch) ||
+      sealFar(pSeal->iFirst) || sealFar(pSeal->iLast) ||
+      (u64)pSeal->nRecord >> 40) {
     return 0;
   }
   memcpy(pSeal->aRoot, aRoot, 32);

@@ -16,7 +16,8 @@
 **
 ** A name that ALTER TABLE changed is known again by its place: as long as the
 ** triggers stand, columns can only have been renamed or added. Where they do
-** not, the table was rebuilt: columns are then known by their names.
+** not, the table was rebuilt: columns are then known by their names. So they are
+** where no rows are kept and a column has gone that no trigger names.
 */
 #include "log.h"
 
@@ -189,12 +190,37 @@ static void trackRenameColumn(ChoirErr *pErr, ChoirLogTrack *p,
   }
 }
 
+/* The place with this name, or nPlace. */
+static int trackPlaceOf(char *const *az, int nPlace, const char *zName) {
+  int i;
+  for (i = 0; i < nPlace && (!az[i] || sqlite3_stricmp(az[i], zName)); i++) {
+  }
+  return i;
+}
+
+/* Has a column moved to another place? Then one before it was dropped. */
+static int trackMoved(const ChoirLogTrack *p, const ChoirLogShape *pShape) {
+  int i, iPlace = -1, nPlace = p->images.nName;
+  for (i = 0; i < pShape->nCol; i++) {
+    if (!pShape->aCol[i].bGenerated) {
+      int iOld = trackPlaceOf(p->images.azName, nPlace, pShape->aCol[i].zName);
+      for (iPlace++; iPlace < nPlace && !p->images.azName[iPlace]; iPlace++) {
+      }
+      if (iOld != iPlace && iOld < nPlace) {
+        return 1;
+      }
+    }
+  }
+  return 0;
+}
+
 /* Brings places up to date with the stored columns of the table as it is;
 ** 1 when something changed. bStands: the triggers are those we made. */
 static int trackColumns(ChoirErr *pErr, ChoirLogTrack *p,
                         const ChoirLogShape *pShape, int bStands) {
   char **az = p->images.azName;
   int i, j, iPlace = -1, bChanged = 0, nBefore = p->images.nName;
+  bStands = bStands && (p->images.id || !trackMoved(p, pShape));
   for (j = 0; j < nBefore && !bStands; j++) { /* rebuilt: by their names */
     for (i = 0; i < pShape->nCol && az[j]; i++) {
       if (!pShape->aCol[i].bGenerated &&
@@ -217,10 +243,7 @@ static int trackColumns(ChoirErr *pErr, ChoirLogTrack *p,
       for (iPlace++; iPlace < nBefore && az[iPlace] == NULL; iPlace++) {
       }
     } else {
-      for (iPlace = 0; iPlace < nBefore &&
-                       (az[iPlace] == NULL || sqlite3_stricmp(az[iPlace], z));
-           iPlace++) {
-      }
+      iPlace = trackPlaceOf(az, nBefore, z);
     }
     if (iPlace >= nBefore) {
       trackPlace(pErr, p, z);

@@ -194,8 +194,9 @@ static void logValue(ChoirBuf *b, int eKind, const char *zX) {
 
 enum { LOG_BARE, LOG_NAME, LOG_ROW, LOG_CHANGE };
 
-/* The payload of zRow: {}, its first field, all fields; for LOG_CHANGE also what a FROM column was, if it changed. Kept
-** short, for a schema is read whenever its file is opened. */
+/* The payload of zRow: {}, its first field, all fields; for LOG_CHANGE also what
+** a FROM column was, if it changed. Kept short, for a schema is read whenever its
+** file is opened. */
 static void logPayload(ChoirBuf *b, const ChoirLogShape *p, const char *zRow,
                        int eWhat) {
   const ChoirLogField *f = p->pSpec->aField;

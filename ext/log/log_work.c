@@ -253,7 +253,6 @@ static void logKeep(LogVisit *p, const char *zName) {
 
 static void logMend(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
                     const ChoirLogTrigger *p) {
-  char *z;
   logKeep(pVisit, p->zName);
   if (logStands(pConn, pErr, p) || pErr->rc != SQLITE_OK) {
     return;
@@ -264,12 +263,7 @@ static void logMend(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
   } else {
     pVisit->nMissing++;
   }
-  z = choirMprintf(pErr, "CREATE TRIGGER \"%w\".%s", choirSchema(pConn),
-                   p->zSql);
-  if (z) { /* not choirExec: a column's name may hold ~. */
-    choirErrDb(pErr, pConn->db, sqlite3_exec(pConn->db, z, NULL, NULL, NULL));
-  }
-  sqlite3_free(z);
+  choirExec(pConn, pErr, "CREATE TRIGGER ~.%s", p->zSql);
 }
 
 /* Rows may have changed unseen, unless the triggers are new by our own doing or

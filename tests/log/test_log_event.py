@@ -196,6 +196,23 @@ def test_rows_from_before_all_events_stay(db):
     assert content(db, "t") == before
 
 
+def test_a_table_of_the_host_may_be_called_as_one_of_sqlite_s(db):
+    db.run("CREATE TABLE pragma_table_info(x);"
+           "CREATE TABLE t(id INTEGER PRIMARY KEY, v);"
+           "INSERT INTO t VALUES(1, 'before')")
+    define(db, ("v1.Add", '{"v":"text"}',
+                "INSERT INTO t(v) VALUES(NEW.payload->>'v')"))
+    emit(db, "v1.Add", v="x")
+    db.run("ALTER TABLE t ADD COLUMN w")
+    for rows in 2, 3:
+        assert json.loads(db.one("SELECT event_compact()"))["rows"] == rows
+        emit(db, "v1.Add", v="y")
+    before = content(db, "t")
+    db.run("DELETE FROM t")
+    replay(db)
+    assert content(db, "t") == before
+
+
 def test_a_replay_that_fails_leaves_everything(personas):
     emit(personas, "v1.PersonaCreated", id="p", name="Ada")
     define(personas, ("v1.PersonaCreated", "{}",

@@ -89,6 +89,17 @@ def test_whatever_is_changed_is_found(change, sealed):
     assert said["ok"] == 0 and said["problems"], change
 
 
+@pytest.mark.parametrize("column", ["batch", "first", "last", "records"])
+@pytest.mark.parametrize("value", [2 ** 63 - 1, -2 ** 63])
+def test_numbers_that_would_overflow_are_damage(column, value, sealed):
+    sealed.run(f"UPDATE _choir_seal SET {column} = {value} WHERE batch = 2")
+    assert "the seal is damaged" in [p["problem"] for p in
+                                     verify(sealed)["problems"]]
+    if column != "batch" or value > 0:  # or it is not the last one any more
+        assert "is damaged; select log_verify()" in sealed.error(
+            "SELECT log_seal()")
+
+
 def test_every_single_byte_counts(db):
     for i in range(5):
         db.one("SELECT log_record('A', '{\"n\":%d}')" % i)

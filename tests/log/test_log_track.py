@@ -372,6 +372,24 @@ def test_vacuum_renumbers_rows_without_a_key(db):
     assert "VACUUM renumbered" in said["not_restored"][0]["why"]
 
 
+@pytest.mark.parametrize("alter", [
+    "DROP COLUMN a", "DROP COLUMN d",
+    "DROP COLUMN a; ALTER TABLE t ADD COLUMN e",
+    "RENAME COLUMN a TO e; ALTER TABLE t RENAME COLUMN b TO b"])
+def test_the_watch_stays_on_its_column_when_another_one_goes(alter, db):
+    db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c, d)")
+    db.one("SELECT log_track('t', '{\"columns\":[\"b\"],\"labels\":[\"b\"],"
+           "\"undo\":false}')")
+    db.run(f"INSERT INTO t(id, b) VALUES(1, 'x'); ALTER TABLE t {alter}")
+    db.one("SELECT choir_init()")
+    assert db.one("SELECT choir_check()") == '{"ok":1,"problems":[]}'
+    point = tail(db)
+    db.run("UPDATE t SET c = 1; UPDATE t SET b = 'y'")
+    assert db.rows("SELECT action_type, payload FROM action_log WHERE seq > ?",
+                   point) == [("ROW_UPDATE", '{"b":"y"}')]
+    assert "LOG_GAP" not in types(db)
+
+
 def test_a_dropped_table_stops_nothing(tea):
     tea.run("INSERT INTO tea VALUES(1, 'a', 1); DROP TABLE tea")
     assert "table tea does not exist" in tea.one("SELECT choir_check()")

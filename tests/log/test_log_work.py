@@ -103,6 +103,30 @@ def test_a_trigger_that_is_no_longer_used_goes(db):
     assert log_triggers(db) == want
 
 
+def test_names_in_the_file_are_no_place_for_the_schema(db):
+    db.run('CREATE TRIGGER "_choir_log_~.a%s" AFTER DELETE ON messages'
+           ' BEGIN SELECT 1; END; CREATE TABLE "_choir_~.b"(x)')
+    db.one("SELECT choir_init()")
+    assert db.one("SELECT count(*) FROM sqlite_schema"
+                  " WHERE name = '_choir_log_~.a%s'") == 0
+    assert db.one("SELECT choir_uninstall()") > 0
+    assert db.rows("SELECT name FROM sqlite_schema WHERE name"
+                   " GLOB '_choir_*'") == []
+
+
+def test_a_schema_may_have_any_name(tmp_path, open_db):
+    d = open_db(tmp_path / "host.db")
+    d.rows('ATTACH ? AS "100%s ""~.ws"', str(tmp_path / "ws.db"))
+    d.one("SELECT choir_init('100%s \"~.ws')")
+    d.run('CREATE TABLE "100%s ""~.ws".t(a)')
+    d.one("SELECT log_track('t')")
+    d.run('INSERT INTO "100%s ""~.ws".t VALUES(1)')
+    d.one("SELECT log_undo()")
+    assert d.one('SELECT count(*) FROM "100%s ""~.ws".t') == 0
+    assert d.one("SELECT log_untrack('t')") == 1
+    assert d.one("SELECT choir_check()") == '{"ok":1,"problems":[]}'
+
+
 def test_a_second_init_writes_nothing(db):
     before = db.one("SELECT count(*) FROM action_log"), log_triggers(db)
     db.one("SELECT choir_init()")
