@@ -324,6 +324,9 @@ static int flushHas(FlushRun *p, int eKind, const char *zId) {
 static void flushSweep(FlushRun *p) {
   QdrantScan scan;
   QdrantHit hit;
+  if (p->zLineage == NULL) { /* somebody took it out of the file */
+    return;
+  }
   choirQdrantScanInit(&scan, p->pErr);
   choirQdrantOpen(p->pConn, p->pErr, &scan.to, p->to.zCollection);
   choirBufText(&scan.payload, "[\"user_id\",\"artifact_id\",\"kind\"]");
