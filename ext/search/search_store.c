@@ -398,12 +398,41 @@ static void storeHash(const SearchDoc *pDoc, u8 aHash[32]) {
   }
 }
 
+/* Content that is elsewhere, into the private store as the workspace's index has
+** it: 1 when it does. */
+static int storeBorrow(SearchStore *p, ChoirErr *pErr, i64 iDoc,
+                       const SearchDoc *pDoc, const u8 *aHash) {
+  sqlite3_stmt *pStmt;
+  int bHave = 0;
+  if (p->pConn == p->pHost || !choirSearchIsMade(p->pHost, pErr)) {
+    return 0;
+  }
+  pStmt = choirStmt(p->pHost, pErr,
+                    "SELECT c.id & 1048575, c.start, c.text FROM ~._choir_doc"
+                    " AS d LEFT JOIN ~._choir_chunk AS c ON c.id > d.id << 20"
+                    " AND c.id < (d.id + 1) << 20 WHERE d.kind=?1 AND d.doc=?2"
+                    " AND d.hash IS ?4");
+  storeBindDoc(pErr, pStmt, pDoc, aHash);
+  while (choirStep(pErr, pStmt)) {
+    const char *z = (const char *)sqlite3_column_text(pStmt, 2);
+    i64 n = sqlite3_column_bytes(pStmt, 2);
+    i64 iId = iDoc << SEARCH_CHUNK_BITS | sqlite3_column_int64(pStmt, 0);
+    bHave = 1;
+    if (z) {
+      storeAdd(p, pErr, iId, sqlite3_column_int64(pStmt, 1), z, n);
+      storeEmbed(p, pErr, iId, z, n);
+    }
+  }
+  choirStmtDone(p->pHost, pStmt);
+  return bHave;
+}
+
 CHOIR_PRIVATE void choirSearchPut(SearchStore *p, ChoirErr *pErr,
                                   const SearchDoc *pDoc) {
   u8 aHash[32];
   StoreHave have;
   i64 iDoc, iFirst;
-  int bUnseen; /* its content is elsewhere and was never indexed */
+  int bUnseen; /* its content is elsewhere and was not indexed in this store */
   storeHash(pDoc, aHash);
   have = storeFind(p, pErr, pDoc, aHash);
   bUnseen = pDoc->zRemote && !have.bHash;
@@ -422,7 +451,9 @@ CHOIR_PRIVATE void choirSearchPut(SearchStore *p, ChoirErr *pErr,
   if (pDoc->zPath) {
     storeAdd(p, pErr, iDoc << SEARCH_CHUNK_BITS, 0, pDoc->zPath, pDoc->nPath);
   }
-  if (!have.bHash) {
+  if (bUnseen && storeBorrow(p, pErr, iDoc, pDoc, aHash)) {
+    storeWriteDoc(p, pErr, pDoc, aHash);
+  } else if (!have.bHash) {
     storeChunks(p, pErr, iDoc, pDoc);
   }
   p->nIndexed++;

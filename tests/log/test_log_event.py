@@ -66,6 +66,16 @@ def test_an_event_is_stored_and_applied_in_one(personas):
     assert personas.one("SELECT count(*) FROM event_log") == 2
 
 
+def test_a_materializer_may_empty_a_table(db):
+    db.run("CREATE TABLE t(v); INSERT INTO t VALUES(1)")
+    assert json.loads(db.one("SELECT event_define('v1.Clear', '{}',"
+                             " 'DELETE FROM t')"))["tables"] == ["t"]
+    emit(db, "v1.Clear")
+    db.run("INSERT INTO t VALUES(2)")
+    replay(db)
+    assert db.rows("SELECT * FROM t") == []
+
+
 def test_plain_sql_is_an_event_too(tmp_path, personas):
     plain = sqlite3.connect(tmp_path / "ws.db")
     plain.execute("INSERT INTO event_log(name, payload) VALUES(?, ?)",

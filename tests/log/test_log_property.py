@@ -30,11 +30,11 @@ SEED = int(os.environ.get("CHOIR_LOG_SEED", "1"))
 pytestmark = pytest.mark.inprocess
 
 
-def from_log(pk, composite):
+def from_log(pk, composite, encoding):
     if not composite:
         return typed(pk)
     decode = {"blob": bytes.fromhex, "real": float,
-              "text": lambda x: bytes.fromhex(x).decode()}
+              "text": lambda x: bytes.fromhex(x).decode(encoding)}
     return tuple(typed(v if not isinstance(v, dict)
                        else [decode[k](x) for k, x in v.items()][0])
                  for v in json.loads(pk))
@@ -65,7 +65,7 @@ class LogRun(Run):
         for t in self.tables:
             composite = len(self.tables[t][0]) > 1
             self.judge(before[t], self.read(t), self.live[t],
-                       [(op, from_log(pk, composite))
+                       [(op, from_log(pk, composite, self.encoding))
                         for _, op, tbl, pk, _ in log if tbl == t],
                        (sql, values, log))
 

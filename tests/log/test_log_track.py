@@ -232,6 +232,19 @@ def test_rows_that_refer_to_each_other_come_back(db):
     assert db.rows("SELECT * FROM a, b") == [(1, 1, 1, 1)]
 
 
+@pytest.mark.parametrize("begin", ["", "BEGIN"])
+def test_an_undo_that_leaves_rows_without_their_parent_is_refused(begin, db):
+    db.run("PRAGMA foreign_keys=1; CREATE TABLE p(id INTEGER PRIMARY KEY);"
+           "CREATE TABLE c(p REFERENCES p)")
+    db.one("SELECT log_track('p')")
+    db.run(f"INSERT INTO p VALUES(1); INSERT INTO c VALUES(1); {begin}")
+    assert db.error("SELECT log_undo()") == (
+        "log_undo: undone, rows would refer to others that are not there")
+    if begin:
+        db.run("COMMIT")
+    assert db.rows("SELECT * FROM p JOIN c") == [(1, 1)]
+
+
 def test_what_a_trigger_refuses_is_named(db):
     db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
     db.one("SELECT log_track('t')")

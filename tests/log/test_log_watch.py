@@ -98,6 +98,23 @@ def test_changes_of_others_and_of_tables_that_are_not_logged(
     assert poll(seeds) == ["kept"]
 
 
+def test_what_was_not_fetched_is_told_again(seeds):
+    assert len(seeds.rows("SELECT label FROM watch_poll LIMIT 1")) == 1
+    assert {"dashboardMetrics$", "personaMemories$"} <= set(poll(seeds))
+    assert poll(seeds) == []
+
+
+def test_a_table_that_lost_a_trigger_is_looked_at(db):
+    db.run("CREATE TABLE tea(a); INSERT INTO tea VALUES(1)")
+    db.one("SELECT log_track('tea')")
+    define(db, "tea", "SELECT a FROM tea")
+    assert poll(db) == ["tea"]
+    db.run('DROP TRIGGER "_choir_log_@1_update"')
+    assert poll(db) == []
+    db.run("UPDATE tea SET a = 2")
+    assert poll(db) == ["tea"]
+
+
 def test_a_watch_may_be_replaced_and_removed(seeds):
     poll(seeds)
     define(seeds, "activePersona$", "SELECT 1")

@@ -57,6 +57,15 @@ def test_documents_of_every_kind_become_points(ready):
         == [("/docs/plan.md",)]
 
 
+def test_a_workspace_whose_lineage_is_gone_is_flushed(ready):
+    ready.run("DELETE FROM _choir_meta WHERE key = 'sync.lineage'")
+    a = put(ready, "/a.md", "tea")
+    assert flush(ready) == (1, 0, 1, 0)
+    ready.one("SELECT artifact_delete(?)", a)
+    assert flush(ready) == (0, 1, 0, 0)
+    assert points(ready) == {}
+
+
 def test_changes_moves_and_deletes_follow(ready):
     a = put(ready, "/a.txt", "alpha " * 1000)
     b = put(ready, "/b.txt", "beta")

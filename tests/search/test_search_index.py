@@ -153,6 +153,27 @@ def test_odd_content_by_plain_sql_is_indexed(db):
         ("odd id ' \"", "no/slash")]
 
 
+@pytest.mark.parametrize("pending", [False, True])
+def test_content_that_moved_away_is_found_as_it_was_indexed(db, pending):
+    """As artifact_flush() leaves it; another hash is content never seen."""
+    db.one("SELECT artifact_put('/big.txt', 'oolong from the mountain')")
+    db.one("SELECT choir_index()")
+    db.run("UPDATE artifacts SET content = NULL, s3_key = 'k'")
+    if not pending:
+        db.one("SELECT choir_index()")
+    assert db.rows("SELECT path, preview FROM choir_search('mountain')") == [
+        ("/big.txt", "oolong from the mountain")]
+    db.one("SELECT artifact_move('/big.txt', '/small.txt')")
+    db.run("UPDATE artifacts SET hash = upper(hash)")
+    assert db.rows("SELECT path, preview, source FROM choir_search('mountain')") == [
+        ("/small.txt", "oolong from the mountain", "text+vector")]
+    db.run("UPDATE artifacts SET hash = replace(hash, substr(hash, 1, 1), 'x')")
+    if not pending:
+        db.one("SELECT choir_index()")
+    assert db.rows("SELECT * FROM choir_search('mountain')") == []
+    assert db.rows("SELECT preview FROM choir_search('small')") == [("/small.txt",)]
+
+
 def test_a_utf16_database_is_indexed(tmp_path, open_db):
     d = open_db(tmp_path / "u16.db", pragmas=["encoding='UTF-16le'"])
     d.one("SELECT choir_init()")

@@ -60,6 +60,18 @@ def test_misspelt_words_find_their_document(ws):
     assert paths(ws, "litigaton")[0] == "/law/apache.txt"
 
 
+@pytest.mark.parametrize("query", ["cofee", "paln", "litigaiton", "warrantie"])
+def test_a_misspelt_word_counts_as_the_one_that_is_there(ws, query):
+    assert ws.rows("SELECT source FROM choir_search(?, 1)", query) == [
+        ("text+vector",)]
+
+
+def test_words_side_by_side_come_before_the_same_words_apart(db):
+    db.one("SELECT artifact_put('/apart', 'tea in a cup that was red')")
+    db.one("SELECT artifact_put('/beside', 'red tea in a cup that was')")
+    assert paths(db, "red tea") == ["/beside", "/apart"]
+
+
 def test_the_last_word_may_be_unfinished(ws):
     assert paths(ws, "patent litig")[0] == "/law/apache.txt"
     assert paths(ws, "cof") == ["/plans/budget.md"]
@@ -95,6 +107,16 @@ def test_a_prefix_leaves_out_messages(ws):
     ws.one("SELECT message_add(conversation_create('c'), 'user', 'percent')")
     assert None in paths(ws, "percent")
     assert None not in paths(ws, "percent", prefix="/")
+
+
+def test_the_heaviest_of_many_partial_matches_stay(db):
+    db.run("SELECT artifact_put('/a' || value, 'alpha n' || value) FROM"
+           " (WITH RECURSIVE c(value) AS (VALUES(1) UNION ALL SELECT value + 1"
+           " FROM c WHERE value < 150) SELECT value FROM c)")
+    db.one("SELECT artifact_put('/last', 'beta gamma')")
+    path, source = db.rows("SELECT path, source FROM"
+                           " choir_search('alpha beta gamma', 1)")[0]
+    assert path == "/last" and source.startswith("text")
 
 
 def test_k_is_a_number_of_documents(ws):

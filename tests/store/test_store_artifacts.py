@@ -265,6 +265,8 @@ def test_purge_removes_what_nothing_cites(db):
            f" VALUES('{cited}', 'run', 0.5)")
     db.one("SELECT artifact_delete('/a'), artifact_delete('/b')")
     assert db.one("SELECT artifact_purge()") == 1
+    db.run("INSERT INTO artifacts(path, name, s3_key, deleted_at)"
+           " VALUES('/far', 'far', 'key', 1)")  # artifact_sweep() needs it
     assert db.one("SELECT artifact_purge()") == 0
     assert db.rows("SELECT path, deleted, weight FROM citation_totals") == [("/a", 1, 0.5)]
     assert ls(db) == ["/c"]

@@ -180,6 +180,8 @@ def test_keys_that_did_not_change_cost_nothing(db):
     assert db.one("PRAGMA page_count") - pages <= 2
     db.one("SELECT state_set('k7', '$', 1)")
     assert db.one("SELECT state_checkpoint('c')") == 1
+    db.one("SELECT state_delete('k8')")
+    assert db.one("SELECT state_checkpoint('gone')") == 1
     db.one("SELECT state_restore('a')")
     values = db.one("SELECT count(*) FROM state_values")
     db.one("SELECT state_checkpoint('d')")
