@@ -72,10 +72,12 @@ static const ForeignKind aForeign[] = {
     {"agentfs",
      "fs_inode.mode fs_dentry.parent_ino fs_data.chunk_index",
      " fs_config fs_inode fs_dentry fs_data kv_store tool_calls ",
+     /* A tree has as many paths as entries; folders in themselves have no end. */
      {{"files", NULL,
        "WITH RECURSIVE t(ino, path) AS (VALUES(1, '') UNION SELECT d.ino,"
        " t.path || '/' || d.name FROM t JOIN fs_dentry AS d"
-       " ON d.parent_ino=t.ino WHERE d.ino<>1 AND length(t.path)<4096)"
+       " ON d.parent_ino=t.ino WHERE d.ino<>1 AND length(t.path)<4096"
+       " LIMIT (SELECT count(*) + 1 FROM fs_dentry))"
        " SELECT t.path, i.ino, i.size FROM t JOIN fs_inode AS i ON i.ino=t.ino"
        " WHERE i.mode & 61440 = 32768 ORDER BY 1",
        NULL},
@@ -425,9 +427,6 @@ static void foreignLeft(ForeignRun *p) {
   sqlite3_finalize(pStmt);
 }
 
-/* A file may be made to keep one statement busy for ever. */
-static int foreignStop(void *pConn) { return choirInterrupted(pConn); }
-
 static void foreignFileImport(ForeignRun *p, const char *zFile) {
   int i, n = 0;
   ChoirTxn txn;
@@ -449,7 +448,6 @@ static void foreignFileImport(ForeignRun *p, const char *zFile) {
   }
   sqlite3_db_config(p->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
   sqlite3_db_config(p->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-  sqlite3_progress_handler(p->db, 10000, foreignStop, p->pConn);
   if (foreignHas(p, "_choir_meta", -1, "key", -1)) {
     choirErrSet(p->pErr, SQLITE_ERROR,
                 "%s is a workspace; attach it and choose it by"

@@ -4,7 +4,6 @@ import json
 import os
 import sqlite3
 import struct
-import threading
 
 import pytest
 from servers import foreign
@@ -190,27 +189,14 @@ def test_a_hostile_agentfs_file_changes_nothing_or_little(db, tmp_path, sql):
     assert all(p == "/f" or ".." not in p for p, in db.rows("SELECT path FROM artifacts"))
 
 
-@pytest.mark.inprocess
-def test_an_endless_agentfs_file_can_be_interrupted(db, tmp_path):
+def test_folders_of_agentfs_that_are_in_themselves_come_to_an_end(db, tmp_path):
     path = make(tmp_path / "h.db", """
         CREATE TABLE fs_config(key, value); CREATE TABLE fs_inode(ino INTEGER PRIMARY KEY, mode, size);
         CREATE TABLE fs_dentry(id, name, parent_ino, ino); CREATE TABLE fs_data(ino, chunk_index, data);
-        INSERT INTO fs_inode VALUES(1, 16877, 0), (2, 16877, 0);
-        INSERT INTO fs_dentry VALUES(1, 'd', 1, 2), (2, 'a', 2, 2), (3, 'b', 2, 2)""")
-    done = threading.Event()
-
-    def interrupt():
-        while not done.wait(0.2):
-            db.con.interrupt()
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        assert "interrupted" in db.error("SELECT choir_import(?)", str(path))
-    finally:
-        done.set()
-        thread.join()
-    assert db.one("SELECT count(*) FROM artifacts") == 0
+        INSERT INTO fs_inode VALUES(1, 16877, 0), (2, 16877, 0), (3, 33188, 0);
+        INSERT INTO fs_dentry VALUES(1, 'd', 1, 2), (2, 'a', 2, 2), (3, 'b', 2, 2), (4, 'f', 1, 3)""")
+    assert took(db, path)[1] == {"files": 1}
+    assert db.rows("SELECT path FROM artifacts") == [("/f",)]
 
 
 def test_paths_that_are_none_do_not_go_to_agentfs(db, tmp_path):
