@@ -100,6 +100,7 @@ typedef struct ChoirProbe {
   const ChoirCode *pCode;
   ChoirKernProbe kern;
   float rStep;    /* of the table's entries */
+  float rErr;     /* kern.rErr, were there no bound */
   float rEpsilon; /* errors that are allowed for */
   double rNorm;   /* |q|^2 */
 } ChoirProbe;
@@ -131,6 +132,12 @@ CHOIR_PRIVATE void choirCodeProbe(const ChoirCode *, const float *aRot,
                                   u8 *aLut, ChoirProbe *);
 /* At a list: |q - c|^2 and <q, c>. */
 CHOIR_PRIVATE void choirCodeAim(ChoirProbe *, double rSquare, double rInner);
+/* Nothing above rMax is wanted. */
+CHOIR_PRIVATE void choirCodeBound(ChoirProbe *, float rMax);
+/* The error of row i of a block, and its estimate, from that of the scan, as the
+** distance allows that they tell of. */
+CHOIR_PRIVATE float choirCodeError(const ChoirProbe *, const u8 *aBlock, int i,
+                                   float *prEst);
 
 /* ---------------------------------------------------------------- set ---- */
 typedef struct ChoirSet { /* of rowids, each with a number */

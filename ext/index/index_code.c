@@ -6,7 +6,16 @@
 ** and rotated by a seed. Relative to a centre c it is stored as the signs b of
 ** x - c, and with r = |x - c|, g = r^2 / sum |x - c|, the inner product of
 ** x - c with any y is estimated by g <b, y>; the standard deviation is
-** r |y| sqrt((1/o^2 - 1) / (nPad - 1)), o = sum |x - c| / (r sqrt(nPad)).
+** r |y| sqrt((1/o^2 - 1) / (nPad - 1)), o = sum |x - c| / (r sqrt(nPad)),
+** whatever the direction of y.
+**
+** It is less for a near row: what of y lies along x - c is no matter of chance,
+** so that the deviation is sqrt(1 - p^2) of that, p their cosine. With p' the
+** estimated cosine and z the whole error as a cosine, the ends of p are the roots
+** of (p - p')^2 = z^2 (1 - p^2), as in Wilson's interval. And |q - c| sqrt(1 -
+** p^2) is at most |q - x|: the scan's own test has its error cut down by the
+** bound on distances. (An estimate of dot does not tell p; its error stays whole.)
+**
 ** The centre's part of every estimate is folded into the row's own numbers, so
 ** one table per query serves all lists:
 **
@@ -22,6 +31,8 @@
 
 #define CODE_EPSILON 1.9f /* errors beyond: 1 in 35, and only near the k-th */
 #define CODE_STEPS 59.0f  /* entries of the table stay below 64 when rounded */
+#define CODE_KEEP 0.1f /* of the variance, kept however near: rounding, … */
+#define CODE_FLAT 0.1f /* o^2 below which a row's numbers do not tell r */
 
 static u64 codeNext(u64 *p) { /* splitmix64 */
   u64 z = (*p += 0x9e3779b97f4a7c15u);
@@ -121,6 +132,10 @@ static size_t codeId(const ChoirCode *p, int i) {
 static void codePut16(u8 *a, u16 h) {
   a[0] = (u8)h;
   a[1] = (u8)(h >> 8);
+}
+
+static float codeGet16(const u8 *a) {
+  return choirF16ToF32((u16)(a[0] | a[1] << 8));
 }
 
 CHOIR_PRIVATE i64 choirCodeRowid(const ChoirCode *p, const u8 *a, i64 i) {
@@ -319,6 +334,37 @@ CHOIR_PRIVATE void choirCodeAim(ChoirProbe *p, double rSquare, double rInner) {
   rSquare = rSquare > 0 ? rSquare : 0;
   p->kern.rAdd =
       (float)(s * s * (pCode->eMetric == VEC_DOT ? -2 * rInner : rSquare));
-  p->kern.rErr = (float)((double)p->rEpsilon * s *
-                         sqrt(rSquare / (double)pCode->nPad + rTable * rTable));
+  p->rErr = (float)((double)p->rEpsilon * s *
+                    sqrt(rSquare / (double)pCode->nPad + rTable * rTable));
+  choirCodeBound(p, p->kern.rMax);
+}
+
+CHOIR_PRIVATE void choirCodeBound(ChoirProbe *p, float rMax) {
+  float v2 = p->kern.rAdd, rSine = 1;
+  if (p->pCode->eMetric != VEC_DOT && rMax < v2) {
+    rSine = sqrtf(fminf(fmaxf(rMax, 0) / v2 + CODE_KEEP, 1));
+  }
+  p->kern.rMax = rMax;
+  p->kern.rErr = p->rErr * rSine;
+}
+
+CHOIR_PRIVATE float choirCodeError(const ChoirProbe *p, const u8 *aBlock, int i,
+                                   float *prEst) {
+  const u8 *a = aBlock + p->pCode->nGroup * 16 + 2 * i;
+  float e = codeGet16(a + 128), rErr = e * p->rErr, v2 = p->kern.rAdd;
+  float m, r2, rTwice, rCosine, z, t;
+  if (p->pCode->eMetric == VEC_DOT || !(*prEst < v2)) {
+    return rErr;
+  }
+  m = codeGet16(a + 64);
+  r2 = m * m - e * e / 4;
+  rTwice = 2 * sqrtf(r2 * v2);
+  rCosine = (r2 + v2 - *prEst) / rTwice;
+  z = rErr / rTwice;
+  t = 1 + CODE_KEEP + z * z - rCosine * rCosine;
+  if (!(r2 > CODE_FLAT * m * m) || !(t > 0 && t < 1)) {
+    return rErr;
+  }
+  *prEst = r2 + v2 - rTwice * rCosine / (1 + z * z);
+  return rTwice * z * sqrtf(t) / (1 + z * z);
 }

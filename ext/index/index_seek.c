@@ -30,7 +30,8 @@ CHOIR_PRIVATE void choirSeekFree(ChoirSeek *p) {
 
 CHOIR_PRIVATE void choirSeekAgain(ChoirSeek *p) {
   p->n = p->nGiven = p->nHigh = 0;
-  p->pProbe->kern.rMax = p->rMost = p->rBound;
+  p->rMost = p->rBound;
+  choirCodeBound(p->pProbe, p->rMost);
 }
 
 /* An upper end into the heap; full, its top is the bound. */
@@ -55,7 +56,7 @@ static void seekHigh(ChoirSeek *p, float r) {
     }
     a[i] = r;
   }
-  p->pProbe->kern.rMax = a[0] < p->rMost ? a[0] : p->rMost;
+  choirCodeBound(p->pProbe, a[0] < p->rMost ? a[0] : p->rMost);
 }
 
 /* Of those not yet given, what is too far goes. */
@@ -121,6 +122,7 @@ CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *p, ChoirErr *pErr,
     while (m) {
       int i = __builtin_ctz(m);
       m &= m - 1;
+      aErr[i] = choirCodeError(pProbe, aBlock, i, &aEst[i]);
       seekRow(p, pErr,
               (ChoirCand){0, aEst[i], iFrom, (i32)(iAt + i),
                           choirCodeRowid(pCode, aBlock, i)},

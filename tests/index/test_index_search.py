@@ -85,6 +85,33 @@ def test_queries_that_are_no_rows_get_the_recall_they_ask_for(db, metric):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_near_rows_are_found_though_they_are_thought_to_be_known_well(
+        db, metric):
+    rnd = random.Random(23)
+    centres = [[rnd.gauss(0, 1) for _ in range(40)] for _ in range(50)]
+
+    def vector(spread=.15):
+        return f32([x + rnd.gauss(0, spread) for x in rnd.choice(centres)])
+    db.run("CREATE TABLE docs(id INTEGER PRIMARY KEY, e BLOB); BEGIN")
+    rows = [vector() for _ in range(5000)]
+    rows += rows[:100]
+    for row in rows:
+        db.rows("INSERT INTO docs(e) VALUES(?)", row)
+    db.run("COMMIT")
+    db.one("SELECT vec_index_create('near', 'docs', 'e', ?)",
+           f'{{"metric":"{metric}","mode":"flat"}}')
+    same = 0
+    for spread in (.02, .15, .4):
+        for q in (vector(spread) for _ in range(12)):
+            same += len({r[0] for r in nearest(db, q)}
+                        & {r[0] for r in nearest(db, q, exact=1)})
+    assert same >= .985 * 360, same
+    for i in range(0, 100, 9):  # the row itself and its double
+        assert {r[0] for r in nearest(db, rows[i], 2)} == {i + 1, i + 5001}
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("metric,cache", [
     ("cosine", 0), ("l2", 12_000_000), ("dot", 12_000_000),
     ("cosine", 1 << 30)])
