@@ -353,23 +353,23 @@ static struct curl_slist aWireUsual[2] = {
     {(char *)"Accept-Encoding: gzip", &aWireUsual[1]},
     {(char *)"User-Agent: choir", NULL}};
 
-/* Adds a line. libcurl only reads the list, so that it can be of our memory. */
-static void wireLine(ChoirHttp *p, const char *zName, const char *zSep,
-                     const char *zValue) {
+/* Adds a line at the end *pp of the list; where that is then. libcurl only reads
+** the list, so that it can be of our memory. */
+static struct curl_slist **wireLine(ChoirHttp *p, struct curl_slist **pp,
+                                    const char *zName, const char *zSep,
+                                    const char *zValue) {
   size_t nName = strlen(zName), nSep = strlen(zSep), nValue = strlen(zValue);
   struct curl_slist *pNew =
       choirMalloc(&p->err, sizeof(*pNew) + nName + nSep + nValue + 1);
-  struct curl_slist **pp = &p->pWire->pHeader;
-  if (pNew) {
-    pNew->data = (char *)&pNew[1];
-    memcpy(pNew->data, zName, nName);
-    memcpy(pNew->data + nName, zSep, nSep);
-    memcpy(pNew->data + nName + nSep, zValue, nValue);
-    while (*pp) {
-      pp = &(*pp)->next;
-    }
-    *pp = pNew;
+  if (pNew == NULL) {
+    return pp;
   }
+  pNew->data = (char *)&pNew[1];
+  memcpy(pNew->data, zName, nName);
+  memcpy(pNew->data + nName, zSep, nSep);
+  memcpy(pNew->data + nName + nSep, zValue, nValue);
+  *pp = pNew;
+  return &pNew->next;
 }
 
 static void wireHeaders(ChoirHttp *p) {
@@ -378,24 +378,21 @@ static void wireHeaders(ChoirHttp *p) {
   const char *zName, *zValue;
   for (i = 0; choirHttpHeaderNth(p, i, &zName, &zValue); i++) {
     /* libcurl: `Name;` sends an empty value, `Name:` sends none */
-    wireLine(p, zName, zValue[0] ? ": " : ";", zValue);
+    pp = wireLine(p, pp, zName, zValue[0] ? ": " : ";", zValue);
     bType |= sqlite3_stricmp(zName, "Content-Type") == 0;
     bExpect |= sqlite3_stricmp(zName, "Expect") == 0;
     bAgent |= sqlite3_stricmp(zName, "User-Agent") == 0;
     bEncoding |= sqlite3_stricmp(zName, "Accept-Encoding") == 0;
   }
   if (wireHasBody(p) && !bType) { /* not what libcurl would say */
-    wireLine(p, "Content-Type:", "", "");
+    pp = wireLine(p, pp, "Content-Type:", "", "");
   }
   if (wireHasBody(p) && !bExpect) {
-    wireLine(p, "Expect:", "", "");
+    pp = wireLine(p, pp, "Expect:", "", "");
   }
   bEncoding |= !(p->mFlags & CHOIR_HTTP_GZIP);
   if (bAgent && !bEncoding) {
-    wireLine(p, "Accept-Encoding", ": ", "gzip");
-  }
-  while (*pp) {
-    pp = &(*pp)->next;
+    pp = wireLine(p, pp, "Accept-Encoding", ": ", "gzip");
   }
   *pp = bAgent ? NULL : &aWireUsual[bEncoding];
 }

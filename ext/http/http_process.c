@@ -2,7 +2,12 @@
 /*
 ** Runs the command of `credential_process` and reads what it prints. Not by a
 ** shell: words are split at white space, quotes and backslashes as in sh. At
-** most 64 KiB of output and a minute, or http.timeout_ms; an interrupt ends it.
+** most 64 KiB of output and a minute, or http.timeout_ms.
+**
+** It runs in a process group of its own, so that what it has started is killed
+** with it when it is given up (too slow, too much, an interrupt); what it leaves
+** running when it ends by itself is left. Such a group is not the terminal's: a
+** command that would ask there gets an error instead of being stopped.
 */
 #include "http.h"
 #include <errno.h>
@@ -15,7 +20,21 @@
 
 extern char **environ;
 
-enum { PROCESS_WORDS = 64, PROCESS_OUTPUT = 1 << 16, PROCESS_MS = 60000 };
+enum {
+  PROCESS_WORDS = 64,
+  PROCESS_OUTPUT = 1 << 16,
+  PROCESS_MS = 60000,
+  PROCESS_TICK_MS = 50
+};
+
+typedef struct Process {
+  ChoirConn *pConn;
+  ChoirErr *pErr;
+  pid_t pid;  /* and its group; -1: none */
+  int fd;     /* its output */
+  i64 nMs;    /* how long it may take */
+  i64 iEndMs; /* until when */
+} Process;
 
 /* Splits z in place; how many words, -1: too many or an open quote. */
 static int processWords(char *z, char **az) {
@@ -53,13 +72,14 @@ static int processWords(char *z, char **az) {
   }
 }
 
-static pid_t processStart(ChoirErr *pErr, char **az, int *pfd) {
+static void processStart(Process *p, char **az) {
   posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attr;
+  sigset_t blocked;
   int afd[2], rc;
-  pid_t pid = -1;
   if (pipe(afd) != 0) {
-    choirErrSet(pErr, SQLITE_IOERR, "cannot make a pipe");
-    return -1;
+    choirErrSet(p->pErr, SQLITE_IOERR, "cannot make a pipe");
+    return;
   }
   fcntl(afd[0], F_SETFD, FD_CLOEXEC);
   fcntl(afd[1], F_SETFD, FD_CLOEXEC);
@@ -67,58 +87,81 @@ static pid_t processStart(ChoirErr *pErr, char **az, int *pfd) {
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, afd[1], 1);
   posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-  rc = posix_spawnp(&pid, az[0], &actions, NULL, az, environ);
+  posix_spawnattr_init(&attr);
+  posix_spawnattr_setpgroup(&attr, 0);
+  sigemptyset(&blocked); /* those of this thread are not for it */
+  sigaddset(&blocked, SIGTTIN);
+  sigaddset(&blocked, SIGTTOU);
+  posix_spawnattr_setsigmask(&attr, &blocked);
+  posix_spawnattr_setflags(&attr,
+                           POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+  rc = posix_spawnp(&p->pid, az[0], &actions, &attr, az, environ);
+  posix_spawnattr_destroy(&attr);
   posix_spawn_file_actions_destroy(&actions);
   close(afd[1]);
-  *pfd = afd[0];
+  p->fd = afd[0];
   if (rc != 0) {
     close(afd[0]);
-    choirErrSet(pErr, SQLITE_ERROR, "credential_process: cannot run '%.80s'",
-                az[0]);
-    return -1;
+    p->pid = -1;
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "credential_process: cannot run '%.80s': %s", az[0],
+                strerror(rc));
   }
-  return pid;
 }
 
-/* Until the end of its output; 0 when it had to be given up. */
-static int processRead(ChoirConn *pConn, ChoirErr *pErr, int fd,
-                       ChoirBuf *pOut) {
-  i64 nSet = choirConfigInt(pConn, "http.timeout_ms", 0);
-  i64 nMs = nSet > 0 ? nSet : PROCESS_MS;
-  i64 iEnd = choirMonotonic() + nMs;
+/* Is it to be given up? Then why is in pErr. */
+static int processGiveUp(Process *p) {
+  if (choirInterrupted(p->pConn)) {
+    choirErrSet(p->pErr, SQLITE_INTERRUPT, "interrupted");
+  } else if (choirMonotonic() > p->iEndMs) {
+    choirErrSet(p->pErr, SQLITE_ERROR,
+                "credential_process: not done within %lld ms%s", p->nMs,
+                p->nMs != PROCESS_MS ? " (http.timeout_ms)" : "");
+  }
+  return p->pErr->rc != SQLITE_OK;
+}
+
+/* Until the end of its output. */
+static void processRead(Process *p, ChoirBuf *pOut) {
+  struct pollfd poller = {p->fd, POLLIN, 0};
+  char a[4096];
+  ssize_t n = 1;
+  while (n != 0 && !processGiveUp(p)) {
+    if (poll(&poller, 1, PROCESS_TICK_MS) > 0) {
+      n = read(p->fd, a, sizeof(a));
+      choirBufAppend(pOut, a, n > 0 ? (u64)n : 0);
+      choirWipe(a, sizeof(a));
+      n = n < 0 && errno != EINTR ? 0 : n;
+    }
+  }
+}
+
+/* Until its end, which need not be that of its output; its status. As long as it
+** was not waited for, the group is its own. */
+static int processWait(Process *p) {
+  int iStatus = 0, nMs = 1;
   for (;;) {
-    struct pollfd poller = {fd, POLLIN, 0};
-    char a[4096];
-    ssize_t n;
-    if (choirInterrupted(pConn)) {
-      choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
-    } else if (choirMonotonic() > iEnd) {
-      choirErrSet(pErr, SQLITE_ERROR,
-                  "credential_process: not done within %lld ms%s", nMs,
-                  nSet > 0 ? " (http.timeout_ms)" : "");
+    pid_t pid;
+    if (processGiveUp(p)) {
+      kill(-p->pid, SIGKILL);
     }
-    if (pErr->rc != SQLITE_OK) {
-      return 0;
+    pid = waitpid(p->pid, &iStatus, WNOHANG);
+    if (pid > 0 || (pid < 0 && errno != EINTR)) {
+      return iStatus;
     }
-    if (poll(&poller, 1, 50) <= 0) {
-      continue;
-    }
-    n = read(fd, a, sizeof(a));
-    if (n == 0 || (n < 0 && errno != EINTR)) {
-      return 1;
-    }
-    choirBufAppend(pOut, a, n > 0 ? (u64)n : 0);
-    choirWipe(a, sizeof(a));
+    poll(NULL, 0, nMs);
+    nMs = nMs < PROCESS_TICK_MS ? 2 * nMs : PROCESS_TICK_MS;
   }
 }
 
 CHOIR_PRIVATE char *choirHttpProcess(ChoirConn *pConn, ChoirErr *pErr,
                                      const char *zCommand) {
+  i64 nSet = choirConfigInt(pConn, "http.timeout_ms", 0);
+  Process process = {pConn, pErr, -1, -1, nSet > 0 ? nSet : PROCESS_MS, 0};
   char *z = choirMprintf(pErr, "%s", zCommand);
   char *az[PROCESS_WORDS + 1];
   ChoirBuf out;
-  pid_t pid = -1;
-  int fd = -1, iStatus = 0;
+  int iStatus;
   choirBufInit(&out, pErr, PROCESS_OUTPUT);
   if (z && processWords(z, az) < 1) {
     choirErrSet(pErr, SQLITE_ERROR,
@@ -126,15 +169,13 @@ CHOIR_PRIVATE char *choirHttpProcess(ChoirConn *pConn, ChoirErr *pErr,
                 PROCESS_WORDS);
   }
   if (pErr->rc == SQLITE_OK) {
-    pid = processStart(pErr, az, &fd);
+    process.iEndMs = choirMonotonic() + process.nMs;
+    processStart(&process, az);
   }
-  if (pid > 0) {
-    if (!processRead(pConn, pErr, fd, &out)) {
-      kill(pid, SIGKILL);
-    }
-    close(fd);
-    while (waitpid(pid, &iStatus, 0) < 0 && errno == EINTR) {
-    }
+  if (process.pid > 0) {
+    processRead(&process, &out);
+    close(process.fd);
+    iStatus = processWait(&process);
     if (!WIFEXITED(iStatus) || WEXITSTATUS(iStatus) != 0) {
       choirErrSet(pErr, SQLITE_ERROR,
                   "credential_process: '%.80s' ended with status %d", az[0],

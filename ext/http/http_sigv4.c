@@ -5,8 +5,7 @@
 **
 **   canonical request   method, path, sorted query, headers, names, payload
 **   string to sign      AWS4-HMAC-SHA256, time, scope, hash of the above
-**   key                 HMAC chain of secret, day, region, service,
-*aws4_request
+**   key                 HMAC chain: secret, day, region, service, aws4_request
 **
 ** For the service s3 the path is taken as it is and encoded once; for every
 ** other one dot segments are resolved and what the URL holds is encoded again.
