@@ -59,8 +59,11 @@ static const struct {
      " https://api.openai.com/v1, OLLAMA_HOST or http://127.0.0.1:11434,"
      " http://127.0.0.1:8080 for tei"},
     {"http.allow", "CHOIR_HTTP_ALLOW", NULL, 0,
-     "hosts that may be reached, comma separated: api.test, *.test,"
-     " 127.0.0.1:8080; unset: any"},
+     "hosts that requests may go to, comma separated: api.test, *.test,"
+     " 127.0.0.1:8080; unset: any. Those for credentials are among them"
+     " (sts.<region>.amazonaws.com, 169.254.169.254 on EC2, 169.254.170.2 in a"
+     " container); what the environment or the config file leaves out,"
+     " choir_config() cannot add. NATS has nats.url instead"},
     {"http.attempts", "CHOIR_HTTP_ATTEMPTS,AWS_MAX_ATTEMPTS", "3",
      CONFIG_NUMBER, "how often an idempotent request is tried"},
     {"http.ca_file",

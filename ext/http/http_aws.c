@@ -10,6 +10,9 @@
 **   ECS            AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI
 **   IMDSv2         unless AWS_EC2_METADATA_DISABLED
 **
+** Every request is subject to http.allow, those for credentials too: a list
+** without their hosts turns STS, ECS and IMDS off.
+**
 ** What a step gives is kept on the connection until five minutes before it
 ** expires. A refresh that fails while the old keys still hold goes unnoticed.
 ** IAM Identity Center (SSO) works through credential_process:
@@ -45,6 +48,7 @@ typedef struct AwsChain {
   const char *zRegion;
   const char *zSts; /* endpoint of STS, or NULL */
   AwsEntry *pOut;
+  char *zImds; /* why IMDS gave no keys, NULL: this is no instance */
   int nDepth;
 } AwsChain;
 
@@ -385,6 +389,10 @@ static int awsImds(AwsChain *p) {
     sqlite3_free(zUrl[i]);
   }
   if (p->pErr->rc != SQLITE_NOMEM && p->pErr->rc != SQLITE_INTERRUPT && !bOk) {
+    if (p->pErr->rc == SQLITE_AUTH) { /* there is one, or it was not asked */
+      p->zImds = p->pErr->zMsg;
+      p->pErr->zMsg = NULL;
+    }
     choirErrClear(p->pErr);
   }
   return bOk;
@@ -547,9 +555,12 @@ static void awsResolve(AwsChain *p, const char *zProfile) {
   if (!bOk) {
     choirErrSet(p->pErr, SQLITE_AUTH,
                 "no AWS credentials in environment, web identity, profile,"
-                " ECS or IMDS; set AWS_ACCESS_KEY_ID and"
-                " AWS_SECRET_ACCESS_KEY, or call choir_secret()");
+                " ECS or IMDS%s%s%s; set AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY, or call choir_secret()",
+                p->zImds ? " (" : "", p->zImds ? p->zImds : "",
+                p->zImds ? ")" : "");
   }
+  sqlite3_free(p->zImds);
 }
 
 static AwsEntry *awsEntry(ChoirConn *pConn, ChoirErr *pErr,

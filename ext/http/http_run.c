@@ -212,12 +212,24 @@ static int runAllowed(const char *z, size_t n, const ChoirHttpUrl *pUrl) {
          sqlite3_strnicmp(pUrl->zHost, z, (int)nHost) == 0;
 }
 
-/* The URL is one that may be reached. */
+/* Is the list z unset, or the host in it? */
+static int runListed(const char *z, const ChoirHttpUrl *pUrl) {
+  int bListed = z == NULL || z[0] == 0;
+  while (!bListed && *z) {
+    size_t n = strcspn(z, ", ");
+    bListed = n > 0 && runAllowed(z, n, pUrl);
+    z += n + strspn(z + n, ", ");
+  }
+  return bListed;
+}
+
+/* The URL is one that may be reached: whoever asks, for credentials too. What the
+** environment or the config file forbids, choir_config() does not allow. */
 static void runCheck(ChoirHttp *p) {
-  const char *z = choirConfig(p->pConn, "http.allow");
+  const char *zFixed = choirConfigFixed(p->pConn, "http.allow");
   ChoirHttpUrl url;
   size_t i;
-  int bAllowed = z == NULL || z[0] == 0;
+  int bFixed;
   choirHttpUrl(&p->err, p->zUrl, &url);
   for (i = 0; p->err.rc == SQLITE_OK && p->zUrl[i]; i++) {
     if ((u8)p->zUrl[i] <= 0x20 || p->zUrl[i] == 0x7f || p->zUrl[i] == '\\') {
@@ -227,15 +239,17 @@ static void runCheck(ChoirHttp *p) {
                   (i64)i);
     }
   }
-  while (!bAllowed && p->err.rc == SQLITE_OK && z && *z) {
-    size_t n = strcspn(z, ", ");
-    bAllowed = n > 0 && runAllowed(z, n, &url);
-    z += n + strspn(z + n, ", ");
+  if (p->err.rc != SQLITE_OK) {
+    return;
   }
-  if (!bAllowed) {
+  bFixed = runListed(zFixed, &url);
+  if (!bFixed || !runListed(choirConfig(p->pConn, "http.allow"), &url)) {
     choirErrSet(&p->err, SQLITE_AUTH,
-                "host %.*s port %d is not in the list of http.allow", url.nHost,
-                url.zHost, url.iPort);
+                "host %.*s port %d is not in the list of http.allow%s",
+                url.nHost, url.zHost, url.iPort,
+                bFixed ? ""
+                       : " of the environment or the config file, which"
+                         " choir_config() can only narrow");
   }
 }
 

@@ -5,6 +5,7 @@ import json
 import pathlib
 import stat
 import sys
+import threading
 import time
 import urllib.parse
 
@@ -255,8 +256,60 @@ def test_a_credential_process_that_does_not_end_is_ended(aws, tmp_path):
                 if str(run).encode() in readable(p)]
 
 
+def ended(pid):
+    """No such process, or one that only waits to be collected."""
+    stat = readable(pathlib.Path("/proc", pid, "stat"))
+    return not stat or stat.rsplit(b")", 1)[-1].split()[0] == b"Z"
+
+
+def until(what):
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def parent(tmp_path, then):
+    """A command that has a child, whose id it tells; then what it does."""
+    path = tmp_path / "p"
+    path.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/new\n"
+                    f"mv {tmp_path}/new {tmp_path}/pid\n{then}\n")
+    path.chmod(0o700)
+    return f"[default]\ncredential_process = {path}\n"
+
+
+@pytest.mark.parametrize("then, problem", [
+    ("sleep 600", "not done within 1000 ms"),
+    ("exit 0", "not done within 1000 ms"),  # the child has the output
+    ("exec >&-; sleep 600", "not done within 1000 ms"),
+    ("yes; sleep 600", "limit of 65536")])
+def test_what_a_credential_process_has_started_ends_with_it(aws, tmp_path,
+                                                            then, problem):
+    db = aws("", parent(tmp_path, then))
+    db.one("SELECT choir_config('http.timeout_ms', ?)",
+           1000 if "done" in problem else 60000)
+    assert problem in db.error(WHO)
+    until(lambda: ended((tmp_path / "pid").read_text().strip()))
+
+
+@pytest.mark.inprocess
+def test_an_interrupt_ends_a_credential_process_and_its_children(aws,
+                                                                 tmp_path):
+    db = aws("", parent(tmp_path, "sleep 600"))
+
+    def interrupt():
+        until((tmp_path / "pid").exists)
+        db.con.interrupt()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert "interrupted" in db.error(WHO)
+    thread.join()
+    until(lambda: ended((tmp_path / "pid").read_text().strip()))
+    assert db.one("SELECT 1") == 1
+
+
 def test_a_missing_credential_process_is_named(aws):
-    assert "cannot run '/no/such'" in aws(
+    assert "cannot run '/no/such': No such file" in aws(
         "", "[default]\ncredential_process = /no/such x\n").error(WHO)
     assert "closed quotes" in aws(
         "", "[default]\ncredential_process = '/no\n").error(WHO)
@@ -310,6 +363,34 @@ def test_imds_version_2(aws):
         db = aws(AWS_EC2_METADATA_DISABLED="false",
                  AWS_EC2_METADATA_SERVICE_ENDPOINT=s.url("/"))
         assert db.rows(WHO)[0][:2] == ("IMDS", "…0001")
+
+
+def test_hosts_of_credentials_must_be_in_the_list_too(aws, tmp_path):
+    """http.allow is about every request, whoever it is for."""
+    (tmp_path / "token").write_text("x")
+    sts = Sts({})
+    with FaultServer() as s:
+        imds(s)
+        roles = {"AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+                 "AWS_ROLE_ARN": "arn:x",
+                 "AWS_ENDPOINT_URL_STS": s.on("/sts", sts)}
+        ecs = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": s.url("/creds")}
+        instance = {"AWS_EC2_METADATA_DISABLED": "false",
+                    "AWS_EC2_METADATA_SERVICE_ENDPOINT": s.url()}
+        for variables, way in ((roles, "/sts"), (ecs, "/creds"),
+                               (instance, "/latest/api/token")):
+            with pytest.MonkeyPatch.context() as m:
+                for name, value in variables.items():
+                    m.setenv(name, value)
+                m.setenv("CHOIR_HTTP_ALLOW", "data.test")
+                message = aws().error(WHO)
+                assert (f"{s.url(way)}: host 127.0.0.1 port {s.port} is not in"
+                        " the list of http.allow") in message
+                assert s.seen == []
+                if way != "/creds":
+                    m.setenv("CHOIR_HTTP_ALLOW", f"data.test,127.0.0.1:{s.port}")
+                    assert aws().rows(WHO)[0][1] in ("…0001",)
+                    s.seen.clear()
 
 
 def test_without_any_link_all_are_named_quickly(aws):

@@ -266,6 +266,26 @@ def test_only_allowed_hosts_are_reached(db, server):
                 sql, server.url("/hello")), allow
 
 
+def test_a_list_of_the_environment_is_not_widened_by_sql(open_db, server,
+                                                         monkeypatch):
+    sql = "SELECT response_status_code FROM http_get(?)"
+    monkeypatch.setenv("CHOIR_HTTP_ALLOW", "*.test, localhost")
+    db = open_db()
+    for allow in (None, "127.0.0.1", ""):
+        db.one("SELECT choir_config('http.allow', ?)", allow)
+        assert db.error(sql, server.url("/hello")).endswith(
+            f"host 127.0.0.1 port {server.port} is not in the list of"
+            " http.allow of the environment or the config file, which"
+            " choir_config() can only narrow")
+    assert server.seen == []
+    monkeypatch.setenv("CHOIR_HTTP_ALLOW", "localhost, 127.0.0.1")
+    db = open_db()
+    assert db.one(sql, server.url("/hello")) == 200
+    db.one("SELECT choir_config('http.allow', 'localhost')")
+    assert "is not in the list of http.allow" in db.error(
+        sql, server.url("/hello"))
+
+
 def test_a_lock_ends_it(db, server):
     db.one("SELECT choir_lock()")
     assert "locked" in db.error("SELECT * FROM http_get(?)",
