@@ -184,7 +184,7 @@ CHOIR_PRIVATE int choirObjectList(ChoirObject *p, ChoirErr *pErr,
 CHOIR_PRIVATE void choirObjectToFd(void *pArg, ChoirErr *pErr, const void *a,
                                    u64 n) {
   ChoirObjectFd *p = pArg;
-  choirFdWrite(pErr, p->fd, p->n, a, n);
+  choirFileWrite(pErr, p->fd, p->zFor, p->n, a, n);
   p->n += n;
 }
 
@@ -227,7 +227,7 @@ CHOIR_PRIVATE int choirObjectCopy(ChoirObject *pFrom, ChoirErr *pErr,
                                   const char *zFrom, ChoirObject *pTo,
                                   const char *zTo, int eIf,
                                   ChoirObjectMeta *pNew) {
-  ChoirObjectFd file = {-1, 0};
+  ChoirObjectFd file = {-1, NULL, 0};
   ChoirObjectSource source = {0, choirObjectFromFd, &file};
   int e;
   choirObjectKeyCheck(pErr, zTo);

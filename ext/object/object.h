@@ -143,7 +143,8 @@ CHOIR_PRIVATE i64 choirObjectSweepUploads(ChoirObject *, ChoirErr *,
 /* A ChoirObjectWrite into the ChoirObjectFd pArg, and an xRead out of it. */
 typedef struct ChoirObjectFd {
   int fd;
-  u64 n; /* bytes written */
+  const char *zFor; /* in messages, NULL: a temporary file */
+  u64 n;            /* bytes written */
 } ChoirObjectFd;
 CHOIR_PRIVATE void choirObjectToFd(void *pArg, ChoirErr *, const void *a,
                                    u64 n);
@@ -174,6 +175,10 @@ typedef struct ChoirTemp {
 /* For the path zFile of a user, which stays: opens its folder and removes what
 ** processes that were killed left there. */
 CHOIR_PRIVATE void choirTempBeside(ChoirTemp *, ChoirErr *, const char *zFile);
+/* Sticky when zName in the folder is a file of a database that is open on this
+** connection, or would be taken for one. */
+CHOIR_PRIVATE void choirFileNotOwn(ChoirErr *, ChoirConn *, int fdDir,
+                                   const char *zName, const char *zShow);
 /* zFor is the file's name in messages. */
 CHOIR_PRIVATE void choirTempOpen(ChoirTemp *, ChoirErr *, int fdDir,
                                  const char *zFor);
@@ -186,7 +191,10 @@ CHOIR_PRIVATE void choirTempClose(ChoirTemp *);
 /* A file without a name in the folder for temporary files, 0600; gone when
 ** closed. -1 and sticky on failure. */
 CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *);
-/* Writes all of it at iOff; reads exactly n bytes from iOff. */
+/* Writes all of it at iOff, to a file that is zFor in messages. */
+CHOIR_PRIVATE void choirFileWrite(ChoirErr *, int fd, const char *zFor,
+                                  u64 iOff, const void *a, u64 n);
+/* The same to a temporary file; reads exactly n bytes from iOff. */
 CHOIR_PRIVATE void choirFdWrite(ChoirErr *, int fd, u64 iOff, const void *a,
                                 u64 n);
 CHOIR_PRIVATE void choirFdRead(ChoirErr *, int fd, u64 iOff, void *a, u64 n);

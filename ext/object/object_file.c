@@ -19,10 +19,15 @@
 ** flock on their temporary file, so one left by a crash is recognised by being
 ** lockable, and removed by the next put.
 **
+** A file of a database that is open on the connection is neither read (closing it
+** would drop SQLite's locks) nor replaced nor deleted (SQLite would go on with a
+** file that has no name).
+**
 ** The etag is inode, size and modification time in nanoseconds: every write
 ** makes a new inode.
 */
 #include "object.h"
+#include "../store/store.h"
 
 #if !defined(_WIN32)
 
@@ -44,6 +49,7 @@
 
 typedef struct FolderStore {
   ChoirObject base;
+  char *zRoot; /* for messages, without a '/' behind */
   int fdRoot;
   u8 bSwept; /* looked for leftovers */
 } FolderStore;
@@ -84,11 +90,21 @@ CHOIR_PRIVATE void choirErrno(ChoirErr *pErr, int iErrno, const char *zDo,
 
 CHOIR_PRIVATE void choirFdWrite(ChoirErr *pErr, int fd, u64 iOff, const void *a,
                                 u64 n) {
+  choirFileWrite(pErr, fd, NULL, iOff, a, n);
+}
+
+CHOIR_PRIVATE void choirFileWrite(ChoirErr *pErr, int fd, const char *zFor,
+                                  u64 iOff, const void *a, u64 n) {
   const char *z = a;
   while (n > 0 && pErr->rc == SQLITE_OK) {
     ssize_t m = pwrite(fd, z, (size_t)n, (off_t)iOff);
-    if (m < 0 && errno != EINTR) {
-      choirErrno(pErr, errno, "write a temporary file", NULL);
+    if (m < 0 && errno == ENOSPC && zFor == NULL) {
+      choirErrSet(pErr, SQLITE_FULL,
+                  "cannot write a temporary file: %s; set SQLITE_TMPDIR to a"
+                  " folder with more room",
+                  strerror(errno));
+    } else if (m < 0 && errno != EINTR) {
+      choirErrno(pErr, errno, zFor ? "write" : "write a temporary file", zFor);
     } else if (m > 0) {
       z += m;
       n -= (u64)m;
@@ -123,6 +139,21 @@ static i64 folderNanos(const struct stat *p) {
 #else
   return (i64)p->st_mtim.tv_sec * 1000000000 + p->st_mtim.tv_nsec;
 #endif
+}
+
+CHOIR_PRIVATE void choirFileNotOwn(ChoirErr *pErr, ChoirConn *pConn, int fdDir,
+                                   const char *zName, const char *zShow) {
+  ChoirStoreOwn own;
+  struct stat st;
+  choirStoreOwnInit(&own, pConn, pErr);
+  if ((fstat(fdDir, &st) == 0 && choirStoreIsOwnName(&own, &st, zName)) ||
+      (fstatat(fdDir, zName, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+       choirStoreIsOwn(&own, &st))) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "'%s' belongs to a database that is open on this connection",
+                zShow);
+  }
+  choirStoreOwnFree(&own);
 }
 
 /* Removes temporary files that nobody writes any more, of iBefore or older; how
@@ -315,40 +346,75 @@ CHOIR_PRIVATE int choirTempAnonymous(ChoirErr *pErr) {
     }
   }
   choirErrSet(pErr, SQLITE_CANTOPEN,
-              "no folder for temporary files%s%s; set TMPDIR",
+              "no folder for temporary files%s%s; set SQLITE_TMPDIR",
               iErrno ? ": " : "", iErrno ? strerror(iErrno) : "");
   return -1;
 }
 
 /* ------------------------------------------------------------------ paths */
 
-/* The folder of zKey below the root, opened, and the key's last part. -1 when
-** it does not exist (not an error) or on failure. */
-static int folderParent(FolderStore *p, ChoirErr *pErr, const char *zKey,
-                        int bCreate, const char **pzLast) {
-  int fd = fcntl(p->fdRoot, F_DUPFD_CLOEXEC, 0);
+/* Where an object is: its folder, opened, and its name there. */
+typedef struct FolderPlace {
+  int fd; /* -1: there is no such folder */
+  const char *zName;
+  char *zShow; /* the path, for messages */
+} FolderPlace;
+
+static void folderLeave(FolderPlace *p) {
+  if (p->fd >= 0) {
+    close(p->fd);
+  }
+  sqlite3_free(p->zShow);
+}
+
+/* The next folder on the way to zKey, whose path is zKey[0..n) below the root;
+** -1: there is none (not an error), or sticky. */
+static int folderStep(const FolderStore *p, ChoirErr *pErr, int fdDir,
+                      const char *zPart, const char *zKey, size_t n,
+                      int bCreate) {
+  char *zShow = choirMprintf(pErr, "%s/%.*s", p->zRoot, (int)n, zKey);
+  int fd, iMake = 0;
+  if (bCreate && mkdirat(fdDir, zPart, 0700) == 0) {
+    folderSyncDir(pErr, fdDir);
+  } else if (bCreate) {
+    iMake = errno;
+  }
+  fd = openat(fdDir, zPart, FOLDER_DIR | O_NOFOLLOW);
+  if (fd < 0 && errno == ENOENT && bCreate) {
+    choirErrno(pErr, iMake, "make the folder", zShow);
+  } else if (fd < 0 && errno != ENOENT) {
+    struct stat st; /* a link that O_DIRECTORY sees first is ENOTDIR */
+    int iErrno = errno;
+    int bLink = fstatat(fdDir, zPart, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                S_ISLNK(st.st_mode);
+    choirErrno(pErr, bLink ? ELOOP : iErrno, "enter", zShow);
+  }
+  sqlite3_free(zShow);
+  return fd;
+}
+
+/* 1: the folder of zKey is there, or was made. folderLeave() in any case. */
+static int folderEnter(FolderStore *p, ChoirErr *pErr, const char *zKey,
+                       int bCreate, FolderPlace *pAt) {
   const char *zSlash;
   char zPart[256];
-  if (fd < 0) {
-    choirErrno(pErr, errno, "open", p->base.zUrl);
+  pAt->zName = zKey;
+  pAt->zShow = choirMprintf(pErr, "%s/%s", p->zRoot, zKey);
+  pAt->fd = fcntl(p->fdRoot, F_DUPFD_CLOEXEC, 0);
+  if (pAt->fd < 0) {
+    choirErrno(pErr, errno, "open", p->zRoot);
   }
-  while (fd >= 0 && (zSlash = strchr(zKey, '/')) != NULL) {
-    int fdNext;
-    sqlite3_snprintf(sizeof(zPart), zPart, "%.*s", (int)(zSlash - zKey), zKey);
-    if (bCreate && mkdirat(fd, zPart, 0700) == 0) {
-      folderSyncDir(pErr, fd);
-    }
-    fdNext = openat(fd, zPart, FOLDER_DIR | O_NOFOLLOW);
-    if (fdNext < 0 && (errno != ENOENT || bCreate)) {
-      /* A link that O_DIRECTORY sees first is reported as ENOTDIR. */
-      choirErrno(pErr, errno, "enter", zPart);
-    }
-    close(fd);
-    fd = fdNext;
-    zKey = zSlash + 1;
+  while (pAt->fd >= 0 && (zSlash = strchr(pAt->zName, '/')) != NULL) {
+    int fd;
+    sqlite3_snprintf(sizeof(zPart), zPart, "%.*s", (int)(zSlash - pAt->zName),
+                     pAt->zName);
+    fd = folderStep(p, pErr, pAt->fd, zPart, zKey, (size_t)(zSlash - zKey),
+                    bCreate);
+    close(pAt->fd);
+    pAt->fd = fd;
+    pAt->zName = zSlash + 1;
   }
-  *pzLast = zKey;
-  return fd;
+  return pAt->fd >= 0 && pErr->rc == SQLITE_OK;
 }
 
 static void folderMeta(const struct stat *pStat, ChoirObjectMeta *pMeta) {
@@ -359,18 +425,19 @@ static void folderMeta(const struct stat *pStat, ChoirObjectMeta *pMeta) {
                    (u64)folderNanos(pStat));
 }
 
+/* What is zName, whose path is zShow? */
 static int folderStat(ChoirErr *pErr, int fdDir, const char *zName,
-                      ChoirObjectMeta *pMeta) {
+                      const char *zShow, ChoirObjectMeta *pMeta) {
   struct stat st;
   if (fstatat(fdDir, zName, &st, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT) {
       return CHOIR_OBJECT_ABSENT;
     }
-    choirErrno(pErr, errno, "look at", zName);
+    choirErrno(pErr, errno, "look at", zShow);
   } else if (S_ISLNK(st.st_mode)) {
-    choirErrno(pErr, ELOOP, "use", zName);
+    choirErrno(pErr, ELOOP, "use", zShow);
   } else if (!S_ISREG(st.st_mode)) {
-    choirErrSet(pErr, SQLITE_CANTOPEN, "'%s' is not a file", zName);
+    choirErrSet(pErr, SQLITE_CANTOPEN, "'%s' is not a file", zShow);
   } else {
     folderMeta(&st, pMeta);
   }
@@ -381,13 +448,12 @@ static int folderStat(ChoirErr *pErr, int fdDir, const char *zName,
 
 static int folderHead(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                       ChoirObjectMeta *pMeta) {
-  const char *zLast;
-  int fdDir = folderParent((FolderStore *)pObj, pErr, zKey, 0, &zLast);
+  FolderPlace at;
   int e = CHOIR_OBJECT_ABSENT;
-  if (fdDir >= 0) {
-    e = folderStat(pErr, fdDir, zLast, pMeta);
-    close(fdDir);
+  if (folderEnter((FolderStore *)pObj, pErr, zKey, 0, &at)) {
+    e = folderStat(pErr, at.fd, at.zName, at.zShow, pMeta);
   }
+  folderLeave(&at);
   return e;
 }
 
@@ -412,20 +478,20 @@ static void folderSend(ChoirErr *pErr, ChoirConn *pConn, int fd, u64 iOff,
 static int folderGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                      i64 iOff, i64 nByte, ChoirObjectMeta *pMeta,
                      ChoirObjectWrite x, void *pArg) {
-  const char *zLast;
-  int fdDir = folderParent((FolderStore *)pObj, pErr, zKey, 0, &zLast);
+  FolderPlace at;
   int e = CHOIR_OBJECT_ABSENT;
-  if (fdDir >= 0) {
-    e = folderStat(pErr, fdDir, zLast, pMeta);
+  if (folderEnter((FolderStore *)pObj, pErr, zKey, 0, &at)) {
+    choirFileNotOwn(pErr, pObj->pConn, at.fd, at.zName, at.zShow);
+    e = folderStat(pErr, at.fd, at.zName, at.zShow, pMeta);
   }
-  if (fdDir >= 0 && e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK) {
+  if (e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK) {
     struct stat st;
     int fd =
-        openat(fdDir, zLast, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        openat(at.fd, at.zName, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT) {
       e = CHOIR_OBJECT_ABSENT;
     } else if (fd < 0 || fstat(fd, &st) != 0) {
-      choirErrno(pErr, errno, "open", zLast);
+      choirErrno(pErr, errno, "open", at.zShow);
     } else {
       u64 n, iFrom = iOff < 0 ? 0 : (u64)iOff;
       folderMeta(&st, pMeta); /* of the bytes that are read */
@@ -438,51 +504,57 @@ static int folderGet(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
       close(fd);
     }
   }
-  if (fdDir >= 0) {
-    close(fdDir);
-  }
+  folderLeave(&at);
   return e;
 }
 
-/* The folder's lock; -1 and sticky when it cannot be had in time. */
-static int folderLock(ChoirConn *pConn, ChoirErr *pErr, int fdDir) {
+/* The lock of the folder that pAt is in; -1 and sticky when it cannot be had in
+** time. */
+static int folderLock(ChoirConn *pConn, ChoirErr *pErr,
+                      const FolderPlace *pAt) {
   i64 iEnd = choirMonotonic() + FOLDER_WAIT;
-  int fd = pErr->rc ? -1
-                    : openat(fdDir, FOLDER_LOCK,
-                             O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) {
-    choirErrno(pErr, errno, "open the lock file", FOLDER_LOCK);
-    return -1;
+  int fd = -1;
+  char *zShow =
+      choirMprintf(pErr, "%.*s" FOLDER_LOCK,
+                   (int)(strlen(pAt->zShow) - strlen(pAt->zName)), pAt->zShow);
+  if (pErr->rc == SQLITE_OK) {
+    fd = openat(pAt->fd, FOLDER_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                0600);
+    if (fd < 0) {
+      choirErrno(pErr, errno, "open the lock file", zShow);
+    }
   }
-  while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) {
-      choirErrno(pErr, errno, "lock", FOLDER_LOCK);
+      choirErrno(pErr, errno, "lock", zShow);
     } else if (choirInterrupted(pConn)) {
       choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
     } else if (choirMonotonic() > iEnd) {
       choirErrSet(pErr, SQLITE_BUSY,
-                  "somebody else has held the lock %s for %d seconds; try"
+                  "somebody else has held the lock '%s' for %d seconds; try"
                   " again",
-                  FOLDER_LOCK, FOLDER_WAIT / 1000);
+                  zShow, FOLDER_WAIT / 1000);
     }
     if (pErr->rc != SQLITE_OK) {
       close(fd);
-      return -1;
+      fd = -1;
+    } else {
+      sqlite3_sleep(5);
     }
-    sqlite3_sleep(5);
   }
+  sqlite3_free(zShow);
   return fd;
 }
 
 static void folderFill(ChoirErr *pErr, ChoirConn *pConn, int fd,
-                       const ChoirObjectSource *pSource) {
+                       const char *zShow, const ChoirObjectSource *pSource) {
   char *a = choirMalloc(pErr, FOLDER_CHUNK);
   u64 iOff = 0;
   while (a && iOff < pSource->nByte && pErr->rc == SQLITE_OK) {
     u64 n = pSource->nByte - iOff;
     n = n < FOLDER_CHUNK ? n : FOLDER_CHUNK;
     pSource->xRead(pSource->pArg, pErr, iOff, a, n);
-    choirFdWrite(pErr, fd, iOff, a, n);
+    choirFileWrite(pErr, fd, zShow, iOff, a, n);
     iOff += n;
     if (choirInterrupted(pConn)) {
       choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
@@ -493,19 +565,19 @@ static void folderFill(ChoirErr *pErr, ChoirConn *pConn, int fd,
 
 /* Compare and rename, under the folder's lock. */
 static int folderSwap(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
-                      const char *zName, const char *zEtag) {
+                      const FolderPlace *pAt, const char *zEtag) {
   ChoirObjectMeta now;
-  int fdLock = folderLock(pConn, pErr, pTmp->fdDir);
+  int fdLock = folderLock(pConn, pErr, pAt);
   int e = CHOIR_OBJECT_FAILED;
   if (fdLock < 0) {
     return e;
   }
-  e = folderStat(pErr, pTmp->fdDir, zName, &now);
+  e = folderStat(pErr, pAt->fd, pAt->zName, pAt->zShow, &now);
   if (pErr->rc == SQLITE_OK && zEtag &&
       (e == CHOIR_OBJECT_ABSENT || strcmp(now.zEtag, zEtag) != 0)) {
     e = CHOIR_OBJECT_CHANGED;
   } else {
-    e = choirTempPublish(pTmp, pErr, zName, 1);
+    e = choirTempPublish(pTmp, pErr, pAt->zName, 1);
   }
   close(fdLock);
   return e;
@@ -515,64 +587,61 @@ static int folderPut(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                      const ChoirObjectSource *pSource, int eIf,
                      const char *zEtag, ChoirObjectMeta *pNew) {
   FolderStore *p = (FolderStore *)pObj;
-  const char *zLast;
-  ChoirTemp tmp;
+  FolderPlace at;
+  ChoirTemp tmp = {-1, -1, NULL, ""};
   struct stat st;
   int e = CHOIR_OBJECT_FAILED;
-  int fdDir = folderParent(p, pErr, zKey, 1, &zLast);
-  if (fdDir < 0) {
-    return e;
+  if (folderEnter(p, pErr, zKey, 1, &at)) {
+    choirFileNotOwn(pErr, pObj->pConn, at.fd, at.zName, at.zShow);
+    if (!p->bSwept) {
+      p->bSwept = 1;
+      (void)folderSweep(at.fd, INT64_MAX);
+    }
+    choirTempOpen(&tmp, pErr, at.fd, at.zShow);
   }
-  if (!p->bSwept) {
-    p->bSwept = 1;
-    (void)folderSweep(fdDir, INT64_MAX);
-  }
-  choirTempOpen(&tmp, pErr, fdDir, zLast);
   if (tmp.fd >= 0) {
-    folderFill(pErr, pObj->pConn, tmp.fd, pSource);
+    folderFill(pErr, pObj->pConn, tmp.fd, at.zShow, pSource);
     if (pErr->rc == SQLITE_OK && fsync(tmp.fd) != 0) {
-      choirErrno(pErr, errno, "sync", zLast); /* before the lock is taken */
+      choirErrno(pErr, errno, "sync", at.zShow); /* before the lock is taken */
     }
     if (pErr->rc == SQLITE_OK && fstat(tmp.fd, &st) == 0) {
       folderMeta(&st, pNew);
     }
     if (pErr->rc == SQLITE_OK) {
       e = eIf == CHOIR_IF_ABSENT
-              ? choirTempPublish(&tmp, pErr, zLast, 0)
-              : folderSwap(pObj->pConn, pErr, &tmp, zLast,
+              ? choirTempPublish(&tmp, pErr, at.zName, 0)
+              : folderSwap(pObj->pConn, pErr, &tmp, &at,
                            eIf == CHOIR_IF_MATCH ? zEtag : NULL);
     }
     choirTempClose(&tmp);
   }
-  close(fdDir);
+  folderLeave(&at);
   return e;
 }
 
 static int folderDelete(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
                         const char *zEtag) {
-  const char *zLast;
-  int fdDir = folderParent((FolderStore *)pObj, pErr, zKey, 0, &zLast);
-  int e = CHOIR_OBJECT_ABSENT;
-  int fdLock = -1;
+  FolderPlace at;
   ChoirObjectMeta now;
-  if (fdDir < 0) {
-    return e;
+  int e = CHOIR_OBJECT_ABSENT, fdLock = -1;
+  if (folderEnter((FolderStore *)pObj, pErr, zKey, 0, &at)) {
+    choirFileNotOwn(pErr, pObj->pConn, at.fd, at.zName, at.zShow);
+    fdLock = folderLock(pObj->pConn, pErr, &at);
   }
-  fdLock = folderLock(pObj->pConn, pErr, fdDir);
   if (fdLock >= 0) {
-    e = folderStat(pErr, fdDir, zLast, &now);
+    e = folderStat(pErr, at.fd, at.zName, at.zShow, &now);
     if (e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK && zEtag &&
         strcmp(now.zEtag, zEtag) != 0) {
       e = CHOIR_OBJECT_CHANGED;
     } else if (e == CHOIR_OBJECT_OK && pErr->rc == SQLITE_OK) {
-      if (unlinkat(fdDir, zLast, 0) != 0) {
-        choirErrno(pErr, errno, "delete", zLast);
+      if (unlinkat(at.fd, at.zName, 0) != 0) {
+        choirErrno(pErr, errno, "delete", at.zShow);
       }
-      folderSyncDir(pErr, fdDir);
+      folderSyncDir(pErr, at.fd);
     }
     close(fdLock);
   }
-  close(fdDir);
+  folderLeave(&at);
   return e;
 }
 
@@ -667,7 +736,8 @@ static void folderWalk(FolderList *p, ChoirErr *pErr, int fdDir,
         folderWalk(p, pErr, fd, zKey, iDepth + 1);
         close(fd);
       }
-    } else if (folderStat(pErr, fdDir, azName[i], &meta) == CHOIR_OBJECT_OK &&
+    } else if (folderStat(pErr, fdDir, azName[i], zKey, &meta) ==
+                   CHOIR_OBJECT_OK &&
                pErr->rc == SQLITE_OK) {
       p->xEach(p->pArg, pErr, zKey, &meta);
       p->nLeft--;
@@ -734,6 +804,7 @@ static void folderClose(ChoirObject *pObj) {
   }
   sqlite3_free(pObj->zUrl);
   sqlite3_free(pObj->zKey);
+  sqlite3_free(p->zRoot);
   sqlite3_free(pObj);
 }
 
@@ -779,8 +850,8 @@ static char *folderPath(ChoirErr *pErr, const char *zUrl) {
       if (iLo < 0 || c == 0 || c == '/') {
         choirErrSet(pErr, SQLITE_ERROR,
                     "'%s' has '%.3s', which does not stand for a character of"
-                    " a name",
-                    zUrl, z);
+                    " a name%s",
+                    zUrl, z, iLo < 0 ? "; a '%' is written %25" : "");
       }
       z += 2;
     }
@@ -810,6 +881,7 @@ CHOIR_PRIVATE ChoirObject *choirFileOpen(ChoirConn *pConn, ChoirErr *pErr,
   p->base.zKey = choirMprintf(pErr, "%s", zSlash + 1);
   *zSlash = 0;
   zRoot = zPath[0] ? zPath : "/";
+  p->zRoot = choirMprintf(pErr, "%s", zPath);
   if (strstr(zPath, "/../") ||
       (zSlash - zPath >= 3 && strcmp(zSlash - 3, "/..") == 0)) {
     choirErrSet(pErr, SQLITE_ERROR, "'%s' has a part '..'", zUrl);

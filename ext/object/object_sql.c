@@ -7,7 +7,7 @@
 ** server are kept by http. Nothing here is undone by ROLLBACK.
 */
 #include "object.h"
-#include <errno.h>
+#include "../store/store.h"
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -166,33 +166,28 @@ static void objSqlPut(ChoirCall *p) {
 /*
 ** SQL: s3_put_file(url, file[, options]) -> TEXT
 **
-** Writes an object from a file, a piece at a time; else as s3_put.
+** Writes an object from a file, a piece at a time; else as s3_put. A file of a
+** database that is open on this connection is refused: choir_backup() copies it.
 **
 **   file  TEXT, a path
 **
 ** > SELECT s3_put_file('file:///tmp/x', '/no/such/file')
-** ! s3_put_file: cannot open '/no/such/file': No such file or directory
+** ! s3_put_file: cannot read /no/such/file: No such file or directory
 */
 static void objSqlPutFile(ChoirCall *p) {
   const char *zFile = choirArgText(&p->err, p->apArg[1], "file");
-  ChoirObjectFd file = {-1, 0};
+  ChoirObjectFd file = {-1, zFile, 0};
   ChoirObjectSource source = {0, choirObjectFromFd, &file};
+  ChoirStoreOwn own;
   struct stat st;
-  if (zFile == NULL) {
-    return;
-  }
-  file.fd = open(zFile, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file.fd < 0) {
-    choirErrno(&p->err, errno, "open", zFile);
-    return;
-  }
-  if (fstat(file.fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-    choirErrSet(&p->err, SQLITE_ERROR, "'%s' is not a file", zFile);
-  } else {
+  choirStoreOwnInit(&own, p->pConn, &p->err);
+  file.fd = choirStoreOpen(&p->err, &own, AT_FDCWD, zFile, 0, zFile, &st);
+  if (file.fd >= 0) {
     source.nByte = (u64)st.st_size;
     objSqlPutSource(p, &source, 2);
+    close(file.fd);
   }
-  close(file.fd);
+  choirStoreOwnFree(&own);
 }
 
 /*
@@ -210,7 +205,7 @@ static void objSqlPutFile(ChoirCall *p) {
 static void objSqlGetFile(ChoirCall *p) {
   const char *zFile = choirArgText(&p->err, p->apArg[1], "file");
   ChoirObject *pObj = NULL;
-  ChoirObjectFd file = {-1, 0};
+  ChoirObjectFd file = {-1, zFile, 0};
   ChoirObjectMeta meta;
   ChoirTemp temp;
   if (p->err.rc != SQLITE_OK) {
@@ -218,6 +213,7 @@ static void objSqlGetFile(ChoirCall *p) {
   }
   choirTempBeside(&temp, &p->err, zFile);
   if (p->err.rc == SQLITE_OK) {
+    choirFileNotOwn(&p->err, p->pConn, temp.fdDir, temp.zLast, zFile);
     pObj = objSqlOpen(p, 0);
   }
   if (pObj && p->err.rc == SQLITE_OK) {

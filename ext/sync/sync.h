@@ -170,6 +170,8 @@ enum {
 ** is wanted. nByte: how many there are, 0 for a sink. */
 CHOIR_PRIVATE ChoirSpool *choirSpoolNew(ChoirErr *, int fd, u64 nByte);
 CHOIR_PRIVATE void choirSpoolFree(ChoirSpool *);
+/* Its bytes go into the file zFile, which stays, and not into a temporary one. */
+CHOIR_PRIVATE void choirSpoolFor(ChoirSpool *, const char *zFile);
 /* Of a sink: only pages that differ from pBase are written, one after the
 ** other, and that of the seal. */
 CHOIR_PRIVATE void choirSpoolDelta(ChoirSpool *, const ChoirPages *pBase);

@@ -80,7 +80,7 @@ static void dueWrite(ChoirErr *pErr, const char *zFile, DueState due) {
   if (fd < 0) {
     choirErrno(pErr, errno, "write", zFile);
   } else {
-    choirFdWrite(pErr, fd, 0, z, strlen(z));
+    choirFileWrite(pErr, fd, zFile, 0, z, strlen(z));
     close(fd);
   }
 }

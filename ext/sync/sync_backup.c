@@ -56,6 +56,7 @@ static void backupWrite(ChoirConn *pConn, ChoirErr *pErr, ChoirTemp *pTmp,
   if (pSpool == NULL) {
     return;
   }
+  choirSpoolFor(pSpool, zFile);
   choirSnapshot(pConn, pErr, pSpool, CHOIR_SEAL_KEEP, NULL, aDigest);
   if (pErr->rc == SQLITE_OK) {
     pOut->nByte = choirSpoolSize(pSpool);
@@ -82,6 +83,7 @@ CHOIR_PRIVATE void choirBackupTo(ChoirConn *pConn, ChoirErr *pErr,
                 "'%s' exists; choose a name that is not taken", zFile);
   }
   if (pErr->rc == SQLITE_OK) {
+    choirFileNotOwn(pErr, pConn, tmp.fdDir, tmp.zLast, zFile);
     backupWrite(pConn, pErr, &tmp, zFile, pOut);
   }
   choirTempClose(&tmp);

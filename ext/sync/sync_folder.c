@@ -13,6 +13,7 @@
 #include "sync.h"
 #include <stdlib.h>
 #if !defined(_WIN32)
+#include <errno.h>
 #include <unistd.h>
 #endif
 
@@ -440,7 +441,7 @@ static void filesApply(void *pArg, ChoirErr *pErr, u32 iPage, const u8 *aPage,
 static void filesExtend(ChoirErr *pErr, ChoirRemote *p, u32 nPage, u32 szPage) {
   if (pErr->rc == SQLITE_OK &&
       ftruncate(p->fd, (off_t)((u64)nPage * szPage)) != 0) {
-    choirErrSet(pErr, SQLITE_FULL, "cannot extend a temporary file");
+    choirErrno(pErr, errno, "extend a temporary file", NULL);
   }
 }
 

@@ -28,15 +28,17 @@ static i64 pullPragma(ChoirSyncRun *p, const char *zSql) {
   return v;
 }
 
-/* On a connection of its own, because the host's is running a statement. */
+/* On a connection of its own, because the host's is running a statement. Where
+** that cannot be, the file stays as it is. */
 static void pullAside(ChoirSyncRun *p, const char *zSql) {
-  const char *zFile = sqlite3_db_filename(p->pConn->db, choirSchema(p->pConn));
-  sqlite3 *db = NULL;
-  if (zFile && zFile[0] && p->pErr->rc == SQLITE_OK &&
-      sqlite3_open_v2(zFile, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK) {
+  ChoirErr err = {0, NULL};
+  sqlite3 *db =
+      p->pErr->rc == SQLITE_OK ? choirSnapshotOpen(p->pConn, &err) : NULL;
+  if (db) {
     sqlite3_exec(db, zSql, NULL, NULL, NULL);
   }
   sqlite3_close(db);
+  choirErrClear(&err);
 }
 
 /* 1: this file is new and takes the remote's page size. */

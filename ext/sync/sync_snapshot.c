@@ -142,7 +142,6 @@ CHOIR_PRIVATE void choirSnapshot(ChoirConn *pConn, ChoirErr *pErr,
   sqlite3 *dbTo;
   memset(&pos, 0, sizeof(pos));
   snapshotSource(pConn, pErr, &src);
-  memset(&pos, 0, sizeof(pos));
   if (pErr->rc == SQLITE_OK) {
     choirPositionRead(pErr, src.db, src.zSchema, &pos);
   }

@@ -26,6 +26,7 @@ struct ChoirSpool {
   sqlite3_vfs vfs;
   char zName[48];
   int fd;
+  const char *zFor; /* in messages, NULL: a temporary file */
   u8 bSink;
   u8 bPage1;  /* page 1 was written */
   u8 bBroken; /* pages came in an order this code does not know */
@@ -59,7 +60,8 @@ static u8 *spoolPage1(ChoirSpool *p) { return p->aBuf + SPOOL_BUF; }
 
 static void spoolFlush(ChoirSpool *p) {
   if (p->nBuf && p->fd >= 0) {
-    choirFdWrite(&p->err, p->fd, p->nOut - p->nBuf, p->aBuf, p->nBuf);
+    choirFileWrite(&p->err, p->fd, p->zFor, p->nOut - p->nBuf, p->aBuf,
+                   p->nBuf);
   }
   p->nBuf = 0;
 }
@@ -367,6 +369,10 @@ CHOIR_PRIVATE ChoirSpool *choirSpoolNew(ChoirErr *pErr, int fd, u64 nByte) {
   p->vfs.xCurrentTime = spoolVfsTime;
   p->vfs.xGetLastError = spoolVfsError;
   return p;
+}
+
+CHOIR_PRIVATE void choirSpoolFor(ChoirSpool *p, const char *zFile) {
+  p->zFor = zFile;
 }
 
 CHOIR_PRIVATE void choirSpoolDelta(ChoirSpool *p, const ChoirPages *pBase) {

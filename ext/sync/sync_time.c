@@ -306,10 +306,13 @@ static void timePublish(ChoirErr *pErr, ChoirRemote *p, const char *zFile,
   ChoirTemp tmp;
   if (a) {
     choirTempBeside(&tmp, pErr, zFile);
+    if (pErr->rc == SQLITE_OK) {
+      choirFileNotOwn(pErr, p->pStore->pConn, tmp.fdDir, tmp.zLast, zFile);
+    }
     for (iOff = 0; iOff < nByte && pErr->rc == SQLITE_OK; iOff += nChunk) {
       u64 n = nByte - iOff < nChunk ? nByte - iOff : nChunk;
       choirFdRead(pErr, p->fd, iOff, a, n);
-      choirFdWrite(pErr, tmp.fd, iOff, a, n);
+      choirFileWrite(pErr, tmp.fd, zFile, iOff, a, n);
     }
     if (choirTempPublish(&tmp, pErr, tmp.zLast, 0) == CHOIR_OBJECT_CHANGED) {
       choirErrSet(pErr, SQLITE_ERROR,
@@ -355,7 +358,10 @@ static void timeRestore(ChoirCall *pCall) {
   choirVersionRemote(pCall->pConn, &pCall->err, &there, zUrl);
   iTxid = choirVersionFind(&pCall->err, &there,
                            choirVersionArg(&pCall->err, pCall->apArg[0]));
-  if (pCall->err.rc == SQLITE_OK && (zFile[0] == 0 || stat(zFile, &st) == 0)) {
+  if (pCall->err.rc == SQLITE_OK && zFile[0] == 0) {
+    choirErrSet(&pCall->err, SQLITE_ERROR, "file must not be empty");
+  }
+  if (pCall->err.rc == SQLITE_OK && lstat(zFile, &st) == 0) {
     choirErrSet(&pCall->err, SQLITE_ERROR,
                 "'%s' exists; choose a name that is not taken", zFile);
   }

@@ -42,6 +42,9 @@ def test_an_existing_file_is_never_replaced(tmp_path, db):
             f"choir_backup: '{tmp_path / name}' exists; choose a name that is"
             " not taken")
     assert (tmp_path / "there").read_text() == "mine"
+    assert db.error("SELECT choir_backup(?)", f"{tmp_path}/ws.db-journal") == (
+        f"choir_backup: '{tmp_path}/ws.db-journal' belongs to a database that"
+        " is open on this connection")  # SQLite would take it for its own
 
 
 def test_bad_paths_are_named(tmp_path, db):

@@ -127,9 +127,24 @@ def test_a_symbolic_link_at_the_remote_is_not_followed(db, tmp_path, url):
     assert victim.read_text() == "precious"
 
 
-def test_a_folder_at_the_remote_is_named(db, tmp_path, url):
-    (tmp_path / "remote/ws.sqlite").mkdir()
-    assert "is not a file" in db.error("SELECT sync_push(?)", url)
+def test_what_is_in_the_way_at_the_remote_is_named(db, tmp_path, url):
+    remote = tmp_path / "remote"
+    (remote / "ws.sqlite").mkdir()
+    assert db.error("SELECT sync_push(?)", url) == (
+        f"sync_push: '{remote}/ws.sqlite' is not a file")
+    folder = f"file://{remote}/"
+    (remote / "ltx").write_text("")
+    assert db.error("SELECT sync_push(?)", folder) == (
+        f"sync_push: cannot enter '{remote}/ltx': Not a directory")
+    (remote / "ltx").unlink()
+    (tmp_path / "disk").mkdir()
+    (remote / "ltx").symlink_to(tmp_path / "disk")
+    assert db.error("SELECT sync_push(?)", folder) == (
+        f"sync_push: cannot enter '{remote}/ltx': a symbolic link is not"
+        " followed here")
+    assert db.error("SELECT sync_push('file:///100%/')") == (
+        "sync_push: 'file:///100%/' has '%/', which does not stand for a"
+        " character of a name; a '%' is written %25")
 
 
 AS_NOBODY = """
@@ -158,10 +173,13 @@ def test_a_remote_that_may_not_be_written(db, open_db, open_folder):
     url = f"file://{remote}/ws.sqlite"
     shutil.copy(db.path, own)
     os.chmod(own, 0o666)
-    out = child(AS_NOBODY, own, "SELECT sync_push(?)", url,
-                env={**os.environ, "HOME": str(open_folder)})
-    assert out.stdout.strip() == (
-        "sync_push: cannot write 'ws.sqlite': Permission denied"), out
+    for what, problem in (
+            (url, f"cannot write '{remote}/ws.sqlite'"),
+            (f"file://{remote}/", f"cannot make the folder '{remote}/ltx'")):
+        out = child(AS_NOBODY, own, "SELECT sync_push(?)", what,
+                    env={**os.environ, "HOME": str(open_folder)})
+        assert out.stdout.strip() == (
+            f"sync_push: {problem}: Permission denied"), out
     assert os.listdir(remote) == []
     d = open_db(own)
     os.chmod(remote, 0o755)
@@ -200,7 +218,9 @@ def test_a_full_disk_leaves_the_old_remote_and_a_usable_file(
     for call in "sync_push(?)", "choir_backup(?)":
         out = child(FULL, tmp_path / "ws.db", f"SELECT {call}",
                     url if "push" in call else tmp_path / "full.db", 1 << 20)
-        assert "File too large" in out.stdout, (call, out)
+        where = ("a temporary file" if "push" in call
+                 else f"'{tmp_path}/full.db'")
+        assert f"cannot write {where}: File too large" in out.stdout, out
     assert (tmp_path / "remote/ws.sqlite").read_bytes() == before
     assert sorted(os.listdir(tmp_path / "remote")) in (
         ["ws.sqlite"], [".choir-lock", "ws.sqlite"])

@@ -74,6 +74,11 @@ def test_every_version_restores_by_number_and_by_time(tmp_path, db, url):
         "SELECT sync_restore('2001-01-01', ?, ?)", str(tmp_path / "x"), url)
     assert "does not hold transaction 7" in db.error(
         "SELECT sync_restore(7, ?, ?)", str(tmp_path / "x"), url)
+    (tmp_path / "nowhere").symlink_to("none")
+    assert "exists; choose a name" in db.error(
+        "SELECT sync_restore(1, ?, ?)", str(tmp_path / "nowhere"), url)
+    assert "file must not be empty" in db.error(
+        "SELECT sync_restore(1, '', ?)", url)
     assert "exists; choose a name" in db.error(
         "SELECT sync_restore(6, ?, ?)", str(tmp_path / "n6.db"), url)
 
