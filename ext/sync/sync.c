@@ -369,6 +369,21 @@ static u64 syncReadAll(ChoirErr *pErr, ChoirRemote *p, u64 *pnByte) {
   return n;
 }
 
+/* Does every index agree with its table? 0: it cannot be told. */
+static int syncIndexes(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p) {
+  char *zProblem = NULL;
+  int bTold = choirSpoolIndexes(pConn, pErr, p->pSpool, &zProblem);
+  if (zProblem) {
+    choirErrSet(pErr, SQLITE_CORRUPT,
+                "the remote %s is as it was pushed, and an index in it does not"
+                " fit its table: %s; run REINDEX in the file that was pushed,"
+                " and push again",
+                p->zUrl, zProblem);
+  }
+  sqlite3_free(zProblem);
+  return bTold;
+}
+
 /* Is the content here that of the digest? 0 without a workspace. */
 static int syncSame(ChoirConn *pConn, ChoirErr *pErr, const u8 aDigest[32]) {
   return choirHasWorkspace(pConn, pErr) && pErr->rc == SQLITE_OK &&
@@ -399,7 +414,9 @@ static void syncTables(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
 ** and undamaged: every checksum on the way, its digest (SHA-256 over all pages)
 ** and PRAGMA quick_check. Changes nothing. Gives a JSON object: ok, version,
 ** txid, bytes (read), sha256 (the digest), same (1 when this file has the same
-** content), ms, and with read_data objects (how many were read). digests is an
+** content), ms, and with read_data objects (how many were read) and indexes (1:
+** each has just the rows of its table; 0: one needs a collation or a function that
+** the host has registered, so that it cannot be told). digests is an
 ** array of all its tables: name, rows, digest (over the rows with their types,
 ** whatever their order; docs/formats.md, "Table digests"). When this file's
 ** content differs, tables is an array of the tables whose rows do: name, here
@@ -410,10 +427,12 @@ static void syncTables(ChoirConn *pConn, ChoirErr *pErr, ChoirRemote *p,
 **
 **   remote     TEXT, URL; default: choir_config('remote')
 **   read_data  INTEGER, 1: read every object of a folder, also those that the
-**              newest version does not need
+**              newest version does not need, and compare every index with its
+**              table (PRAGMA integrity_check), which neither a pull does nor 0
 **
 ** NULL: a NULL remote means the configured one, a NULL read_data 0.
-** Errors: nothing there; damaged, and how; not a workspace.
+** Errors: nothing there; damaged, and how; an index that does not fit its table;
+** not a workspace.
 **
 ** > SELECT sync_verify('ws.sqlite')
 ** ! sync_verify: 'ws.sqlite' is not a URL; write s3://bucket/folder/name or file:///folder/name
@@ -426,7 +445,7 @@ static void syncVerify(ChoirCall *pCall) {
   char zSha[65], zId[2 * CHOIR_SYNC_ID + 1];
   i64 iStart = choirMonotonic(), bAll = 0;
   u64 n = 0;
-  int bSame;
+  int bSame, bIndexes = 0;
   ChoirBuf b;
   if (pCall->nArg > 1 && sqlite3_value_type(pCall->apArg[1]) != SQLITE_NULL) {
     bAll = choirArgInt(&pCall->err, pCall->apArg[1], "read_data", 0, 1);
@@ -440,6 +459,9 @@ static void syncVerify(ChoirCall *pCall) {
   if (bAll && there.bFolder) {
     n = syncReadAll(&pCall->err, &there, &there.meta.nByte);
   }
+  if (bAll) {
+    bIndexes = syncIndexes(pCall->pConn, &pCall->err, &there);
+  }
   bSame = pCall->err.rc == SQLITE_OK &&
           syncSame(pCall->pConn, &pCall->err, there.aDigest);
   choirHex(there.pos.aHead, CHOIR_SYNC_ID, zId);
@@ -451,7 +473,8 @@ static void syncVerify(ChoirCall *pCall) {
                  zId, there.bFolder ? (i64)there.iTxid : there.pos.iTxid,
                  there.meta.nByte, zSha, bSame);
   if (bAll) {
-    choirBufPrintf(&b, "\"objects\":%llu,", there.bFolder ? n : 1);
+    choirBufPrintf(&b, "\"objects\":%llu,\"indexes\":%d,",
+                   there.bFolder ? n : 1, bIndexes);
   }
   syncTables(pCall->pConn, &pCall->err, &there, bSame, &b);
   choirBufPrintf(&b, "\"ms\":%lld}", choirMonotonic() - iStart);

@@ -187,6 +187,11 @@ CHOIR_PRIVATE void choirSpoolRead(ChoirSpool *, ChoirErr *, u64 iOff, void *a,
 CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *, ChoirSpool *, int bSink);
 /* What PRAGMA quick_check finds wrong, caller frees; NULL: nothing. */
 CHOIR_PRIVATE char *choirSpoolProblem(ChoirErr *, sqlite3 *);
+/* And what PRAGMA integrity_check finds, which compares every index with its
+** table. 0: it cannot be told, because an index needs a collation or a function of
+** the host's. */
+CHOIR_PRIVATE int choirSpoolIndexes(ChoirConn *, ChoirErr *, ChoirSpool *,
+                                    char **pzProblem);
 CHOIR_PRIVATE void choirSpoolSealAt(ChoirSpool *, u32 iRoot);
 /* After the sink's connection is closed: the digest, the last bytes. */
 CHOIR_PRIVATE void choirSpoolFinish(ChoirErr *, ChoirSpool *, u8 aDigest[32]);
@@ -691,6 +696,8 @@ CHOIR_PRIVATE i64 choirMergeInt(ChoirMerge *, const char *zFmt, ...);
 CHOIR_PRIVATE int choirMergeStop(ChoirMerge *);
 /* Sticky: why the two cannot be merged. */
 CHOIR_PRIVATE void choirMergeRefuse(ChoirMerge *, const char *zFmt, ...);
+/* What the connection says about rc, as choirErrDb(). */
+CHOIR_PRIVATE void choirMergeFailed(ChoirMerge *, int rc);
 /* Have both sides the same rows in a table? */
 CHOIR_PRIVATE int choirMergeAlike(ChoirMerge *, const char *zA, const char *zB,
                                   const char *zTable);

@@ -181,8 +181,7 @@ static void graftCreate(ChoirMerge *p, const char *zSchema, const char *zSql) {
     z = choirMprintf(p->pErr, "%s", zSql);
   }
   if (z && p->pErr->rc == SQLITE_OK) {
-    choirErrDb(p->pErr, p->db,
-               sqlite3_prepare_v2(p->db, z, -1, &pStmt, &zTail));
+    choirMergeFailed(p, sqlite3_prepare_v2(p->db, z, -1, &pStmt, &zTail));
     if (zTail && zTail[strspn(zTail, " \t\r\n;")]) {
       choirErrSet(p->pErr, SQLITE_CORRUPT,
                   "a definition in the schema is more"

@@ -45,8 +45,9 @@ struct ChoirSpool {
   /* Of a reader, pages that fd does not hold: */
   ChoirLive *pLive; /* NULL: it holds all */
   const ChoirPages *pOwn, *pNew;
-  u32 iSealed;  /* a page that it holds although it is equal in both */
-  ChoirErr err; /* of writing to fd */
+  u32 iSealed;      /* a page that it holds although it is equal in both */
+  ChoirConn *pStop; /* whose interrupt ends reading, or NULL */
+  ChoirErr err;     /* of writing to fd */
 };
 
 typedef struct SpoolFile {
@@ -207,6 +208,9 @@ static int spoolRead(sqlite3_file *pFile, void *a, int n, sqlite3_int64 iOff) {
   u64 nHave;
   if (p->bSink) {
     return spoolReadSink(p, a, n, iOff);
+  }
+  if (p->pStop && choirInterrupted(p->pStop)) {
+    return SQLITE_INTERRUPT;
   }
   nHave = (u64)iOff >= p->nByte ? 0 : p->nByte - (u64)iOff;
   nHave = nHave < (u64)n ? nHave : (u64)n;
@@ -446,7 +450,26 @@ CHOIR_PRIVATE sqlite3 *choirSpoolOpen(ChoirErr *pErr, ChoirSpool *p,
   return db;
 }
 
-CHOIR_PRIVATE char *choirSpoolProblem(ChoirErr *pErr, sqlite3 *db) {
+/* Stands for a collation of the host, which the private connection has not: a
+** quick check walks indexes without comparing what is in them. */
+static int spoolCompare(void *pArg, int n1, const void *a, int n2,
+                        const void *b) {
+  int c = memcmp(a, b, (size_t)(n1 < n2 ? n1 : n2));
+  (void)pArg;
+  return c ? c : n1 - n2;
+}
+
+static void spoolCollation(void *pArg, sqlite3 *db, int eText,
+                           const char *zName) {
+  (void)eText;
+  *(int *)pArg = 1;
+  sqlite3_create_collation(db, zName, SQLITE_UTF8, NULL, spoolCompare);
+}
+
+/* The first problem that a check finds, caller frees. *pbForeign: it had to do
+** without a collation of the host's. */
+static char *spoolCheck(ChoirErr *pErr, sqlite3 *db, const char *zSql,
+                        int *pbForeign) {
   sqlite3_stmt *p = NULL;
   const char *z = NULL;
   char *zProblem = NULL;
@@ -454,7 +477,8 @@ CHOIR_PRIVATE char *choirSpoolProblem(ChoirErr *pErr, sqlite3 *db) {
   if (pErr->rc != SQLITE_OK) {
     return NULL;
   }
-  rc = sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &p, NULL);
+  sqlite3_collation_needed(db, pbForeign, spoolCollation);
+  rc = sqlite3_prepare_v2(db, zSql, -1, &p, NULL);
   rc = rc == SQLITE_OK ? sqlite3_step(p) : rc;
   if (rc == SQLITE_ROW) {
     z = (const char *)sqlite3_column_text(p, 0);
@@ -471,7 +495,38 @@ CHOIR_PRIVATE char *choirSpoolProblem(ChoirErr *pErr, sqlite3 *db) {
     zProblem = choirMprintf(pErr, "%s", z);
   }
   sqlite3_finalize(p);
+  sqlite3_collation_needed(db, NULL, NULL);
   return zProblem;
+}
+
+CHOIR_PRIVATE char *choirSpoolProblem(ChoirErr *pErr, sqlite3 *db) {
+  int bForeign = 0;
+  return spoolCheck(pErr, db, "PRAGMA quick_check(1)", &bForeign);
+}
+
+CHOIR_PRIVATE int choirSpoolIndexes(ChoirConn *pConn, ChoirErr *pErr,
+                                    ChoirSpool *pSpool, char **pzProblem) {
+  static const char zFunction[] = "unknown function", zNone[] = "no such ";
+  sqlite3 *db = choirSpoolOpen(pErr, pSpool, 0); /* without substitutes yet */
+  int bForeign = 0;
+  char *z = NULL;
+  if (db) {
+    pSpool->pStop = pConn;
+    z = spoolCheck(pErr, db, "PRAGMA integrity_check(1)", &bForeign);
+    pSpool->pStop = NULL;
+    sqlite3_close(db);
+  }
+  if (z && choirInterrupted(pConn)) {
+    choirErrSet(pErr, SQLITE_INTERRUPT, "interrupted");
+  }
+  if (z && (bForeign || strncmp(z, zFunction, sizeof(zFunction) - 1) == 0 ||
+            strncmp(z, zNone, sizeof(zNone) - 1) == 0)) {
+    sqlite3_free(z);
+    z = NULL;
+    bForeign = 1;
+  }
+  *pzProblem = z;
+  return !bForeign && pErr->rc == SQLITE_OK;
 }
 
 CHOIR_PRIVATE void choirSpoolFinish(ChoirErr *pErr, ChoirSpool *p,

@@ -324,8 +324,7 @@ static void threeWhere(const Three *t, ChoirBuf *b) {
 static sqlite3_stmt *threeTake(const Three *t, ChoirBuf *b) {
   sqlite3_stmt *p = NULL;
   if (t->p->pErr->rc == SQLITE_OK) {
-    choirErrDb(t->p->pErr, t->p->db,
-               sqlite3_prepare_v2(t->p->db, b->a, -1, &p, NULL));
+    choirMergeFailed(t->p, sqlite3_prepare_v2(t->p->db, b->a, -1, &p, NULL));
   }
   choirBufFree(b);
   return p;
@@ -655,7 +654,7 @@ static void threeInserts(Three *t) {
         threeRefused(t, p, &why);
       }
     } else if (rc != SQLITE_DONE) {
-      choirErrDb(pErr, t->p->db, rc);
+      choirMergeFailed(t->p, rc);
     }
   }
   sqlite3_finalize(p);
@@ -712,6 +711,7 @@ static void threeHashes(Three *t, const char *zSide) {
 static void threeBag(Three *t) {
   ChoirBuf b;
   ChoirErr *pErr = t->p->pErr;
+  i64 n;
   threeHashes(t, "here");
   threeHashes(t, "base");
   threeHashes(t, "main");
@@ -730,6 +730,12 @@ static void threeBag(Three *t) {
       "  WHERE b.h=l.h) AS n FROM work.\"bag here\" AS l GROUP BY h"
       "  HAVING n>0) AS d JOIN work.\"bag here\" AS l ON l.h=d.h)"
       " WHERE n<=new");
+  n = choirMergeInt(t->p, "SELECT (SELECT count(*) FROM work.less) +"
+                          " (SELECT count(*) FROM work.more)");
+  t->p->nRow += n;
+  if (n == 0) {
+    return;
+  }
   choirMergeExec(
       t->p, "DELETE FROM main.\"%w\" WHERE %s IN (SELECT r FROM work.less)",
       t->zTable, t->zRowid);
@@ -744,8 +750,6 @@ static void threeBag(Three *t) {
                  t->zTable, t->zRowid, t->zRowid);
   choirMergeExec(t->p, "%s", b.a ? b.a : "");
   choirBufFree(&b);
-  t->p->nRow += choirMergeInt(t->p, "SELECT (SELECT count(*) FROM work.less) +"
-                                    " (SELECT count(*) FROM work.more)");
 }
 
 /* -------------------------------------------------------------------- whole */
@@ -847,6 +851,7 @@ CHOIR_PRIVATE void choirThreeTable(ChoirMerge *p, const char *zTable,
                                    const ChoirMergeRule *pRule) {
   Three t;
   sqlite3_stmt *pTodo, *pMain;
+  i64 n;
   threeOpen(&t, p, zTable, pRule);
   if (p->pErr->rc == SQLITE_OK && t.nKey) {
     pTodo = threeTodo(&t);
@@ -856,10 +861,12 @@ CHOIR_PRIVATE void choirThreeTable(ChoirMerge *p, const char *zTable,
     sqlite3_finalize(pTodo);
     sqlite3_finalize(pMain);
     threeImages(&t);
-    threeApply(&t);
-    threePending(&t);
-    p->nRow +=
-        pRule->bQuiet ? 0 : choirMergeInt(p, "SELECT count(*) FROM work.todo");
+    n = choirMergeInt(p, "SELECT count(*) FROM work.todo");
+    if (n) { /* else it may need what is not there: see choirMergeFailed */
+      threeApply(&t);
+      threePending(&t);
+    }
+    p->nRow += pRule->bQuiet ? 0 : n;
   } else if (p->pErr->rc == SQLITE_OK && t.zRowid) {
     threeBag(&t);
     threeImages(&t);
