@@ -324,10 +324,10 @@ static void cryptCheck(CryptRead *r, ChoirErr *pErr) {
     return;
   }
   if (memcmp(aUser, a + 72, 16) != 0) {
-    choirErrSet(pErr, SQLITE_CORRUPT,
-                "it was stored by another user than '%s',"
-                " choir_config('user')",
-                c->zUser);
+    choirErrSet(pErr, SQLITE_ERROR,
+                "the remote %s was stored under another choir_config('user')"
+                " than '%s'; every device needs the same",
+                r->p->zUrl, c->zUser);
   } else if (c->bLineage && memcmp(c->aLineage, a + 56, 16) != 0) {
     choirErrSet(pErr, SQLITE_CORRUPT, "it belongs to another workspace");
   } else if (a[10] != iLevel || iMin != file.iMin || iMax != file.iMax) {

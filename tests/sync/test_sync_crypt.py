@@ -384,8 +384,9 @@ def test_the_object_of_another_workspace_or_user_is_named(
     assert device.rows("SELECT * FROM sqlite_schema") == []
     push_file(url, 2).write_bytes(good)
     device.one("SELECT choir_config('user', 'bob')")
-    assert "it was stored by another user than 'bob'" in device.error(
-        "SELECT sync_pull(?)", url)
+    assert device.error("SELECT sync_pull(?)", url) == (
+        f"sync_pull: the remote {url} was stored under another"
+        " choir_config('user') than 'bob'; every device needs the same")
 
 
 def test_a_roll_back_is_seen_by_who_knew_a_newer_version(
