@@ -143,12 +143,13 @@ def c_string(text):
 
 
 def write_help(out):
-    rows = []
+    rows, here = [], local()
     for b, s, name, kind, risk in entries():
-        row = "    {%s},\n" % ",\n     ".join(
+        row = "    {%s,\n     %d},\n" % (",\n     ".join(
             c_string(x) for x in (name, kind, b.room, risk,
                                   bare(s), b.summary(),
-                                  b.example()))
+                                  b.example())),
+            name in here or risk not in ("write", "effect"))
         rows.append(f"#ifndef CHOIR_OMIT_NET\n{row}#endif\n"
                     if b.room in NET else row)
     pathlib.Path(out).write_text(

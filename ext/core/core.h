@@ -695,6 +695,7 @@ CHOIR_PRIVATE void choirMetaSet(ChoirConn *, ChoirErr *, const char *zKey,
 /* Generated at build: sql/ and the doc blocks. */
 typedef struct ChoirHelp {
   const char *zName, *zKind, *zRoom, *zRisk, *zSignature, *zSummary, *zExample;
+  int bReadonly; /* registered by sqlite3_choir_readonly_init too */
 } ChoirHelp;
 #ifndef CHOIR_AMALGAMATION
 extern CHOIR_PRIVATE const ChoirMigration choirMigrations[];

@@ -143,14 +143,21 @@ static int coreHelpFit(const ChoirHelp *h, const char *zTopic,
   return sqlite3_strlike(zLike, h->zSummary, 0) == 0 ? 2 : 3;
 }
 
-static void coreHelpNone(ChoirErr *pErr, const char *zTopic) {
+static int coreHelpHas(const ChoirConn *pConn, const ChoirHelp *h) {
+  return h->bReadonly || !pConn->bReadonly;
+}
+
+static void coreHelpNone(const ChoirConn *pConn, ChoirErr *pErr,
+                         const char *zTopic) {
   const char **az = choirMalloc(pErr, (u64)choirHelpCount * sizeof(*az));
   const char *zNear;
-  int i;
+  int i, n = 0;
   for (i = 0; az && i < choirHelpCount; i++) {
-    az[i] = choirHelp[i].zName;
+    if (coreHelpHas(pConn, &choirHelp[i])) {
+      az[n++] = choirHelp[i].zName;
+    }
   }
-  zNear = az ? choirNearest(zTopic, az, choirHelpCount) : NULL;
+  zNear = az ? choirNearest(zTopic, az, n) : NULL;
   choirErrSet(pErr, SQLITE_ERROR, "nothing is about '%.40s'; %s%s%s", zTopic,
               zNear ? "did you mean '" : "select name, summary from choir_help",
               zNear ? zNear : "", zNear ? "'?" : "");
@@ -161,7 +168,7 @@ static void coreHelpNone(ChoirErr *pErr, const char *zTopic) {
 ** SQL: choir_help([topic]) -> TABLE(name, kind, signature, summary,
 **   example, risk, room)
 **
-** Every function of choir, or those that a topic is about: the function of
+** Every function of this connection, or those that a topic is about: that of
 ** that name first, then those whose name holds it and all of the room of that
 ** name, then those whose summary does. kind is scalar, aggregate, table or
 ** module; risk is pure, volatile, read, write or effect.
@@ -181,7 +188,7 @@ static void coreHelp(ChoirCursor *p) {
   for (iFit = 0; iFit < 3; iFit++) {
     for (i = 0; i < choirHelpCount && p->err.rc == SQLITE_OK; i++) {
       const ChoirHelp *h = &choirHelp[i];
-      if (coreHelpFit(h, zTopic, zLike) == iFit) {
+      if (coreHelpHas(p->pConn, h) && coreHelpFit(h, zTopic, zLike) == iFit) {
         choirRowText(p, h->zName);
         choirRowText(p, h->zKind);
         choirRowText(p, h->zSignature);
@@ -194,7 +201,7 @@ static void coreHelp(ChoirCursor *p) {
     }
   }
   if (nRow == 0 && p->err.rc == SQLITE_OK) {
-    coreHelpNone(&p->err, zTopic);
+    coreHelpNone(p->pConn, &p->err, zTopic);
   }
   sqlite3_free(zLike);
 }
