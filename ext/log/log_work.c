@@ -371,8 +371,9 @@ static void logCheckOne(ChoirConn *pConn, ChoirErr *pErr, LogVisit *pVisit,
 static void logCheckBad(ChoirErr *pErr, LogVisit *pVisit, const char *zTag,
                         const char *zWhy) {
   logLeave(pErr, pVisit, zTag, zWhy);
-  logProblem(pErr, pVisit->pCur, "%s; its changes may go unrecorded%s", zWhy,
-             "");
+  logProblem(pErr, pVisit->pCur, "%s; its changes may go unrecorded; %s", zWhy,
+             zTag[0] == '@' ? "log_untrack() stops following it"
+                            : "run select choir_init()");
 }
 
 static void logCheck(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
@@ -410,13 +411,13 @@ static void logDoctor(ChoirConn *pConn, ChoirErr *pErr, ChoirCursor *pCur) {
   if (cur.err.rc != SQLITE_OK) {
     *pErr = cur.err;
   } else {
-    char *z = n ? choirMprintf(pErr, "%d log triggers missing or changed", n)
+    char *z = n ? choirMprintf(pErr, "changes may go unrecorded: %d", n)
                 : choirMprintf(pErr, "every change is recorded");
     choirRowText(pCur, "log triggers");
     choirRowText(pCur, n ? "fail" : "ok");
     choirRowText(pCur, z);
     choirRowText(pCur,
-                 n ? "select choir_init(); choir_check() lists them" : NULL);
+                 n ? "select choir_check() says where, and what to do" : NULL);
     sqlite3_free(z);
   }
   choirRowsFree(&cur);

@@ -75,7 +75,7 @@ def test_init_puts_missing_triggers_back_and_says_so(db):
         " choir_init()"]
     assert db.rows("SELECT status, detail FROM choir_doctor"
                    " WHERE \"check\" = 'log triggers'") == [
-        ("fail", "2 log triggers missing or changed")]
+        ("fail", "changes may go unrecorded: 2")]
     db.one("SELECT choir_init()")
     assert log_triggers(db) == want
     assert db.rows("SELECT action_type, payload FROM action_log") == [
