@@ -316,12 +316,21 @@ static void openRetire(ChoirIndex *p, ChoirErr *pErr) {
 /* After the schema changed: the table's name and key, and the triggers. */
 static void openTrust(ChoirIndex *p, ChoirErr *pErr) {
   char *zTable = NULL, *zPk, *zOf;
+  ChoirErr err = {SQLITE_OK, NULL};
   int i;
   openTrigger(p, pErr, 0, &zTable);
   if (zTable == NULL && pErr->rc == SQLITE_OK) {
     zTable = choirMprintf(pErr, "%s", p->zTable);
   }
-  zPk = zTable ? choirIndexKey(p->pConn, pErr, p->zSchema, zTable) : NULL;
+  zPk = zTable ? choirIndexKey(p->pConn, &err, p->zSchema, zTable) : NULL;
+  if (err.zMsg) {
+    choirErrSet(pErr, err.rc,
+                "index '%s': %s; vec_index_drop('%s') removes the index",
+                p->zName, err.zMsg, p->zName);
+  } else if (err.rc != SQLITE_OK) {
+    choirErrNomem(pErr);
+  }
+  choirErrClear(&err);
   if (pErr->rc != SQLITE_OK) {
     sqlite3_free(zTable);
     sqlite3_free(zPk);

@@ -189,8 +189,12 @@ def test_a_rebuilt_table_lost_its_triggers_and_is_noticed(db):
 def test_a_dropped_table_is_an_error_that_says_so(db):
     q = fill(db, 5)[0]
     db.run("DROP TABLE docs")
-    assert "no table 'docs'" in db.error(
-        "SELECT * FROM vec_search('near', ?, 1)", q)
+    said = ("index 'near': no table 'docs' in schema main; vec_index_drop('near')"
+            " removes the index")
+    assert db.error("SELECT * FROM vec_search('near', ?, 1)", q) == (
+        "vec_search: " + said)
+    assert db.error("SELECT choir_index()") == "choir_index: " + said
+    assert said in db.one("SELECT choir_check()")
     assert db.one("SELECT vec_index_drop('near')") == 1
 
 
