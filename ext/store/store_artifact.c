@@ -301,6 +301,35 @@ static void artifactGet(ChoirCall *p) {
   choirStmtDone(p->pConn, pStmt);
 }
 
+/* Is there anything live below the directory zPath/ ? */
+static int artifactIsDir(ChoirConn *pConn, ChoirErr *pErr, const char *zPath) {
+  char *zDir = choirMprintf(pErr, "%s/", zPath);
+  char *zEnd = zDir ? choirStoreEnd(pErr, zDir) : NULL;
+  sqlite3_stmt *p =
+      choirStmt(pConn, pErr,
+                "SELECT 1 FROM ~.artifacts WHERE " CHOIR_STORE_BELOW(
+                    "path") " AND deleted_at IS NULL LIMIT 1");
+  int bRow;
+  choirBindText(pErr, p, 1, zDir, -1);
+  choirBindText(pErr, p, 2, zEnd, -1);
+  bRow = choirStep(pErr, p);
+  choirStmtDone(pConn, p);
+  sqlite3_free(zEnd);
+  sqlite3_free(zDir);
+  return bRow;
+}
+
+static void artifactRefuseDir(ChoirConn *pConn, ChoirErr *pErr, const char *z) {
+  char *zPath = choirStorePath(pErr, z, "path_or_id", CHOIR_STORE_FILE);
+  if (zPath && artifactIsDir(pConn, pErr, zPath)) {
+    choirErrSet(pErr, SQLITE_ERROR,
+                "%s is a directory; run select artifact_delete(path) from"
+                " artifact_ls('%s', 1)",
+                zPath, zPath);
+  }
+  sqlite3_free(zPath);
+}
+
 /*
 ** SQL: artifact_delete(path_or_id) -> INTEGER
 **
@@ -312,7 +341,8 @@ static void artifactGet(ChoirCall *p) {
 **   path_or_id  TEXT, as for artifact_get
 **
 ** NULL: the argument must be given.
-** Errors: a path that artifact_put would refuse.
+** Errors: a directory (the message says how to delete what is in it); a path
+** that artifact_put would refuse.
 **
 ** > SELECT artifact_delete('/none.txt')
 ** = 0
@@ -327,7 +357,9 @@ static void artifactDelete(ChoirCall *p) {
   const char *z = choirArgText(&p->err, p->apArg[0], "path_or_id");
   choirNeedWorkspace(pConn, &p->err);
   pFind = choirStoreFind(pConn, &p->err, z);
-  if (pFind) {
+  if (pFind == NULL) {
+    artifactRefuseDir(pConn, &p->err, z);
+  } else {
     pStmt = choirStmt(pConn, &p->err,
                       "UPDATE ~.artifacts SET content=NULL, deleted_at=?2,"
                       " updated_at=max(?2, updated_at + 1) WHERE id=?1");
@@ -437,24 +469,6 @@ static void artifactMoveDir(ChoirCall *p, const char *zFrom, const char *zTo) {
     sqlite3_result_int64(p->pCtx, sqlite3_changes64(pConn->db));
   }
   sqlite3_free(zEnd);
-}
-
-/* Is there anything live below the directory zPath/ ? */
-static int artifactIsDir(ChoirConn *pConn, ChoirErr *pErr, const char *zPath) {
-  char *zDir = choirMprintf(pErr, "%s/", zPath);
-  char *zEnd = zDir ? choirStoreEnd(pErr, zDir) : NULL;
-  sqlite3_stmt *p =
-      choirStmt(pConn, pErr,
-                "SELECT 1 FROM ~.artifacts WHERE " CHOIR_STORE_BELOW(
-                    "path") " AND deleted_at IS NULL LIMIT 1");
-  int bRow;
-  choirBindText(pErr, p, 1, zDir, -1);
-  choirBindText(pErr, p, 2, zEnd, -1);
-  bRow = choirStep(pErr, p);
-  choirStmtDone(pConn, p);
-  sqlite3_free(zEnd);
-  sqlite3_free(zDir);
-  return bRow;
 }
 
 static void artifactMoveFile(ChoirCall *p, const char *zFrom, const char *zTo) {

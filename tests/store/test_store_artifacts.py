@@ -257,6 +257,17 @@ def test_delete_leaves_a_tombstone_and_frees_the_path(db):
     assert db.one("SELECT count(*) FROM artifacts") == 2
 
 
+def test_a_directory_is_deleted_as_the_message_says(db):
+    for path in ("/a/b.md", "/a/c/d.md", "/ab.md"):
+        db.one("SELECT artifact_put(?, 'x')", path)
+    said = db.error("SELECT artifact_delete('/a')")
+    assert said == ("artifact_delete: /a is a directory; run select"
+                    " artifact_delete(path) from artifact_ls('/a', 1)")
+    assert db.rows(said.split("; run ")[1]) == [(1,), (1,)]
+    assert db.one("SELECT artifact_delete('a')") == 0
+    assert db.rows("SELECT path FROM files") == [("/ab.md",)]
+
+
 def test_purge_removes_what_nothing_cites(db):
     cited = db.one("SELECT artifact_put('/a', 'x')")
     db.one("SELECT artifact_put('/b', 'x')")
