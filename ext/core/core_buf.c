@@ -233,6 +233,7 @@ CHOIR_PRIVATE void choirBufColumn(ChoirBuf *p, sqlite3_stmt *pStmt, int i,
                                   i64 nMost) {
   int eType = sqlite3_column_type(pStmt, i), k, n;
   const u8 *a;
+  char *zTo;
   double r;
   if (eType == SQLITE_NULL) {
     choirBufText(p, "null");
@@ -252,8 +253,10 @@ CHOIR_PRIVATE void choirBufColumn(ChoirBuf *p, sqlite3_stmt *pStmt, int i,
       choirBufJson(p, a ? (const char *)a : "", n);
     } else {
       choirBufText(p, eType == SQLITE_TEXT ? "{\"text\":\"" : "{\"blob\":\"");
-      for (k = 0; k < n; k++) {
-        choirBufPrintf(p, "%02X", a[k]);
+      zTo = choirBufSpace(p, 2 * (u64)n);
+      for (k = 0; zTo && k < n; k++) {
+        *zTo++ = "0123456789ABCDEF"[a[k] >> 4];
+        *zTo++ = "0123456789ABCDEF"[a[k] & 15];
       }
       choirBufText(p, "\"}");
     }

@@ -293,8 +293,10 @@ static int vtabBestIndex(sqlite3_vtab *pVtab, sqlite3_index_info *pInfo) {
   }
   for (i = 0; i < pInfo->nConstraint; i++) {
     int iArg = pInfo->aConstraint[i].iColumn - pTvf->nCol;
+    int eOp = pInfo->aConstraint[i].op;
     if (iArg < 0 || iArg >= nMax ||
-        pInfo->aConstraint[i].op != SQLITE_INDEX_CONSTRAINT_EQ) {
+        (eOp != SQLITE_INDEX_CONSTRAINT_EQ &&
+         eOp != SQLITE_INDEX_CONSTRAINT_IS)) {
       continue;
     }
     if (!pInfo->aConstraint[i].usable) {

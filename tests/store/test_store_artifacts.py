@@ -388,6 +388,12 @@ def test_ls_reads_the_index_only(db):
     assert "COVERING INDEX artifacts_list" in plan[0][3] and len(plan) == 1
 
 
+def test_a_directory_may_be_named_by_is(db):
+    db.one("SELECT artifact_put('/a/b', 'x'), artifact_put('/c', 'x')")
+    assert db.rows("SELECT path FROM artifact_ls WHERE dir IS '/a'") == [("/a/b",)]
+    assert db.rows("SELECT path FROM artifact_ls WHERE dir IS NULL") == [("/a/",), ("/c",)]
+
+
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
 def test_a_directory_is_what_begins_with_it_in_every_encoding(tmp_path, open_db, encoding):
     db = open_db(tmp_path / "enc.db", init=True, pragmas=[f"encoding='{encoding}'"])
