@@ -59,16 +59,18 @@ static void seedKey(SeedRun *p, const char *zKey, const char *zJson) {
   p->report.nFile++;
 }
 
-/* Every member of a JSON object is a key. */
+/* Every member of a JSON object is a key. A number that is not an integer of 64
+** bits is looked up, to be kept as it was written. */
 static void seedObject(SeedRun *p, const char *zJson) {
-  sqlite3_stmt *pStmt = choirStmt(
+  sqlite3_stmt *pStmt = choirJsonStmt(
       p->pConn, p->pErr,
       "SELECT key, CASE type WHEN 'object' THEN value WHEN 'array' THEN value"
       " WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
       " WHEN 'text' THEN json_quote(value) WHEN 'null' THEN 'null'"
+      " WHEN iif(typeof(value)='integer', type, '') THEN value"
       " ELSE coalesce(?1 -> fullkey, json_quote(value)) END FROM "
-      "json_each(?1)");
-  choirBindText(p->pErr, pStmt, 1, zJson, -1);
+      "json_each(?1)",
+      zJson, -1);
   while (choirStep(p->pErr, pStmt)) {
     const char *zKey = (const char *)sqlite3_column_text(pStmt, 0);
     const char *z = (const char *)sqlite3_column_text(pStmt, 1);
@@ -78,7 +80,7 @@ static void seedObject(SeedRun *p, const char *zJson) {
       seedKey(p, zKey, z);
     }
   }
-  choirStmtDone(p->pConn, pStmt);
+  sqlite3_finalize(pStmt);
 }
 
 static void seedText(SeedRun *p, const char *zJson, const char *zWhat) {

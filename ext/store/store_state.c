@@ -515,11 +515,11 @@ static void stateTree(ChoirCursor *p) {
   char *z;
   choirNeedWorkspace(p->pConn, &p->err);
   z = choirStoreStateValue(p->pConn, &p->err, zKey);
-  if (z) {
-    pStmt = choirStmt(p->pConn, &p->err,
-                      "SELECT fullkey, path, key, type, atom, id, parent"
-                      " FROM json_tree(?1)");
-    choirBindText(&p->err, pStmt, 1, z, -1);
+  if (z) { /* a table of the host may be called json_tree */
+    pStmt = choirJsonStmt(p->pConn, &p->err,
+                          "SELECT fullkey, path, key, type, atom, id, parent"
+                          " FROM json_tree(?1)",
+                          z, -1);
   }
   while (choirStep(&p->err, pStmt)) {
     i64 iParent = sqlite3_column_int64(pStmt, 6);
@@ -537,7 +537,7 @@ static void stateTree(ChoirCursor *p) {
       aId[nId++] = sqlite3_column_int64(pStmt, 5);
     }
   }
-  choirStmtDone(p->pConn, pStmt);
+  sqlite3_finalize(pStmt);
   sqlite3_free(z);
   sqlite3_free(aId);
 }

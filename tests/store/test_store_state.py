@@ -346,9 +346,17 @@ def test_keys_that_would_leave_the_folder_stay_home(db, tmp_path):
 
 
 def test_numbers_come_through_an_import_as_they_were_written(db):
-    db.one("""SELECT state_import('{"a":1e2,"b":12345678901234567890,"c":0.30000000000000004}')""")
-    assert db.one("SELECT state_export()") == (
-        '{"a":1e2,"b":12345678901234567890,"c":0.30000000000000004}')
+    text = ('{"a":1e2,"b":12345678901234567890,"c":0.30000000000000004,'
+            '"d":-9223372036854775808,"e":0}')
+    db.one("SELECT state_import(?)", text)
+    assert db.one("SELECT state_export()") == text
+
+
+def test_tables_of_the_host_do_not_stand_for_sqlite_s_own(db):
+    db.run("CREATE TABLE json_each(x); CREATE TABLE json_tree(x)")
+    db.one("""SELECT state_import('{"a":{"b":1}}')""")
+    assert db.rows("SELECT path, value FROM state_tree('a')") == [
+        ("$", None), ("$.b", 1)]
 
 
 def test_the_database_itself_is_never_opened(db, tmp_path):
