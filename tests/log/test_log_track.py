@@ -44,6 +44,31 @@ def test_changes_of_a_tracked_table_are_records(tea):
         ("ROW_DELETE", '{"name":"oolong"}', "tea", 1)]
 
 
+@pytest.mark.parametrize("table", [
+    "t(id INTEGER PRIMARY KEY, a)", "t(id INTEGER PRIMARY KEY, a BLOB)",
+    "t(id INTEGER PRIMARY KEY, a ANY) STRICT"])
+def test_a_value_that_changes_only_its_type_changes(table, db):
+    db.run(f"CREATE TABLE {table}; INSERT INTO t VALUES(1, 1)")
+    db.one("SELECT log_track('t')")
+    db.run("UPDATE t SET a = 1.0; UPDATE t SET a = 1.0")
+    assert db.one("SELECT count(*) FROM action_log WHERE tbl = 't'") == 1
+    assert undo(db)["rows"] == 1
+    assert db.one("SELECT typeof(a) FROM t") == "integer"
+
+
+def test_a_row_that_enters_a_partial_index_takes_the_place_of_another(db):
+    db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, path, gone);"
+           "CREATE UNIQUE INDEX live ON t(path) WHERE gone IS NULL;"
+           "INSERT INTO t VALUES(1, 'a', NULL), (2, 'a', 5)")
+    db.one("SELECT log_track('t')")
+    db.run("UPDATE OR REPLACE t SET gone = NULL WHERE id = 2")
+    assert sorted(db.rows("SELECT action_type, pk FROM action_log"
+                          " WHERE tbl = 't'")) == [
+        ("ROW_DELETE", 1), ("ROW_UPDATE", 2)]
+    undo(db)
+    assert db.rows("SELECT * FROM t") == [(1, "a", None), (2, "a", 5)]
+
+
 def test_only_columns_that_count_are_recorded_and_undone(db):
     db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)")
     db.one("SELECT log_track('t', '{\"columns\":[\"a\"]}')")
@@ -245,14 +270,18 @@ def test_an_undo_that_leaves_rows_without_their_parent_is_refused(begin, db):
     assert db.rows("SELECT * FROM p JOIN c") == [(1, 1)]
 
 
-def test_what_a_trigger_refuses_is_named(db):
+@pytest.mark.parametrize("does, why", [
+    ("RAISE(ABORT, 'row 2 stays')", "row 2 stays"),
+    ("RAISE(IGNORE)", "a trigger ignores it")])
+def test_what_a_trigger_refuses_is_named(does, why, db):
     db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
     db.one("SELECT log_track('t')")
     db.run("INSERT INTO t VALUES(1, 'x'), (2, 'y');"
            "CREATE TRIGGER keep BEFORE DELETE ON t WHEN OLD.id = 2 BEGIN"
-           " SELECT RAISE(ABORT, 'row 2 stays'); END")
-    assert undo(db, 0, "since")["not_restored"] == [
-        {"table": "t", "key": 2, "why": "row 2 stays"}]
+           f" SELECT {does}; END")
+    said = undo(db, 0, "since")
+    assert (said["rows"], said["not_restored"]) == (
+        1, [{"table": "t", "key": 2, "why": why}])
     assert db.rows("SELECT id FROM t") == [(2,)]
 
 
