@@ -8,6 +8,10 @@ import struct
 import pytest
 from servers import foreign
 
+AGENTFS = """
+    CREATE TABLE fs_config(key, value); CREATE TABLE fs_inode(ino INTEGER PRIMARY KEY, mode, size);
+    CREATE TABLE fs_dentry(id, name, parent_ino, ino); CREATE TABLE fs_data(ino, chunk_index, data);"""
+
 
 def took(db, path):
     got = json.loads(db.one("SELECT choir_import(?)", str(path)))
@@ -177,9 +181,7 @@ def test_views_of_a_foreign_file_are_not_read(db, tmp_path):
     "INSERT INTO fs_dentry VALUES(9, 'loop', 3, 3), (10, 'in', 1, 3)",
 ])
 def test_a_hostile_agentfs_file_changes_nothing_or_little(db, tmp_path, sql):
-    path = make(tmp_path / "h.db", """
-        CREATE TABLE fs_config(key, value); CREATE TABLE fs_inode(ino INTEGER PRIMARY KEY, mode, size);
-        CREATE TABLE fs_dentry(id, name, parent_ino, ino); CREATE TABLE fs_data(ino, chunk_index, data);
+    path = make(tmp_path / "h.db", AGENTFS + """
         INSERT INTO fs_inode VALUES(1, 16877, 0), (2, 33188, 3), (3, 16877, 0);
         INSERT INTO fs_dentry VALUES(1, 'f', 1, 2);""" + sql)
     try:
@@ -189,10 +191,31 @@ def test_a_hostile_agentfs_file_changes_nothing_or_little(db, tmp_path, sql):
     assert all(p == "/f" or ".." not in p for p, in db.rows("SELECT path FROM artifacts"))
 
 
+@pytest.mark.parametrize("chunks", ["(2, 0, 'abc'), (2, 0, 'x')", "(2, 0, 'x'), (2, -1, 'y')"])
+def test_chunks_of_agentfs_that_do_not_follow_each_other_are_refused(db, tmp_path, chunks):
+    path = make(tmp_path / "h.db", AGENTFS + f"""
+        INSERT INTO fs_inode VALUES(1, 16877, 0), (2, 33188, 3);
+        INSERT INTO fs_dentry VALUES(1, 'f', 1, 2); INSERT INTO fs_data VALUES{chunks}""")
+    assert "the chunks of inode 2 do not follow each other" in db.error("SELECT choir_import(?)", str(path))
+    assert db.one("SELECT count(*) FROM artifacts") == 0
+
+
+def test_an_import_leaves_a_foreign_file_as_it_is(db, omni, tmp_path):
+    con = sqlite3.connect(omni)
+    con.execute("PRAGMA journal_mode=WAL")
+    con.execute("UPDATE conversations SET title = 'in the wal'")
+    con.commit()
+    for end in ("", "-wal"):  # as a program that was killed leaves it
+        (tmp_path / f"left.db{end}").write_bytes((tmp_path / f"conversations.db{end}").read_bytes())
+    con.close()
+    left = [(tmp_path / f"left.db{end}", (tmp_path / f"left.db{end}").read_bytes()) for end in ("", "-wal")]
+    took(db, left[0][0])
+    assert db.one("SELECT title FROM conversation_history WHERE id = 'c1'") == "in the wal"
+    assert [path.read_bytes() for path, _ in left] == [data for _, data in left]
+
+
 def test_folders_of_agentfs_that_are_in_themselves_come_to_an_end(db, tmp_path):
-    path = make(tmp_path / "h.db", """
-        CREATE TABLE fs_config(key, value); CREATE TABLE fs_inode(ino INTEGER PRIMARY KEY, mode, size);
-        CREATE TABLE fs_dentry(id, name, parent_ino, ino); CREATE TABLE fs_data(ino, chunk_index, data);
+    path = make(tmp_path / "h.db", AGENTFS + """
         INSERT INTO fs_inode VALUES(1, 16877, 0), (2, 16877, 0), (3, 33188, 0);
         INSERT INTO fs_dentry VALUES(1, 'd', 1, 2), (2, 'a', 2, 2), (3, 'b', 2, 2), (4, 'f', 1, 3)""")
     assert took(db, path)[1] == {"files": 1}

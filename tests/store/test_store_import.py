@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """artifact_put_file, artifact_import and artifact_export on real files."""
+import fcntl
 import hashlib
 import json
 import os
@@ -80,6 +81,29 @@ def test_a_large_file_is_streamed_and_its_hash_is_right(db, tmp_path):
     report = export(db, tmp_path / "out")
     assert (tmp_path / "out/big").read_bytes() == data[::-1] and report["written"] == 1
     assert export(db, tmp_path / "out")["unchanged"] == 1
+
+
+def test_a_large_file_that_changes_while_it_is_read_is_one_file_or_none(db, tmp_path):
+    path, done = tmp_path / "big.bin", threading.Event()
+    path.write_bytes(bytes(17 << 20))
+
+    def write():
+        fd, i = os.open(path, os.O_WRONLY), 0
+        while not done.is_set():
+            i += 1
+            os.pwrite(fd, i.to_bytes(8, "big"), 0)
+        os.close(fd)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        db.one("SELECT artifact_put_file('/big', ?)", str(path))
+    except db.failure as e:
+        assert "the file changed while it was read" in str(e)
+    finally:
+        done.set()
+        writer.join()
+    assert db.rows("SELECT path FROM artifacts WHERE hash <> choir_sha256(content)") == []
 
 
 @pytest.mark.parametrize("file, problem", [
@@ -405,6 +429,19 @@ def test_no_temporary_file_is_left(db, tmp_path):
     export(db, tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == ["a", "d"]
     assert os.listdir(tmp_path / "out/d") == ["b"]
+
+
+def test_what_a_killed_export_left_is_removed_and_nothing_else(db, tmp_path):
+    db.one("SELECT artifact_put('/a', 'x')")
+    out = tmp_path / "out"
+    out.mkdir()
+    written = out / ".choir-0123456789abcdef01234567.tmp"  # by another process
+    for path in (written, out / ".choir-fedcba9876543210fedcba98.tmp", out / ".choir-mine.tmp"):
+        path.write_bytes(b"half")
+    with open(written) as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        export(db, out)
+    assert sorted(os.listdir(out)) == [written.name, ".choir-mine.tmp", "a"]
 
 
 def test_a_utf16_database_exports_the_bytes_that_were_put(tmp_path, open_db):
