@@ -779,7 +779,8 @@ static void queryAnswers(Query *p, ChoirCursor *pCur, i64 nRow) {
 ** and says so in source.
 **
 **   query   TEXT; quotes and operators have no special meaning
-**   k       INTEGER 1 to 1000, documents to return, default 10
+**   k       INTEGER 1 to 1000, documents to return, default 10; WHERE and LIMIT
+**           choose among these
 **   scope   'local' (default), 'remote' or 'all'
 **   prefix  TEXT, only artifacts whose path starts with it, byte by byte; the
 **           path's first '/' may be left out
