@@ -346,7 +346,8 @@ static int registryDistance(const char *zA, const char *zB) {
 CHOIR_PRIVATE const char *choirNearest(const char *z, const char *const *azName,
                                        int nName) {
   const char *zBest = NULL;
-  int i, iBest = (int)strlen(z) / 3 + 2;
+  size_t n = strlen(z);
+  int i, iBest = n > 64 ? 0 : (int)n / 3 + 2;
   for (i = 0; i < nName; i++) {
     int d = registryDistance(z, azName[i]);
     if (d < iBest) {

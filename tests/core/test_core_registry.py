@@ -44,6 +44,8 @@ def test_help_finds_by_name_first_and_knows_misspelt_names(db):
     assert db.error("SELECT * FROM choir_help('no such thing')") == (
         "choir_help: nothing is about 'no such thing'; select name, summary"
         " from choir_help")
+    assert "did you mean" not in db.error(
+        "SELECT * FROM choir_help(hex(zeroblob(500)))")
     assert db.error("SELECT * FROM choir_help(x'00')") == (
         "choir_help: topic must be text, got blob")
 
