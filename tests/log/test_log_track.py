@@ -69,6 +69,16 @@ def test_a_row_that_enters_a_partial_index_takes_the_place_of_another(db):
     assert db.rows("SELECT * FROM t") == [(1, "a", None), (2, "a", 5)]
 
 
+def test_what_replaces_nothing_is_forgotten(db):
+    db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE)")
+    db.one("SELECT log_track('t')")
+    db.run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100)"
+           " INSERT INTO t SELECT i, i FROM n;"
+           "INSERT OR IGNORE INTO t SELECT id + 100, u FROM t")
+    assert db.one("SELECT count(*) FROM t") == 100
+    assert db.one("SELECT count(*) FROM _choir_log_candidate") == 32
+
+
 def test_only_columns_that_count_are_recorded_and_undone(db):
     db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)")
     db.one("SELECT log_track('t', '{\"columns\":[\"a\"]}')")

@@ -82,6 +82,13 @@ def test_small_steps_and_one_rebuild_give_the_same_index(db):
     assert db.rows("SELECT id, doc FROM _choir_doc ORDER BY id") == ids
 
 
+def test_a_kept_vector_uses_all_of_a_byte(db):
+    fill(db)
+    index(db)
+    for kept, in db.rows("SELECT embedding FROM _choir_vector"):
+        assert max(abs(x) for x in memoryview(kept).cast("b")) == 127
+
+
 def test_a_move_embeds_nothing(db):
     fill(db)
     index(db)

@@ -36,6 +36,17 @@ def test_json_numbers_are_rounded_as_python_rounds_them(db):
     assert list(struct.unpack(f"<{len(texts)}f", blob)) == want
 
 
+@pytest.mark.parametrize("factor, low, high", [(3, 0, 1e-5), (-3, 2 - 1e-5, 2)])
+def test_rounding_does_not_lead_out_of_the_cosine_distances(factor, low, high, db):
+    rnd = random.Random(11)
+    for n in (3, 8, 33):
+        for _ in range(60):
+            a = [rnd.gauss(0, 1) for _ in range(n)]
+            r = db.one("SELECT vec_distance_cosine(?, ?)", f32(*a),
+                       f32(*[factor * x for x in a]))
+            assert low <= r <= high, a
+
+
 @pytest.mark.inprocess
 def test_the_hosts_locale_does_not_change_numbers(db, tmp_path, monkeypatch):
     """A locale of our own: one that differs in its decimal comma."""
