@@ -124,6 +124,9 @@ CHOIR_PRIVATE void choirCodeMove(const ChoirCode *, u8 *aTo, i64 iTo,
                                  const u8 *aFrom, i64 iFrom);
 /* Bytes of the blocks of nRow rows. */
 CHOIR_PRIVATE i64 choirCodeBytes(const ChoirCode *, i64 nRow);
+/* Asks for n bytes early, into the second-level cache: it waits for more of them
+** at once than the first. */
+CHOIR_PRIVATE void choirCodeFetch(const u8 *a, size_t n);
 /* Are these the signs that the vector has? */
 CHOIR_PRIVATE int choirCodeSame(const ChoirCode *, const float *aRot,
                                 const float *aCentre, const u8 *a, i64 i);
@@ -138,6 +141,19 @@ CHOIR_PRIVATE void choirCodeBound(ChoirProbe *, float rMax);
 ** distance allows that they tell of. */
 CHOIR_PRIVATE float choirCodeError(const ChoirProbe *, const u8 *aBlock, int i,
                                    float *prEst);
+
+/* Heads: shorter blocks, of the first third of the elements, that tell which
+** blocks are not worth reading. Codes of them; of 0 elements where there are too
+** few. */
+CHOIR_PRIVATE void choirHeadInit(const ChoirCode *, ChoirCode *pHead);
+/* Of nBlock blocks of a list with this centre. */
+CHOIR_PRIVATE void choirHeadMake(const ChoirCode *, const ChoirCode *pHead,
+                                 ChoirErr *, const float *aCentre,
+                                 const u8 *aBlock, i64 nBlock, u8 *aTo);
+/* For them, from a probe that is aimed at the list; aWork: nPad floats. */
+CHOIR_PRIVATE void choirHeadProbe(const ChoirProbe *, const ChoirCode *pHead,
+                                  const float *aRot, const float *aCentre,
+                                  float *aWork, u8 *aLut, ChoirProbe *);
 
 /* ---------------------------------------------------------------- set ---- */
 typedef struct ChoirSet { /* of rowids, each with a number */
@@ -182,8 +198,17 @@ typedef struct ChoirCand {
   i64 iRowid;
 } ChoirCand;
 
+typedef struct ChoirKept { /* the blocks of a list in memory */
+  u8 *aBlock;              /* NULL: not kept; owned */
+  u8 *anRow;               /* rows in each of them; owned */
+  u8 *aHead;               /* the head of each, or NULL; owned */
+  i64 n;
+} ChoirKept;
+
 typedef struct ChoirSeek {
   ChoirProbe *pProbe;
+  ChoirProbe *pHead; /* for the heads of what is kept, or NULL */
+  int nWait, nPause; /* runs of blocks whose heads are left alone */
   i64 k;
   float rBound; /* nothing above it is wanted */
   float rMost;  /* … nor above this, as known from all rows */
@@ -202,6 +227,9 @@ CHOIR_PRIVATE void choirSeekInit(ChoirSeek *, ChoirErr *, ChoirProbe *, i64 k);
 /* nRow rows at aBlock, from place iAt of the list; the probe is aimed. */
 CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *, ChoirErr *, const u8 *aBlock,
                                    i64 nRow, i32 iFrom, i64 iAt);
+/* All that is kept of a list; row j of block i has place 32 * i + j. */
+CHOIR_PRIVATE void choirSeekKept(ChoirSeek *, ChoirErr *, const ChoirKept *,
+                                 i32 iFrom);
 /* The bound is learned anew, from candidates that are known better; it only
 ** sinks. */
 CHOIR_PRIVATE void choirSeekAnew(ChoirSeek *);
@@ -284,9 +312,8 @@ enum {
 typedef struct ChoirList {
   i64 iId, iGen, n, nStuck;
   float *aCentre; /* into ChoirIndex.aCentre, or NULL: the mean */
-  u8 *aCache;     /* its blocks, or NULL: not cached; owned */
-  i64 nCache;     /* rows there */
-  i32 *aiFine;    /* for each of them, 1 + the place of its finer code; owned */
+  ChoirKept kept;
+  i32 *aiFine; /* 1 + the place of the finer code, for each place; owned */
 } ChoirList;
 
 typedef struct ChoirPend { /* pending rows, as codes relative to the mean */
@@ -310,6 +337,7 @@ typedef struct ChoirIndex {
   double rScale;
   char *zProbes; /* how far lists may be for each recall, as calibrated */
   ChoirCode code;
+  ChoirCode head; /* of what is kept of lists without a centre */
   float *aMean;
   u8 *aVec; /* choirIndexVector's copy, on big-endian machines */
   i64 nList;
@@ -321,7 +349,7 @@ typedef struct ChoirIndex {
   ChoirPend pend;
   i64 nMost;        /* vec.cache_bytes */
   i64 nCached;      /* bytes of what lists own and of the shelf */
-  i64 nFine;        /* of it, of the shelf */
+  i64 nFine;        /* of it, of heads and of the shelf */
   ChoirShelf shelf; /* finer codes */
   int bAgain;       /* it has been searched before */
 } ChoirIndex;

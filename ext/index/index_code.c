@@ -115,6 +115,18 @@ CHOIR_PRIVATE i64 choirCodeBytes(const ChoirCode *p, i64 nRow) {
   return (nRow + 31) / 32 * (i64)p->nBlock;
 }
 
+CHOIR_PRIVATE void choirCodeFetch(const u8 *a, size_t n) {
+#if defined(__GNUC__)
+  size_t i;
+  for (i = 0; i < n; i += 64) {
+    __builtin_prefetch(a + i, 0, 2);
+  }
+#else
+  (void)a;
+  (void)n;
+#endif
+}
+
 /* Where row i's block begins. */
 static size_t codeBlock(const ChoirCode *p, i64 i) {
   return (size_t)(i / 32) * p->nBlock;
@@ -367,4 +379,73 @@ CHOIR_PRIVATE float choirCodeError(const ChoirProbe *p, const u8 *aBlock, int i,
   }
   *prEst = r2 + v2 - rTwice * rCosine / (1 + z * z);
   return rTwice * z * sqrtf(t) / (1 + z * z);
+}
+
+/* ----------------------------------------------------------------- heads
+**
+** A scan takes as long as its blocks take to come from memory. The head of a
+** block is a block of fewer elements: by it most blocks of clustered vectors are
+** far, and need not come. With v = q - c, and v' and b' of the first n' of the n
+** elements, <x - c, v> is estimated by g <b', v'> |v|^2 / |v'|^2. To the variance,
+** n / n' times what it was, comes that of a sample of elements: together e^2 +
+** 4 (n / n' - 1) g^2 n, where e is the row's error. The centre's part of a whole
+** estimate is whole: so a head has x's own part only, and takes v for the query.
+*/
+
+CHOIR_PRIVATE void choirHeadInit(const ChoirCode *p, ChoirCode *pHead) {
+  *pHead = *p;
+  pHead->aSign = NULL;
+  pHead->nPad = p->nPad >= 192 ? p->nPad / 192 * 64 : p->nPad / 128 * 64;
+  pHead->nGroup = pHead->nPad / 4;
+  pHead->nBlock = pHead->nGroup * 16 + 192;
+}
+
+CHOIR_PRIVATE void choirHeadMake(const ChoirCode *p, const ChoirCode *pHead,
+                                 ChoirErr *pErr, const float *aCentre,
+                                 const u8 *aBlock, i64 nBlock, u8 *aTo) {
+  const float rMore = 4 * ((float)p->nPad / (float)pHead->nPad - 1);
+  u8 *aLut = choirMalloc(pErr, p->nGroup * 16);
+  ChoirProbe probe;
+  float aEst[32], aErr[32];
+  int i;
+  if (aLut == NULL) {
+    return;
+  }
+  choirCodeProbe(p, aCentre, aLut, &probe); /* the centre's part is taken out */
+  probe.kern.rErr = 1;
+  for (; nBlock > 0; nBlock--, aBlock += p->nBlock, aTo += pHead->nBlock) {
+    const u8 *aMul = aBlock + p->nGroup * 16 + 64;
+    p->pKern->xScan(&probe.kern, aBlock, aEst, aErr);
+    memcpy(aTo, aBlock, pHead->nGroup * 16);
+    memcpy(codeFactor(pHead, aTo, 1, 0), aMul, 64);
+    for (i = 0; i < 32; i++) {
+      float m = codeGet16(aMul + 2 * i);
+      float e = sqrtf(aErr[i] * aErr[i] + rMore * m * m);
+      int bFits = fabsf(aEst[i]) < 60000 && e < 60000;
+      codePut16(codeFactor(pHead, aTo, 0, i),
+                bFits ? choirF32ToF16(aEst[i]) : 0);
+      codePut16(codeFactor(pHead, aTo, 2, i),
+                bFits ? choirF32ToF16(e) : 0x7c00);
+    }
+  }
+  sqlite3_free(aLut);
+}
+
+CHOIR_PRIVATE void choirHeadProbe(const ChoirProbe *pAll,
+                                  const ChoirCode *pHead, const float *aRot,
+                                  const float *aCentre, float *aWork, u8 *aLut,
+                                  ChoirProbe *p) {
+  const size_t n = pAll->pCode->nPad;
+  size_t i;
+  float rMul;
+  for (i = 0; i < n; i++) {
+    aWork[i] = aRot[i] - aCentre[i];
+  }
+  choirCodeProbe(pHead, aWork, aLut, p);
+  rMul = (float)(pHead->pKern->a[KERN_F32].xDot(aWork, aWork, n) / p->rNorm *
+                 sqrt((double)pHead->nPad / (double)n));
+  p->kern.rMul *= rMul;
+  p->kern.rOff *= rMul;
+  p->kern.rAdd = pAll->kern.rAdd;
+  p->rErr = pAll->rErr;
 }

@@ -21,6 +21,7 @@
 #define OPEN_PIECES 8              /* … and of the memory allowed this part */
 #define OPEN_PLACES ((i64)1 << 30) /* of finer codes, at most */
 #define OPEN_PENDING ((i64)16 << 20) /* bytes for pending rows, at least */
+#define OPEN_HEADS 256 /* blocks of a list whose heads are worth it, at least */
 
 typedef struct OpenState {
   ChoirIndex *pFirst;
@@ -30,13 +31,15 @@ typedef struct OpenState {
 
 static i64 openBytes(void *a) { return (i64)sqlite3_msize(a); }
 
-/* The finer codes of all lists. */
+/* The heads and the finer codes of all lists. */
 static void openForgetFine(ChoirIndex *p) {
   i64 i;
   for (i = 0; i < p->nList; i++) {
     ChoirList *pList = &p->aList[i];
+    sqlite3_free(pList->kept.aHead);
+    pList->kept.aHead = NULL;
     if (pList->aiFine) {
-      memset(pList->aiFine, 0, (size_t)pList->nCache * sizeof(i32));
+      memset(pList->aiFine, 0, (size_t)pList->kept.n * 32 * sizeof(i32));
     }
   }
   for (i = 0; i < p->shelf.nPiece; i++) {
@@ -50,10 +53,15 @@ static void openForgetFine(ChoirIndex *p) {
 
 /* What its aiFine names stays on the shelf until it is the oldest. */
 static void openForgetList(ChoirIndex *p, ChoirList *pList) {
-  p->nCached -= openBytes(pList->aCache) + openBytes(pList->aiFine);
-  sqlite3_free(pList->aCache);
+  ChoirKept *k = &pList->kept;
+  p->nFine -= openBytes(k->aHead);
+  p->nCached -= openBytes(k->aBlock) + openBytes(k->anRow) +
+                openBytes(k->aHead) + openBytes(pList->aiFine);
+  sqlite3_free(k->aBlock);
+  sqlite3_free(k->anRow);
+  sqlite3_free(k->aHead);
   sqlite3_free(pList->aiFine);
-  pList->aCache = NULL;
+  memset(k, 0, sizeof(*k));
   pList->aiFine = NULL;
 }
 
@@ -435,6 +443,7 @@ static void openConf(ChoirIndex *p, ChoirErr *pErr, sqlite3_stmt *pConf) {
   }
   choirCodeInit(&p->code, pErr, choirVecKern(p->pConn), eType, eMetric, nDim,
                 p->iSeed, p->rScale);
+  choirHeadInit(&p->code, &p->head);
   p->aVec = CHOIR_BIG_ENDIAN ? choirMalloc(pErr, (u64)p->code.nVec) : NULL;
   p->aMean = choirMalloc(pErr, p->code.nPad * sizeof(float));
   if (p->aMean && !openFloats(p->aMean, p->code.nPad, pConf, 14)) {
@@ -449,10 +458,9 @@ static void openKeep(ChoirList *pNew, ChoirList *aOld, i64 nOld, i64 *piOld) {
   }
   if (*piOld < nOld && aOld[*piOld].iId == pNew->iId &&
       aOld[*piOld].iGen == pNew->iGen) {
-    pNew->aCache = aOld[*piOld].aCache;
-    pNew->nCache = aOld[*piOld].nCache;
+    pNew->kept = aOld[*piOld].kept;
     pNew->aiFine = aOld[*piOld].aiFine;
-    aOld[*piOld].aCache = NULL;
+    memset(&aOld[*piOld].kept, 0, sizeof(ChoirKept));
     aOld[*piOld].aiFine = NULL;
   }
 }
@@ -625,7 +633,7 @@ CHOIR_PRIVATE ChoirIndex *choirIndexOpen(ChoirConn *pConn, ChoirErr *pErr,
     openTrust(p, pErr);
     p->iSchema = pErr->rc == SQLITE_OK ? iSchema : -1;
   }
-  p->code.pKern = choirVecKern(pConn);
+  p->code.pKern = p->head.pKern = choirVecKern(pConn);
   p->nMost = choirConfigInt(pConn, "vec.cache_bytes", 0);
   *ppHold = pConf;
   if (pErr->rc != SQLITE_OK) {
@@ -772,16 +780,39 @@ CHOIR_PRIVATE const u8 *choirIndexSeg(const ChoirIndex *p, ChoirErr *pErr,
   return a;
 }
 
-/* A cached list: for each segment its number of rows, then its blocks. */
-static void openSeekCache(ChoirIndex *p, ChoirErr *pErr, ChoirSeek *pSeek,
-                          const ChoirList *pList, i64 i) {
-  const u8 *a = pList->aCache;
-  i64 n, iAt;
-  for (iAt = 0; iAt < pList->nCache; iAt += n) {
-    memcpy(&n, a, 8);
-    choirSeekBlocks(pSeek, pErr, a + 8, n, (i32)i, iAt);
-    a += 8 + choirCodeBytes(&p->code, n);
+/* The blocks of a segment into memory. */
+static void openKeepSeg(const ChoirIndex *p, ChoirBuf *pBlock, ChoirBuf *pRows,
+                        const u8 *a, i64 nRow) {
+  choirBufAppend(pBlock, a, (u64)choirCodeBytes(&p->code, nRow));
+  for (; nRow > 0; nRow -= 32) {
+    u8 n = (u8)(nRow < 32 ? nRow : 32);
+    choirBufAppend(pRows, &n, 1);
   }
+}
+
+/* Heads for a list that is searched again, if memory allows. */
+static void openHeads(ChoirIndex *p, ChoirList *pList) {
+  ChoirErr err = {SQLITE_OK, NULL};
+  ChoirKept *k = &pList->kept;
+  i64 nByte = k->n * (i64)p->head.nBlock;
+  ChoirBuf b;
+  if (k->n < OPEN_HEADS || p->nCached + nByte > p->nMost) {
+    return;
+  }
+  choirBufInit(&b, &err, (u64)nByte);
+  choirBufReserve(&b, (u64)nByte);
+  if (b.a) {
+    choirHeadMake(&p->code, &p->head, &err, p->aMean, k->aBlock, k->n,
+                  (u8 *)b.a);
+  }
+  if (err.rc == SQLITE_OK) {
+    k->aHead = (u8 *)b.a;
+    p->nCached += openBytes(b.a);
+    p->nFine += openBytes(b.a);
+  } else {
+    choirBufFree(&b);
+  }
+  choirErrClear(&err);
 }
 
 CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
@@ -792,16 +823,20 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
   int bCache = p->nCached - p->nFine + nWant <= p->nMost;
   ChoirErr err = {SQLITE_OK, NULL};
   sqlite3_stmt *pStmt;
-  ChoirBuf b;
-  i64 nRow, nAll = 0;
-  if (pList->aCache) {
-    openSeekCache(p, pErr, pSeek, pList, i);
+  ChoirBuf b, rows;
+  i64 nRow, n = 0;
+  if (pList->kept.aBlock) {
+    if (pSeek->pHead && pList->kept.aHead == NULL) {
+      openHeads(p, pList);
+    }
+    choirSeekKept(pSeek, pErr, &pList->kept, (i32)i);
     return;
   }
   if (bCache && p->nCached + nWant > p->nMost) {
     openForgetFine(p); /* bits come first */
   }
   choirBufInit(&b, &err, (u64)nWant * 2 + 65536);
+  choirBufInit(&rows, &err, (u64)nWant);
   if (bCache) { /* read from end to end, from large pages 30 % faster */
     choirBufReserve(&b, (u64)nWant);
   }
@@ -811,22 +846,24 @@ CHOIR_PRIVATE void choirIndexSeekList(ChoirIndex *p, ChoirErr *pErr,
   while (choirStep(pErr, pStmt)) {
     const u8 *a = choirIndexSeg(p, pErr, pStmt, &nRow);
     if (a) {
-      choirSeekBlocks(pSeek, pErr, a, nRow, (i32)i, nAll);
-      nAll += nRow;
+      choirSeekBlocks(pSeek, pErr, a, nRow, (i32)i, n * 32);
+      n += (nRow + 31) / 32;
       if (bCache) {
-        choirBufAppend(&b, &nRow, 8);
-        choirBufAppend(&b, a, (u64)choirCodeBytes(&p->code, nRow));
+        openKeepSeg(p, &b, &rows, a, nRow);
       }
     }
   }
   choirStmtDone(p->pConn, pStmt);
-  if (bCache && pErr->rc == SQLITE_OK && nAll > 0) {
-    pList->aiFine = choirMalloc(&err, (u64)nAll * sizeof(i32));
-    pList->aCache = (u8 *)choirBufTake(&b);
-    pList->nCache = nAll;
-    p->nCached += openBytes(pList->aCache) + openBytes(pList->aiFine);
+  if (bCache && pErr->rc == SQLITE_OK && err.rc == SQLITE_OK && n > 0) {
+    pList->aiFine = choirMalloc(&err, (u64)n * 32 * sizeof(i32));
+    pList->kept.anRow = (u8 *)choirBufTake(&rows);
+    pList->kept.aBlock = (u8 *)choirBufTake(&b);
+    pList->kept.n = n;
+    p->nCached += openBytes(pList->kept.aBlock) + openBytes(pList->kept.anRow) +
+                  openBytes(pList->aiFine);
   }
   choirBufFree(&b);
+  choirBufFree(&rows);
   choirErrClear(&err);
 }
 

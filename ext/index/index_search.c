@@ -20,14 +20,7 @@
 #define SEARCH_LEAST 8     /* lists to probe, at least */
 #define SEARCH_FIRST 16    /* vectors read at first, besides k and half of it */
 
-/* Candidates whose finer codes are asked for early, into the second-level cache:
-** it waits for more of them at once than the first. */
-#define SEARCH_AHEAD 16
-#if defined(__GNUC__)
-#define SEARCH_FETCH(p) __builtin_prefetch(p, 0, 2)
-#else
-#define SEARCH_FETCH(p) (void)(p)
-#endif
+#define SEARCH_AHEAD 16 /* candidates whose finer codes are asked for early */
 
 CHOIR_PRIVATE double choirIndexRecall(int i) {
   static const double ar[INDEX_PROBES] = {0.90, 0.95, 0.97, 0.98, 0.99, 0.995};
@@ -39,7 +32,7 @@ typedef struct SearchRun {
   ChoirErr *pErr;
   const ChoirSearch *s;
   ChoirScan *pScan;
-  ChoirProbe probe;
+  ChoirProbe probe, head;
   ChoirSeek seek;
   ChoirFetch fetch;
   ChoirFine fine;
@@ -135,9 +128,9 @@ static float searchScaled(const SearchRun *r, double rDist) {
 static void searchRefine(SearchRun *r) {
   ChoirSeek *p = &r->seek;
   const float *prMax = &r->probe.kern.rMax;
-  size_t j, n = choirFineBytes(&r->p->code);
+  size_t n = choirFineBytes(&r->p->code);
   i64 i;
-  if (r->p->nFine == 0 || r->fine.rNorm < 0) {
+  if (r->p->shelf.nPiece == 0 || r->fine.rNorm < 0) {
     return;
   }
   choirSeekAnew(p);
@@ -146,9 +139,7 @@ static void searchRefine(SearchRun *r) {
     if (i + SEARCH_AHEAD < p->n && p->a[i + SEARCH_AHEAD].rLow <= *prMax) {
       a = choirIndexFine(r->p, &p->a[i + SEARCH_AHEAD]);
     }
-    for (j = 0; a && j < n; j += 64) {
-      SEARCH_FETCH(a + j);
-    }
+    choirCodeFetch(a, a ? n : 0);
     if (p->a[i].rLow <= *prMax) {
       a = choirIndexFine(r->p, &p->a[i]);
       if (choirFineIs(a, p->a[i].iRowid)) {
@@ -299,9 +290,16 @@ static void searchSeek(SearchRun *r, i64 nProbe) {
   choirSeekBlocks(&r->seek, r->pErr, p->pend.aBlock, p->pend.n, -1, 0);
   r->seek.pSkip = p->pend.slot.n ? &p->pend.slot : NULL;
   r->seek.xAccept = r->s->bBut || r->s->xAccept ? searchCounts : NULL;
+  if (r->nFlat > 0 && p->head.nPad > 0) {
+    choirHeadProbe(&r->probe, &p->head, r->aRot, p->aMean,
+                   r->aRot + p->code.nPad, r->aLut + p->code.nGroup * 16,
+                   &r->head);
+    r->seek.pHead = &r->head;
+  }
   for (i = 0; i < r->nFlat && r->pErr->rc == SQLITE_OK; i++) {
     choirIndexSeekList(p, r->pErr, &r->seek, r->aiFlat[i]);
   }
+  r->seek.pHead = NULL;
   searchRank(r, nProbe);
   for (i = 0; i < nProbe && i < r->nNear && r->pErr->rc == SQLITE_OK; i++) {
     choirCodeAim(&r->probe, r->aNear[i].rSquare, r->aNear[i].rInner);
@@ -453,8 +451,8 @@ CHOIR_PRIVATE void choirIndexSearch(ChoirIndex *p, ChoirErr *pErr,
   run.pErr = pErr;
   run.s = s;
   run.pScan = pScan;
-  run.aRot = choirMalloc(pErr, p->code.nPad * sizeof(float));
-  run.aLut = choirMalloc(pErr, p->code.nGroup * 16);
+  run.aRot = choirMalloc(pErr, 2 * p->code.nPad * sizeof(float));
+  run.aLut = choirMalloc(pErr, 2 * p->code.nGroup * 16);
   run.aVec = choirMalloc(pErr, (u64)p->code.nVec);
   choirIndexFetch(p, &run.fetch, run.aVec);
   if (p->bTrusted && !s->bExact) {

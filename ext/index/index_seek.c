@@ -12,6 +12,9 @@
 #include <stdlib.h>
 
 #define SEEK_ROOM 1024 /* candidates before the far ones are dropped */
+#define SEEK_RUN 64    /* blocks whose heads are looked at together */
+#define SEEK_PAUSE                                                             \
+  31 /* … and how many such runs they are left alone, at most */
 
 CHOIR_PRIVATE void choirSeekInit(ChoirSeek *p, ChoirErr *pErr,
                                  ChoirProbe *pProbe, i64 k) {
@@ -127,6 +130,54 @@ CHOIR_PRIVATE void choirSeekBlocks(ChoirSeek *p, ChoirErr *pErr,
               (ChoirCand){0, aEst[i], iFrom, (i32)(iAt + i),
                           choirCodeRowid(pCode, aBlock, i)},
               aErr[i]);
+    }
+  }
+}
+
+/* Which of n blocks from iFirst have a row that may be near, by their heads; they
+** are asked for. Heads that rule out less than half of their blocks are left alone
+** for a while. */
+static u64 seekHeads(ChoirSeek *p, const ChoirKept *pKept, i64 iFirst, int n) {
+  const size_t nBlock = p->pProbe->pCode->nBlock;
+  const float rMax = p->pProbe->kern.rMax;
+  ChoirProbe *pHead = p->pHead;
+  u64 m = ~(u64)0 >> (64 - n);
+  float aEst[32], aErr[32];
+  const u8 *a;
+  int i;
+  if (pHead == NULL || pKept->aHead == NULL || !(rMax < INFINITY) ||
+      p->nPause-- > 0) {
+    return m;
+  }
+  choirCodeBound(pHead, rMax);
+  a = pKept->aHead + (size_t)iFirst * pHead->pCode->nBlock;
+  for (i = 0, m = 0; i < n; i++, a += pHead->pCode->nBlock) {
+    if (pHead->pCode->pKern->xScan(&pHead->kern, a, aEst, aErr)) {
+      m |= (u64)1 << i;
+      choirCodeFetch(pKept->aBlock + (size_t)(iFirst + i) * nBlock, nBlock);
+    }
+  }
+  if (2 * __builtin_popcountll(m) <= n) {
+    p->nWait = 0;
+  } else if (p->nWait < SEEK_PAUSE) {
+    p->nWait = 4 * p->nWait + 3;
+  }
+  p->nPause = p->nWait;
+  return m;
+}
+
+CHOIR_PRIVATE void choirSeekKept(ChoirSeek *p, ChoirErr *pErr,
+                                 const ChoirKept *pKept, i32 iFrom) {
+  const size_t nBlock = p->pProbe->pCode->nBlock;
+  i64 i;
+  p->nWait = p->nPause = 0;
+  for (i = 0; i < pKept->n; i += SEEK_RUN) {
+    i64 n = pKept->n - i < SEEK_RUN ? pKept->n - i : SEEK_RUN;
+    u64 m = seekHeads(p, pKept, i, (int)n);
+    for (; m; m &= m - 1) {
+      i64 at = i + __builtin_ctzll(m);
+      choirSeekBlocks(p, pErr, pKept->aBlock + (size_t)at * nBlock,
+                      pKept->anRow[at], iFrom, at * 32);
     }
   }
 }

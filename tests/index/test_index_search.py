@@ -112,6 +112,49 @@ def test_near_rows_are_found_though_they_are_thought_to_be_known_well(
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("metric", ["cosine", "l2", "dot"])
+@pytest.mark.parametrize("clusters", [60, 0])
+def test_what_a_connection_keeps_of_a_large_list_changes_no_answer(
+        db, metric, clusters):
+    """Clusters, where most blocks are ruled out by their heads, or none."""
+    rnd, d, n = random.Random(5), 128, 9000
+    low = int.from_bytes(bytes([31] * d), "big")
+    centres = [int.from_bytes(bytes(rnd.choice([0, 96]) for _ in range(d)),
+                              "big") for _ in range(clusters)]
+
+    def vector():
+        if not centres:
+            return rnd.randbytes(d)
+        x = int.from_bytes(rnd.randbytes(d), "big") & low
+        return (rnd.choice(centres) + x).to_bytes(d, "big")
+    db.run("CREATE TABLE docs(id INTEGER PRIMARY KEY, e BLOB); BEGIN")
+    for _ in range(n):
+        db.rows("INSERT INTO docs(e) VALUES(?)", vector())
+    db.run("COMMIT")
+    db.one("SELECT vec_index_create('near', 'docs', 'e', ?)",
+           f'{{"metric":"{metric}","mode":"flat","type":"int8"}}')
+    queries = [vector() for _ in range(4)]
+
+    def agree():
+        for q in queries:
+            assert nearest(db, q, recall=1.0) == nearest(db, q, exact=1)
+            got = db.rows("SELECT rowid, distance, rank FROM vec_search("
+                          "'near', ?, 10) WHERE recall = 1.0 AND rowid IN"
+                          " (SELECT id FROM docs WHERE id % 2 = 1)", q)
+            want = [r for r in nearest(db, q, 60, exact=1) if r[0] % 2]
+            assert [r[:2] for r in got] == [r[:2] for r in want[:10]]
+    agree()
+    db.rows("UPDATE docs SET e = ? WHERE id % 9 = 4", vector())
+    db.run("DELETE FROM docs WHERE id BETWEEN 3000 AND 3100")
+    agree()
+    db.one("SELECT choir_index()")
+    agree()
+    db.one("SELECT choir_config('vec.cache_bytes', '600000')")
+    db.one("SELECT vec_index_optimize('near')")
+    agree()
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("metric,cache", [
     ("cosine", 0), ("l2", 12_000_000), ("dot", 12_000_000),
     ("cosine", 1 << 30)])
