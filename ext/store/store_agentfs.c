@@ -60,7 +60,8 @@ enum {
   AGENTFS_STMTS
 };
 static const char *const azAgentfsSql[AGENTFS_STMTS] = {
-    "SELECT ino FROM fs_dentry WHERE parent_ino=?1 AND name=?2",
+    "SELECT ino, mode FROM fs_dentry JOIN fs_inode USING(ino)"
+    " WHERE parent_ino=?1 AND name=?2",
     "INSERT INTO fs_inode(mode, nlink, size, atime, mtime, ctime)"
     " VALUES(?1, 1, ?2, ?3 / 1000, ?3 / 1000, ?3 / 1000)",
     "INSERT INTO fs_dentry(name, parent_ino, ino) VALUES(?2, ?1, ?3)",
@@ -89,17 +90,20 @@ static void agentfsDone(AgentfsRun *p, int i) {
   }
 }
 
-/* What zName (n bytes) of folder iParent is, made where it is missing. */
+/* What zName (n bytes) of folder iParent is, made where it is missing. 0: it
+** is there and something else. */
 static i64 agentfsNode(AgentfsRun *p, i64 iParent, const char *zName, i64 n,
                        int mMode, i64 nSize, i64 iTime) {
   i64 iNode = 0;
+  int bThere;
   choirBindInt(p->pErr, p->a[AGENTFS_FIND], 1, iParent);
   choirBindText(p->pErr, p->a[AGENTFS_FIND], 2, zName, n);
-  if (choirStep(p->pErr, p->a[AGENTFS_FIND])) {
+  bThere = choirStep(p->pErr, p->a[AGENTFS_FIND]);
+  if (bThere && sqlite3_column_int(p->a[AGENTFS_FIND], 1) == mMode) {
     iNode = sqlite3_column_int64(p->a[AGENTFS_FIND], 0);
   }
   agentfsDone(p, AGENTFS_FIND);
-  if (iNode == 0 && p->pErr->rc == SQLITE_OK) {
+  if (!bThere && p->pErr->rc == SQLITE_OK) {
     choirBindInt(p->pErr, p->a[AGENTFS_INODE], 1, mMode);
     choirBindInt(p->pErr, p->a[AGENTFS_INODE], 2, nSize);
     choirBindInt(p->pErr, p->a[AGENTFS_INODE], 3, iTime);
@@ -122,13 +126,19 @@ static void agentfsFile(AgentfsRun *p, sqlite3_stmt *pRow) {
   ChoirStoreContent content;
   choirStoreContentOpen(p->pConn, p->pErr, &content,
                         sqlite3_column_int64(pRow, 2));
-  while (z && *z && p->pErr->rc == SQLITE_OK) {
+  while (iNode && z && *z && p->pErr->rc == SQLITE_OK) {
     i64 n = (i64)strcspn(++z, "/");
     iNode = z[n] ? agentfsNode(p, iNode, z, n, 16877, 0, iTime)
                  : agentfsNode(p, iNode, z, n, 33188, content.n, iTime);
     z += n;
   }
-  for (i = 0; i < content.n && p->pErr->rc == SQLITE_OK; i += AGENTFS_CHUNK) {
+  if (iNode == 0 && p->pErr->rc == SQLITE_OK) {
+    choirStoreProblem(&p->report, (const char *)sqlite3_column_text(pRow, 0),
+                      "a file is in its folder's place");
+  }
+  p->nFile += iNode != 0;
+  for (i = 0; iNode && i < content.n && p->pErr->rc == SQLITE_OK;
+       i += AGENTFS_CHUNK) {
     i64 n = content.n - i < AGENTFS_CHUNK ? content.n - i : AGENTFS_CHUNK;
     const char *a = choirStoreContentAt(p->pErr, &content, i, n);
     choirBindInt(p->pErr, p->a[AGENTFS_DATA], 1, iNode);
@@ -161,7 +171,6 @@ static void agentfsFiles(AgentfsRun *p) {
       p->nRemote++;
     } else {
       agentfsFile(p, pRow);
-      p->nFile++;
     }
     choirErrClear(&one);
     sqlite3_free(z);
@@ -268,7 +277,7 @@ static int agentfsIsFree(const char *zFile, int *pbMade) {
 **
 ** Gives {"file","took":{"files","keys","tasks"},"left":{"remote"},"problems"};
 ** remote counts artifacts whose content is in the object store; problems names
-** those whose path artifact_put() would refuse.
+** those whose path artifact_put() would refuse or leads through a file.
 **
 ** NULL: the file must be given.
 ** Errors: there is such a file; it cannot be written, and is removed then.

@@ -224,10 +224,10 @@ def test_folders_of_agentfs_that_are_in_themselves_come_to_an_end(db, tmp_path):
 
 def test_paths_that_are_none_do_not_go_to_agentfs(db, tmp_path):
     db.run("INSERT INTO artifacts(path, name, content) VALUES('notes.md', 'notes.md', 'x'),"
-           " ('/d/', '', 'x'), ('/good', 'good', 'x')")
+           " ('/d/', '', 'x'), ('/good', 'good', 'x'), ('/good/a/b', 'b', 'x')")
     said = json.loads(db.one("SELECT choir_export(?)", str(tmp_path / "out.db")))
     assert said["took"]["files"] == 1
-    assert [p["file"] for p in said["problems"]] == ["/d/", "notes.md"]
+    assert [p["file"] for p in said["problems"]] == ["/d/", "/good/a/b", "notes.md"]
     plain = sqlite3.connect(tmp_path / "out.db")
     assert plain.execute("SELECT name FROM fs_dentry").fetchall() == [("good",)]
     plain.close()
