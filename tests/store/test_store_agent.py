@@ -61,13 +61,25 @@ def test_a_failed_task_is_a_dead_letter(db):
 def test_a_retry_waits_and_ends_after_max_attempts(db):
     ident = db.one("SELECT task_add('t', '{}', 2)")
     claim(db)
-    assert db.one("SELECT task_fail(?, 'later', 40)", ident) == 1
+    assert db.one("SELECT task_fail(?, 'later', 3600000)", ident) == 1
     assert claim(db) is None
-    time.sleep(0.06)
+    db.run("UPDATE agent_tasks SET lease_until = lease_until - 3600000")
     assert claim(db)["attempt"] == 2
     assert db.one("SELECT task_fail(?, 'again', 0)", ident) == 1
     assert claim(db) is None
     assert db.rows("SELECT error, attempts FROM tasks_failed") == [("again", 2)]
+    assert db.one("SELECT lease_until FROM agent_tasks") is None
+
+
+def test_a_retry_that_succeeds_has_no_error_and_no_earlier_start(db):
+    ident = db.one("SELECT task_add('t', '{}')")
+    claim(db)
+    db.run("UPDATE agent_tasks SET started_at = 9000000000000")  # a clock that was wrong
+    db.one("SELECT task_fail(?, 'later', 0)", ident)
+    claim(db)
+    assert db.one("SELECT task_done(?, 1)", ident) == 1
+    assert db.rows("SELECT status, error, started_at, lease_until FROM agent_tasks") == [
+        ("COMPLETED", None, 9000000000001, None)]
 
 
 def test_a_lease_that_ends_gives_the_task_to_another_until_it_is_dead(db):

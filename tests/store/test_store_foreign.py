@@ -233,6 +233,12 @@ def test_paths_that_are_none_do_not_go_to_agentfs(db, tmp_path):
     plain.close()
 
 
+def test_an_export_that_fails_leaves_no_file(db, tmp_path):
+    (tmp_path / "out.db-wal").mkdir()
+    assert "choir_export: " in db.error("SELECT choir_export(?)", str(tmp_path / "out.db"))
+    assert not (tmp_path / "out.db").exists()
+
+
 def test_an_export_is_private_and_goes_where_a_killed_one_began(db, tmp_path):
     out = tmp_path / "agent.db"
     out.touch()  # what a process that was killed at once leaves
