@@ -98,8 +98,9 @@ struct ChoirObject {
   char *zUrl;        /* as given, for messages */
   char *zKey;        /* the URL's last part, decoded; "" when it ends in '/' */
   const char *zType; /* what is put is of this media type; NULL: not said */
-  u8 bHidden; /* the last ABSENT may as well be an object that must not be
+  u8 bHidden;    /* the last ABSENT may as well be an object that must not be
               ** read: the store does not tell those apart */
+  u8 bForbidden; /* the last AUTH was about what is asked for, not who asks */
 };
 
 /* Sticky when the URL holds credentials: to be asked before anything quotes it

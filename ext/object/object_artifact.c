@@ -740,7 +740,7 @@ static void artifactSweepDelete(ArtifactSweep *p) {
       break;
     }
     e = choirObjectDelete(p->place.pStore, &err, zKey, NULL);
-    if (err.rc == SQLITE_AUTH) {
+    if (err.rc == SQLITE_AUTH && p->place.pStore->bForbidden) {
       p->nForbidden++;
     } else if (err.rc != SQLITE_OK) {
       choirErrSet(p->pErr, err.rc, "%s", err.zMsg ? err.zMsg : "out of memory");
@@ -797,7 +797,8 @@ static void artifactSweep(ChoirCall *p) {
     choirObjectList(run.place.pStore, &err, run.place.zBelow,
                     artifactSweepObject, &run);
     run.bListed = err.rc == SQLITE_OK;
-    if (err.rc != SQLITE_OK && err.rc != SQLITE_AUTH) {
+    if (err.rc != SQLITE_OK &&
+        !(err.rc == SQLITE_AUTH && run.place.pStore->bForbidden)) {
       choirErrSet(&p->err, err.rc, "%s", err.zMsg ? err.zMsg : "out of memory");
     }
     choirErrClear(&err);

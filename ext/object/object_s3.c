@@ -301,6 +301,7 @@ static int s3Put(ChoirObject *pObj, ChoirErr *pErr, const char *zKey,
 static int s3NeedsKeys(ChoirObject *pObj, ChoirErr *pErr, const char *zDo) {
   int bMinted = ((ChoirS3Store *)pObj)->bMinted;
   if (bMinted) {
+    pObj->bForbidden = 1;
     choirErrSet(pErr, SQLITE_AUTH, "%s: presigned URLs cannot %s", pObj->zUrl,
                 zDo);
   }

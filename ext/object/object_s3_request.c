@@ -233,6 +233,9 @@ CHOIR_PRIVATE void choirS3Start(ChoirS3Call *p) {
              ? choirPresignUrl(p->pStore, p->pErr, p->zMethod, p->zKey, &zReply)
              : choirS3Url(p);
   choirS3Free(p);
+  /* What the endpoint gives no URL for may be what is not there. */
+  p->pStore->base.bForbidden =
+      (u8)(p->pStore->bMinted && p->pErr->rc == SQLITE_AUTH);
   if (zUrl == NULL || p->pErr->rc != SQLITE_OK) {
     choirWipeFree(zReply);
     choirWipeFree(zUrl);
@@ -371,6 +374,19 @@ CHOIR_PRIVATE int choirS3Absent(ChoirS3Call *p) {
   return bAbsent && p->pErr->rc == SQLITE_OK;
 }
 
+/* Does the store not know who asks? Then it says so of every request. */
+static int s3Stranger(const char *zCode) {
+  static const char *const az[] = {
+      "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken",
+      "InvalidSecurity",       "ExpiredToken",       "TokenRefreshRequired",
+      "RequestTimeTooSkewed",  "AccountProblem"};
+  int i, b = 0;
+  for (i = 0; i < (int)(sizeof(az) / sizeof(az[0])); i++) {
+    b |= s3Is(zCode, az[i]);
+  }
+  return b;
+}
+
 /* The reply as an error: what the store says, and where. */
 CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *p) {
   ChoirS3Store *pStore = p->pStore;
@@ -381,6 +397,7 @@ CHOIR_PRIVATE void choirS3Fail(ChoirS3Call *p) {
     return;
   }
   zCode = s3Said(p, "Code");
+  pStore->base.bForbidden = (u8)(iStatus == 403 && !s3Stranger(zCode));
   zText = s3Said(p, "Message");
   zId = choirHttpReply(&p->http, "x-amz-request-id");
   zShow = choirHttpUrlShow(p->pErr, p->http.zUrl);
@@ -406,6 +423,7 @@ CHOIR_PRIVATE void choirS3Begin(ChoirS3Call *p, ChoirObject *pObj,
                                 ChoirErr *pErr, const char *zMethod,
                                 const char *zKey) {
   memset(p, 0, sizeof(*p));
+  pObj->bForbidden = 0;
   p->pStore = (ChoirS3Store *)pObj;
   p->pErr = pErr;
   p->zMethod = zMethod;

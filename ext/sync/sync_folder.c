@@ -110,6 +110,11 @@ static void filesDamaged(ChoirErr *pErr, const ChoirRemote *p, const char *zKey,
               p->zUrl, zKey, zWhat);
 }
 
+/* What may not be read or listed, by somebody whom the store knows. */
+static int filesForbidden(const ChoirRemote *p, const ChoirErr *pErr) {
+  return pErr->rc == SQLITE_AUTH && p->pStore->bForbidden;
+}
+
 /* The error of the reader, with the object's name. */
 static void filesRename(ChoirErr *pErr, const ChoirRemote *p, ChoirErr *pOne,
                         const char *zKey) {
@@ -142,7 +147,7 @@ CHOIR_PRIVATE int choirFolderHead(ChoirRemote *p, ChoirErr *pErr,
   memset(&meta, 0, sizeof(meta));
   e = choirFolderGet(p, &err, zKey, 0, CHOIR_LTX_HEADER, &meta, filesHeadTake,
                      &take);
-  if (err.rc == SQLITE_AUTH) {
+  if (filesForbidden(p, &err)) {
     choirErrClear(&err);
     e = CHOIR_OBJECT_ABSENT;
   }
@@ -224,7 +229,7 @@ static u64 filesHorizon(ChoirErr *pErr, ChoirRemote *p) {
       filesHex((const char *)take.a, 16, 16, &v) == NULL) {
     v = 0;
   }
-  if (err.rc == SQLITE_AUTH) {
+  if (filesForbidden(p, &err)) {
     choirErrClear(&err);
   }
   filesRename(pErr, p, &err, "choir-horizon");
@@ -274,7 +279,7 @@ CHOIR_PRIVATE void choirFolderList(ChoirRemote *p, ChoirErr *pErr,
   if (!p->bProbe) {
     choirObjectList(p->pStore, &err, filesBucket(p) ? "00" : "ltx/",
                     filesListEach, &list);
-    p->bProbe = err.rc == SQLITE_AUTH;
+    p->bProbe = (u8)filesForbidden(p, &err);
   }
   if (p->bProbe) {
     choirErrClear(&err);

@@ -287,3 +287,31 @@ def test_litestream_restores_from_the_bucket(s3, gateway, tmp_path):
                        ).fetchall() == db.rows(
         "SELECT path, hex(content) FROM artifacts ORDER BY 1")
     con.close()
+
+
+@pytest.mark.parametrize("wrong, problem", [
+    ({"secret_key": "wrong"}, "403 SignatureDoesNotMatch: "),
+    ({"access_key": "nobody"}, "403 InvalidAccessKeyId: "),
+    (None, "host 127.0.0.1 port "), ({}, "no AWS credentials in ")])
+def test_who_is_not_known_is_not_told_that_nothing_is_there(
+        s3, gateway, monkeypatch, wrong, problem):
+    db, root = s3
+    url = root + "ws/"
+    push(db, url)
+    put(db, "/a")
+    if wrong is None:
+        db.one("SELECT choir_config('http.allow', 'else.test')")
+    elif wrong:
+        arm(db, gateway, **wrong)
+    else:
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        db.one("SELECT choir_secret('test', NULL)")
+    versions = db.one("SELECT count(*) FROM _choir_sync_history")
+    for call in ("sync_push", "sync_pull", "sync_verify", "sync_compact"):
+        assert problem in db.error(f"SELECT {call}(?)", url), call
+    [(state, detail)] = db.rows("SELECT state, detail FROM sync_status(?)", url)
+    assert state == "unreachable" and problem in detail
+    assert db.one("SELECT count(*) FROM _choir_sync_history") == versions
+    db.one("SELECT choir_config('remote.artifacts', ?)", root)
+    db.one("SELECT choir_config('user', 'u')")
+    assert problem in db.error("SELECT artifact_sweep()")
