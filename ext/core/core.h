@@ -190,6 +190,8 @@ CHOIR_PRIVATE u64 choirCrc64(u64 crc, const void *a, u64 n);
 CHOIR_PRIVATE u64 choirCrc64Join(u64 crcA, u64 crcB, u64 nB);
 /* Lower-case hexadecimal of n bytes into z[2n+1]. */
 CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z);
+/* What a hexadecimal digit stands for, -1: it is none. */
+CHOIR_PRIVATE int choirHexDigit(int c);
 
 /* ----------------------------------------------------------------- id ---- */
 CHOIR_PRIVATE i64 choirNow(void);       /* Unix milliseconds */

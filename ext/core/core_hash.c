@@ -422,3 +422,10 @@ CHOIR_PRIVATE void choirHex(const u8 *a, int n, char *z) {
   }
   *z = 0;
 }
+
+CHOIR_PRIVATE int choirHexDigit(int c) {
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                : -1;
+}

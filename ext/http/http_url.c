@@ -174,18 +174,11 @@ CHOIR_PRIVATE void choirUrlEncode(ChoirBuf *p, const char *z, i64 n,
   choirBufAppend(p, z + iFrom, (u64)(n - iFrom));
 }
 
-static int urlHexDigit(char c) {
-  return c >= '0' && c <= '9'   ? c - '0'
-         : c >= 'a' && c <= 'f' ? c - 'a' + 10
-         : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                : -1;
-}
-
 CHOIR_PRIVATE void choirUrlDecode(ChoirBuf *p, const char *z, i64 n) {
   i64 i, iFrom = 0;
   for (i = 0; i + 2 < n; i++) {
-    int iHigh = z[i] == '%' ? urlHexDigit(z[i + 1]) : -1;
-    int iLow = iHigh >= 0 ? urlHexDigit(z[i + 2]) : -1;
+    int iHigh = z[i] == '%' ? choirHexDigit(z[i + 1]) : -1;
+    int iLow = iHigh >= 0 ? choirHexDigit(z[i + 2]) : -1;
     if (iLow >= 0) {
       char c = (char)(iHigh * 16 + iLow);
       choirBufAppend(p, z + iFrom, (u64)(i - iFrom));

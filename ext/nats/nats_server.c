@@ -16,20 +16,13 @@ CHOIR_PRIVATE void choirNatsServerFree(ChoirNatsServer *p) {
   p->zUser = p->zPassword = NULL;
 }
 
-static int serverHex(char c) {
-  return c >= '0' && c <= '9'   ? c - '0'
-         : c >= 'a' && c <= 'f' ? c - 'a' + 10
-         : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                : -1;
-}
-
 /* z[0..n) with %XX undone; caller wipes and frees. */
 static char *serverDecode(ChoirErr *pErr, const char *z, size_t n) {
   char *zOut = choirMalloc(pErr, n + 1);
   size_t i, j = 0;
   for (i = 0; zOut && i < n; i++) {
-    int iHigh = z[i] == '%' && i + 2 < n ? serverHex(z[i + 1]) : -1;
-    int iLow = iHigh >= 0 ? serverHex(z[i + 2]) : -1;
+    int iHigh = z[i] == '%' && i + 2 < n ? choirHexDigit(z[i + 1]) : -1;
+    int iLow = iHigh >= 0 ? choirHexDigit(z[i + 2]) : -1;
     if (iLow >= 0 && iHigh + iLow > 0) {
       zOut[j++] = (char)(iHigh << 4 | iLow);
       i += 2;

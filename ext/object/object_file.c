@@ -813,13 +813,6 @@ static const ChoirObjectMethods folderMethods = {
     folderList, folderSweepAll, NULL,      folderClose,
 };
 
-static int folderHexDigit(char c) {
-  return c >= '0' && c <= '9'   ? c - '0'
-         : c >= 'a' && c <= 'f' ? c - 'a' + 10
-         : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                : -1;
-}
-
 /* The path of a file: URL, percent-decoded once; caller frees. */
 static char *folderPath(ChoirErr *pErr, const char *zUrl) {
   const char *z = zUrl + 5;
@@ -844,8 +837,8 @@ static char *folderPath(ChoirErr *pErr, const char *zUrl) {
                   "'%s' has a '%c'; a name with that character is written %s",
                   zUrl, c, c == '?' ? "%3F" : "%23");
     } else if (c == '%') {
-      int iHi = folderHexDigit(z[1]);
-      int iLo = iHi < 0 ? -1 : folderHexDigit(z[2]);
+      int iHi = choirHexDigit(z[1]);
+      int iLo = iHi < 0 ? -1 : choirHexDigit(z[2]);
       c = (char)(iHi * 16 + iLo);
       if (iLo < 0 || c == 0 || c == '/') {
         choirErrSet(pErr, SQLITE_ERROR,

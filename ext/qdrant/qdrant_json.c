@@ -157,11 +157,7 @@ CHOIR_PRIVATE QdrantSpan choirQdrantGet(QdrantSpan s, const char *zKey) {
 static int spanHex(const char *z, const char *zEnd) {
   int i, v = 0;
   for (i = 0; i < 4; i++) {
-    int c = z + i < zEnd ? z[i] : 0;
-    int d = c >= '0' && c <= '9'   ? c - '0'
-            : c >= 'a' && c <= 'f' ? c - 'a' + 10
-            : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                   : -1;
+    int d = z + i < zEnd ? choirHexDigit(z[i]) : -1;
     if (d < 0) {
       return -1;
     }

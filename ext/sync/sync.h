@@ -240,8 +240,6 @@ CHOIR_PRIVATE int choirWalFrame(const ChoirWal *, u32 iFrame, u8 *a, u32 s[2]);
 CHOIR_PRIVATE u64 choirWalOffset(const ChoirWal *, u64 iFrame);
 /* Continues the chain over n bytes, a multiple of 8. */
 CHOIR_PRIVATE void choirWalSum(int bBig, const u8 *a, u64 n, u32 s[2]);
-CHOIR_PRIVATE u32 choirWalGet32(const u8 *);
-CHOIR_PRIVATE void choirWalPut32(u8 *, u32);
 /* 1: the text that a PRAGMA gives is zWant. */
 CHOIR_PRIVATE int choirPragmaIs(sqlite3 *, const char *zSql, const char *zWant);
 
@@ -329,6 +327,11 @@ typedef void (*ChoirLtxPage)(void *pArg, ChoirErr *, u32 iPage, const u8 *aPage,
 typedef void (*ChoirLtxEntry)(void *pArg, ChoirErr *, u32 iPage, u64 iOff,
                               u32 nByte);
 
+/* Big-endian numbers, as they are in every file that sync reads or writes. */
+CHOIR_PRIVATE u32 choirGet32(const u8 *);
+CHOIR_PRIVATE u64 choirGet64(const u8 *);
+CHOIR_PRIVATE void choirPut32(u8 *, u32);
+CHOIR_PRIVATE void choirPut64(u8 *, u64);
 CHOIR_PRIVATE u32 choirLtxLockPage(u32 szPage);
 CHOIR_PRIVATE void choirLtxHeadRead(ChoirErr *, const u8 *a, u64 n,
                                     ChoirLtxHead *);

@@ -61,22 +61,6 @@ typedef struct CryptWrite {
 
 #define CRYPT_NONE (~(u64)0)
 
-static void cryptPut64(u8 *a, u64 v) {
-  int i;
-  for (i = 0; i < 8; i++) {
-    a[i] = (u8)(v >> (56 - 8 * i));
-  }
-}
-
-static u64 cryptGet64(const u8 *a) {
-  u64 v = 0;
-  int i;
-  for (i = 0; i < 8; i++) {
-    v = v << 8 | a[i];
-  }
-  return v;
-}
-
 /* ------------------------------------------------------------------ places */
 
 static u64 cryptChunkOf(u64 iOff) {
@@ -175,9 +159,8 @@ CHOIR_PRIVATE void choirCryptLineage(ChoirRemote *p, ChoirErr *pErr,
                 p->zUrl);
   }
   for (i = 0; i < CHOIR_SYNC_ID && !c->bLineage; i++) {
-    static const char zDigit[] = "0123456789abcdef";
-    c->aLineage[i] = (u8)((strchr(zDigit, zLineage[2 * i]) - zDigit) << 4 |
-                          (strchr(zDigit, zLineage[2 * i + 1]) - zDigit));
+    c->aLineage[i] = (u8)(choirHexDigit(zLineage[2 * i]) << 4 |
+                          choirHexDigit(zLineage[2 * i + 1]));
   }
   c->bLineage = 1;
 }
@@ -205,7 +188,7 @@ static void cryptFollows(ChoirErr *pErr, const u8 *aLink, const u8 *aNamed,
 /* An object was read, with the tag of its chunk 0. */
 static void cryptLink(ChoirErr *pErr, ChoirCrypt *c, const u8 *aHead,
                       const u8 *aTag) {
-  u64 iMin = cryptGet64(aHead + 16), iMax = cryptGet64(aHead + 24);
+  u64 iMin = choirGet64(aHead + 16), iMax = choirGet64(aHead + 24);
   u8 aLink[32];
   ChoirSha256 sha;
   if (aHead[10] == CRYPT_OTHER) {
@@ -300,8 +283,8 @@ static CryptHead *cryptKept(ChoirRemote *p, const char *zKey) {
   u64 i;
   for (i = 0; i < c->nKept && i < CRYPT_KEPT; i++) {
     const u8 *a = c->aKept[i].a;
-    if (a[10] == iLevel && cryptGet64(a + 16) == file.iMin &&
-        cryptGet64(a + 24) == file.iMax) {
+    if (a[10] == iLevel && choirGet64(a + 16) == file.iMin &&
+        choirGet64(a + 24) == file.iMax) {
       return &c->aKept[i];
     }
   }
@@ -312,7 +295,7 @@ static CryptHead *cryptKept(ChoirRemote *p, const char *zKey) {
 static void cryptCheck(CryptRead *r, ChoirErr *pErr) {
   ChoirCrypt *c = r->p->pCrypt;
   const u8 *a = r->head.a;
-  u64 iMin = cryptGet64(a + 16), iMax = cryptGet64(a + 24);
+  u64 iMin = choirGet64(a + 16), iMax = choirGet64(a + 24);
   ChoirFile file;
   u8 aKey[32], aUser[16];
   int iLevel = cryptName(r->p, r->zKey, &file);
@@ -550,8 +533,8 @@ static void cryptNewHead(ChoirRemote *p, ChoirErr *pErr, const char *zKey,
   memcpy(a, CHOIR_CRYPT_MAGIC, 8);
   a[8] = CRYPT_FORMAT;
   a[10] = (u8)iLevel;
-  cryptPut64(a + 16, file.iMin);
-  cryptPut64(a + 24, file.iMax);
+  choirPut64(a + 16, file.iMin);
+  choirPut64(a + 24, file.iMax);
   if (iLevel != CRYPT_OTHER) {
     cryptLinks(p, pErr, &file, a);
   }

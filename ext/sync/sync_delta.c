@@ -67,13 +67,8 @@ static u64 deltaPages(Delta *d, DeltaPage **paOut) {
 
 static void deltaLineage(const ChoirPosition *pPos, u8 a[4]) {
   char z[9];
-  u32 v;
   sqlite3_snprintf(sizeof(z), z, "%s", pPos->zLineage);
-  v = (u32)strtoul(z, NULL, 16);
-  a[0] = (u8)(v >> 24);
-  a[1] = (u8)(v >> 16);
-  a[2] = (u8)(v >> 8);
-  a[3] = (u8)v;
+  choirPut32(a, (u32)strtoul(z, NULL, 16));
 }
 
 CHOIR_PRIVATE int choirFolderOurs(const ChoirRemote *p,

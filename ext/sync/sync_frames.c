@@ -243,12 +243,12 @@ static int framesSpecimen(Frames *p, const ChoirPages *pWas) {
   if (!choirWalFrame(&p->wal, p->head.mxFrame, p->a, s)) {
     return 0;
   }
-  p->iCount = choirWalGet32(aPage + 24);
-  p->iCookie = choirWalGet32(aPage + 40);
+  p->iCount = choirGet32(aPage + 24);
+  p->iCookie = choirGet32(aPage + 40);
   choirPageNormalise(aPage);
-  return choirPagesHas(pWas, 1, aPage) && choirWalGet32(p->a) == 1 &&
-         choirWalGet32(p->a + 4) == p->head.nPage &&
-         choirWalGet32(aPage + 28) == p->head.nPage &&
+  return choirPagesHas(pWas, 1, aPage) && choirGet32(p->a) == 1 &&
+         choirGet32(p->a + 4) == p->head.nPage &&
+         choirGet32(aPage + 28) == p->head.nPage &&
          p->head.nPage == pWas->nPage &&
          memcmp(s, p->head.aSum, sizeof(s)) == 0;
 }
@@ -272,10 +272,10 @@ static int framesDiffers(const ChoirRemote *pNew, u32 iPage) {
 /* As sqlite3_backup and the commit after it would have made page 1. */
 static void framesPageOne(const Frames *p, u8 *a) {
   a[18] = a[19] = 2; /* the file is in WAL mode */
-  choirWalPut32(a + 24, p->iCount + 1);
-  choirWalPut32(a + 92, p->iCount + 1);
-  choirWalPut32(a + 40, p->iCookie + 1); /* never the one a connection knows */
-  choirWalPut32(a + 96, (u32)sqlite3_libversion_number());
+  choirPut32(a + 24, p->iCount + 1);
+  choirPut32(a + 92, p->iCount + 1);
+  choirPut32(a + 40, p->iCookie + 1); /* never the one a connection knows */
+  choirPut32(a + 96, (u32)sqlite3_libversion_number());
 }
 
 /* The next frame, on disk and in the wal-index. nPage: of a commit, else 0. */
@@ -289,13 +289,13 @@ static int framesAppend(Frames *p, ChoirErr *pErr, int fd, u32 iPage,
   if (iPage == 1) {
     framesPageOne(p, aPage);
   }
-  choirWalPut32(a, iPage);
-  choirWalPut32(a + 4, nPage);
+  choirPut32(a, iPage);
+  choirPut32(a + 4, nPage);
   memcpy(a + 8, p->head.aSalt, 8);
   choirWalSum(p->wal.bBig, a, 8, s);
   choirWalSum(p->wal.bBig, aPage, sz, s);
-  choirWalPut32(a + 16, s[0]);
-  choirWalPut32(a + 20, s[1]);
+  choirPut32(a + 16, s[0]);
+  choirPut32(a + 20, s[1]);
   p->head.mxFrame++;
   rc = pErr->rc != SQLITE_OK
            ? pErr->rc
@@ -363,8 +363,8 @@ static int framesCommit(Frames *p, ChoirConn *pConn, ChoirErr *pErr,
   framesExec(p, "COMMIT");
   memcpy(pMark->aSalt, p->head.aSalt, sizeof(pMark->aSalt));
   pMark->nFrame = p->head.mxFrame;
-  choirWalPut32(pMark->aSum, p->head.aSum[0]);
-  choirWalPut32(pMark->aSum + 4, p->head.aSum[1]);
+  choirPut32(pMark->aSum, p->head.aSum[0]);
+  choirPut32(pMark->aSum + 4, p->head.aSum[1]);
   framesCheckpoint(p, pConn, &err);
   choirErrClear(&err);
   return SQLITE_DONE;

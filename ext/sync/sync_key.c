@@ -126,13 +126,6 @@ static void keyStretch(ChoirErr *pErr, ChoirKeyring *p, const char *zPass,
 
 /* ---------------------------------------------------------------- material */
 
-static int keyHexDigit(char c) {
-  return c >= '0' && c <= '9'   ? c - '0'
-         : c >= 'a' && c <= 'f' ? c - 'a' + 10
-         : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                : -1;
-}
-
 /* 64 hexadecimal digits, or base64 of 32 bytes. */
 static int keyDecode(ChoirErr *pErr, const char *z, u8 aKey[32]) {
   size_t n = strlen(z), i;
@@ -140,7 +133,7 @@ static int keyDecode(ChoirErr *pErr, const char *z, u8 aKey[32]) {
   int bOk;
   if (n == 64) {
     for (i = 0; i < 32; i++) {
-      int iHigh = keyHexDigit(z[2 * i]), iLow = keyHexDigit(z[2 * i + 1]);
+      int iHigh = choirHexDigit(z[2 * i]), iLow = choirHexDigit(z[2 * i + 1]);
       if (iHigh < 0 || iLow < 0) {
         return 0;
       }

@@ -42,24 +42,24 @@ static void ltxLz4(ChoirErr *pErr, Lz4 *p) {
   choirLibOpen(pErr, &lib, p);
 }
 
-static void ltxPut32(u8 *a, u32 v) {
+CHOIR_PRIVATE void choirPut32(u8 *a, u32 v) {
   a[0] = (u8)(v >> 24);
   a[1] = (u8)(v >> 16);
   a[2] = (u8)(v >> 8);
   a[3] = (u8)v;
 }
 
-static void ltxPut64(u8 *a, u64 v) {
-  ltxPut32(a, (u32)(v >> 32));
-  ltxPut32(a + 4, (u32)v);
+CHOIR_PRIVATE void choirPut64(u8 *a, u64 v) {
+  choirPut32(a, (u32)(v >> 32));
+  choirPut32(a + 4, (u32)v);
 }
 
-static u32 ltxGet32(const u8 *a) {
+CHOIR_PRIVATE u32 choirGet32(const u8 *a) {
   return (u32)a[0] << 24 | (u32)a[1] << 16 | (u32)a[2] << 8 | a[3];
 }
 
-static u64 ltxGet64(const u8 *a) {
-  return (u64)ltxGet32(a) << 32 | ltxGet32(a + 4);
+CHOIR_PRIVATE u64 choirGet64(const u8 *a) {
+  return (u64)choirGet32(a) << 32 | choirGet32(a + 4);
 }
 
 static u64 ltxVarint(u8 *a, u64 v) {
@@ -106,20 +106,20 @@ CHOIR_PRIVATE void choirLtxHeadRead(ChoirErr *pErr, const u8 *a, u64 n,
     ltxDamaged(pErr, "it ends inside its header");
     return;
   }
-  p->szPage = ltxGet32(a + 8);
-  p->nPage = ltxGet32(a + 12);
-  p->iMin = ltxGet64(a + 16);
-  p->iMax = ltxGet64(a + 24);
-  p->iTime = (i64)ltxGet64(a + 32);
+  p->szPage = choirGet32(a + 8);
+  p->nPage = choirGet32(a + 12);
+  p->iMin = choirGet64(a + 16);
+  p->iMax = choirGet64(a + 24);
+  p->iTime = (i64)choirGet64(a + 32);
   memcpy(p->aId, a + 72, 16);
-  p->iCrc = ltxGet64(a + 88);
+  p->iCrc = choirGet64(a + 88);
   memcpy(p->aLineage, a + 96, 4);
   p->bChoir = p->iCrc != 0;
   if (memcmp(a, CHOIR_CRYPT_MAGIC, 8) == 0) {
     choirErrSet(pErr, SQLITE_NOTADB, "it is encrypted");
   } else if (memcmp(a, "LTX1", 4) != 0) {
     ltxDamaged(pErr, "it does not begin with LTX1");
-  } else if (ltxGet32(a + 4) & ~(u32)2) {
+  } else if (choirGet32(a + 4) & ~(u32)2) {
     ltxDamaged(pErr, "it has flags of a newer format");
   } else if (p->szPage < 512 || p->szPage > CHOIR_LTX_PAGE_MAX ||
              (p->szPage & (p->szPage - 1))) {
@@ -134,14 +134,14 @@ CHOIR_PRIVATE void choirLtxHeadRead(ChoirErr *pErr, const u8 *a, u64 n,
 static void ltxHeadWrite(const ChoirLtxHead *p, u64 iCrc, u8 *a) {
   memset(a, 0, CHOIR_LTX_HEADER);
   memcpy(a, "LTX1", 4);
-  ltxPut32(a + 4, 2);
-  ltxPut32(a + 8, p->szPage);
-  ltxPut32(a + 12, p->nPage);
-  ltxPut64(a + 16, p->iMin);
-  ltxPut64(a + 24, p->iMax);
-  ltxPut64(a + 32, (u64)p->iTime);
+  choirPut32(a + 4, 2);
+  choirPut32(a + 8, p->szPage);
+  choirPut32(a + 12, p->nPage);
+  choirPut64(a + 16, p->iMin);
+  choirPut64(a + 24, p->iMax);
+  choirPut64(a + 32, (u64)p->iTime);
   memcpy(a + 72, p->aId, 16);
-  ltxPut64(a + 88, iCrc);
+  choirPut64(a + 88, iCrc);
   memcpy(a + 96, p->aLineage, 4);
 }
 
@@ -227,10 +227,10 @@ CHOIR_PRIVATE void choirLtxWritePage(ChoirLtxWriter *p, ChoirErr *pErr,
     choirErrSet(pErr, SQLITE_ERROR, "liblz4 could not pack page %u", iPage);
     return;
   }
-  ltxPut32(a, iPage);
+  choirPut32(a, iPage);
   a[4] = 0;
   a[5] = 1;
-  ltxPut32(a + 6, (u32)nPack);
+  choirPut32(a + 6, (u32)nPack);
   ltxSum(p, a, 10);
   ltxSum(p, aPage, p->head.szPage);
   p->iCrc = choirCrc64(p->iCrc, a, (u64)nPack + 10);
@@ -250,7 +250,7 @@ CHOIR_PRIVATE u64 choirLtxWriteEnd(ChoirLtxWriter *p, ChoirErr *pErr) {
     return 0;
   }
   choirBufAppend(&p->index, aZero, 1);
-  ltxPut64(aEnd, p->index.n);
+  choirPut64(aEnd, p->index.n);
   choirBufAppend(&p->index, aEnd, 8);
   memset(aEnd, 0, 8);
   ltxSum(p, aZero, 6);
@@ -260,7 +260,7 @@ CHOIR_PRIVATE u64 choirLtxWriteEnd(ChoirLtxWriter *p, ChoirErr *pErr) {
   ltxHeadWrite(&p->head, iCrc, aHead);
   iSum =
       choirCrc64Join(choirCrc64(0, aHead, CHOIR_LTX_HEADER), p->iSum, p->nSum);
-  ltxPut64(aEnd + 8, iSum | LTX_FLAG_SUM);
+  choirPut64(aEnd + 8, iSum | LTX_FLAG_SUM);
   ltxStore(p, pErr, aZero, 6);
   ltxStore(p, pErr, p->index.a, p->index.n);
   ltxStore(p, pErr, aEnd, CHOIR_LTX_TRAILER);
@@ -350,7 +350,7 @@ static u64 ltxFrame(ChoirLtxReader *p, ChoirErr *pErr, const u8 *a, u64 n) {
   if (n < 10) {
     return 0;
   }
-  nFrame = (u64)ltxGet32(a + 6) + 10;
+  nFrame = (u64)choirGet32(a + 6) + 10;
   if (a[4] != 0 || a[5] != 1) {
     ltxDamaged(pErr, a[4] || a[5] ? "a page has flags of a newer format"
                                   : "its pages are of the form before sizes");
@@ -360,7 +360,7 @@ static u64 ltxFrame(ChoirLtxReader *p, ChoirErr *pErr, const u8 *a, u64 n) {
   if (pErr->rc != SQLITE_OK || n < nFrame) {
     return 0;
   }
-  ltxOrder(p, pErr, ltxGet32(a));
+  ltxOrder(p, pErr, choirGet32(a));
   ltxUnpack(pErr, &p->lz4, a, nFrame, p->head.szPage, p->aPage);
   if (pErr->rc != SQLITE_OK) {
     return 0;
@@ -382,7 +382,7 @@ static u64 ltxIndexStep(ChoirLtxReader *p, ChoirErr *pErr, const u8 *a, u64 n) {
   u64 aV[3], i, nUsed = 0;
   int bLong = 0;
   if (n >= 9 && a[0] == 0) {
-    if (ltxGet64(a + 1) != p->nIndex + 1) {
+    if (choirGet64(a + 1) != p->nIndex + 1) {
       ltxDamaged(pErr, "the size of its index is wrong");
     } else if (p->iHave != p->iWant) {
       ltxDamaged(pErr, "its index does not match its pages");
@@ -412,7 +412,7 @@ static u64 ltxEnd(ChoirLtxReader *p, ChoirErr *pErr, const u8 *a, u64 n) {
     return 0;
   }
   p->iSum = choirCrc64(p->iSum, a, 8) | LTX_FLAG_SUM;
-  if (p->iSum != ltxGet64(a + 8)) {
+  if (p->iSum != choirGet64(a + 8)) {
     ltxDamaged(pErr, "its checksum is wrong");
   } else if (p->head.bChoir && p->head.iCrc != (p->iCrc ? p->iCrc : 1)) {
     ltxDamaged(pErr, "the checksum of its stored bytes is wrong");
@@ -479,7 +479,7 @@ CHOIR_PRIVATE u64 choirLtxIndexSize(ChoirErr *pErr, const u8 *aTail, u64 n,
                                     u64 nFile) {
   u64 nIndex = 0;
   if (pErr->rc == SQLITE_OK && n >= CHOIR_LTX_TRAILER + 8) {
-    nIndex = ltxGet64(aTail + n - CHOIR_LTX_TRAILER - 8);
+    nIndex = choirGet64(aTail + n - CHOIR_LTX_TRAILER - 8);
   }
   if (pErr->rc == SQLITE_OK &&
       (nIndex == 0 || nIndex > LTX_INDEX_MAX ||
@@ -525,8 +525,8 @@ CHOIR_PRIVATE void choirLtxFrameRead(ChoirErr *pErr, const u8 *a, u64 n,
   Lz4 lz4;
   ltxLz4(pErr, &lz4);
   if (pErr->rc == SQLITE_OK &&
-      (n <= 10 || n > CHOIR_LTX_FRAME_MAX || ltxGet32(a) != iPage || a[4] ||
-       a[5] != 1 || (u64)ltxGet32(a + 6) + 10 != n)) {
+      (n <= 10 || n > CHOIR_LTX_FRAME_MAX || choirGet32(a) != iPage || a[4] ||
+       a[5] != 1 || (u64)choirGet32(a + 6) + 10 != n)) {
     ltxDamaged(pErr, "a page is not where its index says");
   }
   ltxUnpack(pErr, &lz4, a, n, szPage, aOut);

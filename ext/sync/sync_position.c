@@ -269,14 +269,12 @@ CHOIR_PRIVATE void choirSealLearn(u8 *aSeal, const char *zUrl,
 CHOIR_PRIVATE const u8 *choirSealFolder(const u8 *aSeal, const char *zUrl,
                                         u64 *piTxid) {
   u8 aKey[16];
-  int i, j;
+  int i;
   sealKey(zUrl, "", aKey);
   for (i = 0; i < CHOIR_SYNC_FACTS; i++) {
     const u8 *a = aSeal + 32 + 32 * i;
     if (memcmp(a, aKey, 8) == 0) {
-      for (j = 8, *piTxid = 0; j < 16; j++) {
-        *piTxid = *piTxid << 8 | a[j];
-      }
+      *piTxid = choirGet64(a + 8);
       return a + 16;
     }
   }
@@ -287,11 +285,8 @@ CHOIR_PRIVATE const u8 *choirSealFolder(const u8 *aSeal, const char *zUrl,
 CHOIR_PRIVATE void choirSealLearnFolder(u8 *aSeal, const char *zUrl, u64 iTxid,
                                         const u8 *aId) {
   u8 aFact[32];
-  int j;
   sealKey(zUrl, "", aFact);
-  for (j = 8; j < 16; j++) {
-    aFact[j] = (u8)(iTxid >> (8 * (15 - j)));
-  }
+  choirPut64(aFact + 8, iTxid);
   memcpy(aFact + 16, aId, CHOIR_SYNC_ID);
   sealFront(aSeal, aFact, 8);
 }

@@ -139,7 +139,7 @@ static int remoteHeader(ChoirErr *pErr, ChoirRemote *p, u64 nByte) {
   }
   szPage = (u64)a[16] << 8 | a[17];
   szPage = szPage == 1 ? 65536 : szPage;
-  nPage = (u64)a[28] << 24 | (u64)a[29] << 16 | (u64)a[30] << 8 | a[31];
+  nPage = choirGet32(a + 28);
   if (szPage < 512 || (szPage & (szPage - 1)) || szPage > 65536) {
     remoteDamaged(pErr, p, "its page size is impossible");
   } else if (nPage * szPage != nByte) {

@@ -19,24 +19,13 @@
 #define WAL_HEADER 32
 #define WAL_FRAMES_MAX 100000 /* then a scan is no slower */
 
-CHOIR_PRIVATE u32 choirWalGet32(const u8 *a) {
-  return (u32)a[0] << 24 | (u32)a[1] << 16 | (u32)a[2] << 8 | a[3];
-}
-
-CHOIR_PRIVATE void choirWalPut32(u8 *a, u32 v) {
-  a[0] = (u8)(v >> 24);
-  a[1] = (u8)(v >> 16);
-  a[2] = (u8)(v >> 8);
-  a[3] = (u8)v;
-}
-
 CHOIR_PRIVATE void choirWalSum(int bBig, const u8 *a, u64 n, u32 s[2]) {
   u64 i;
   for (i = 0; i < n; i += 8) {
     u32 x, y;
     if (bBig) {
-      x = choirWalGet32(a + i);
-      y = choirWalGet32(a + i + 4);
+      x = choirGet32(a + i);
+      y = choirGet32(a + i + 4);
     } else {
       x = (u32)a[i] | (u32)a[i + 1] << 8 | (u32)a[i + 2] << 16 |
           (u32)a[i + 3] << 24;
@@ -83,13 +72,13 @@ CHOIR_PRIVATE int choirWalOpen(sqlite3 *db, ChoirWal *p) {
     return 0;
   }
   p->bBig = a[3] & 1;
-  p->szPage = choirWalGet32(a + 8);
+  p->szPage = choirGet32(a + 8);
   memcpy(p->aSalt, a + 16, 8);
   memcpy(p->aFirst, a + 24, 8);
   choirWalSum(p->bBig, a, 24, s);
-  return (choirWalGet32(a) & ~(u32)1) == 0x377f0682 && p->szPage >= 512 &&
-         p->szPage <= 65536 && choirWalGet32(a + 24) == s[0] &&
-         choirWalGet32(a + 28) == s[1];
+  return (choirGet32(a) & ~(u32)1) == 0x377f0682 && p->szPage >= 512 &&
+         p->szPage <= 65536 && choirGet32(a + 24) == s[0] &&
+         choirGet32(a + 28) == s[1];
 }
 
 CHOIR_PRIVATE int choirWalHolds(const ChoirWal *p) {
@@ -130,8 +119,8 @@ static int walNext(const ChoirWal *p, u32 iFrame, u8 *a, u32 s[2]) {
   }
   choirWalSum(p->bBig, a, 8, s);
   choirWalSum(p->bBig, a + CHOIR_WAL_FRAME, p->szPage, s);
-  return memcmp(a + 8, p->aSalt, 8) == 0 && choirWalGet32(a + 16) == s[0] &&
-         choirWalGet32(a + 20) == s[1] && choirWalGet32(a) != 0;
+  return memcmp(a + 8, p->aSalt, 8) == 0 && choirGet32(a + 16) == s[0] &&
+         choirGet32(a + 20) == s[1] && choirGet32(a) != 0;
 }
 
 CHOIR_PRIVATE int choirWalFrame(const ChoirWal *p, u32 iFrame, u8 *a,
@@ -145,8 +134,8 @@ CHOIR_PRIVATE int choirWalFrame(const ChoirWal *p, u32 iFrame, u8 *a,
     }
     aSum = aWas + 16;
   }
-  s[0] = choirWalGet32(aSum);
-  s[1] = choirWalGet32(aSum + 4);
+  s[0] = choirGet32(aSum);
+  s[1] = choirGet32(aSum + 4);
   return walNext(p, iFrame, a, s);
 }
 
@@ -154,8 +143,8 @@ CHOIR_PRIVATE int choirWalFrame(const ChoirWal *p, u32 iFrame, u8 *a,
 static int walAt(const ChoirWal *p, const ChoirWalMark *pMark, u32 s[2]) {
   const u8 *aSum = pMark->nFrame ? pMark->aSum : p->aFirst;
   u8 a[CHOIR_WAL_FRAME];
-  s[0] = choirWalGet32(aSum);
-  s[1] = choirWalGet32(aSum + 4);
+  s[0] = choirGet32(aSum);
+  s[1] = choirGet32(aSum + 4);
   return memcmp(pMark->aSalt, p->aSalt, 8) == 0 &&
          (pMark->nFrame == 0 ||
           (walBytes(p, choirWalOffset(p, pMark->nFrame), a, CHOIR_WAL_FRAME) &&
@@ -181,14 +170,14 @@ CHOIR_PRIVATE int choirWalWalk(ChoirErr *pErr, const ChoirWal *p,
       }
       aPage = aNew;
     }
-    aPage[n].iPage = choirWalGet32(a);
+    aPage[n].iPage = choirGet32(a);
     aPage[n++].iFrame = iFrame;
-    if (choirWalGet32(a + 4)) { /* a commit */
-      *pnPage = choirWalGet32(a + 4);
+    if (choirGet32(a + 4)) { /* a commit */
+      *pnPage = choirGet32(a + 4);
       nCommit = n;
       pMark->nFrame = iFrame;
-      choirWalPut32(pMark->aSum, s[0]);
-      choirWalPut32(pMark->aSum + 4, s[1]);
+      choirPut32(pMark->aSum, s[0]);
+      choirPut32(pMark->aSum + 4, s[1]);
     }
     iFrame++;
     bHold = n < WAL_FRAMES_MAX;
