@@ -18,6 +18,8 @@
 #include <unistd.h>
 #endif
 
+#define POSITION_LAST ((i64)1 << 62) /* so that one more is a number too */
+
 /* ------------------------------------------------------------------ read */
 
 /* One statement on any connection; each %w in the format is the schema, up to
@@ -80,15 +82,16 @@ CHOIR_PRIVATE void choirPositionRead(ChoirErr *pErr, sqlite3 *db,
       memcpy(pPos->zLineage, z, sizeof(pPos->zLineage));
     }
     pPos->bHead = sqlite3_column_type(p, 1) != SQLITE_NULL;
-    if (pPos->bHead && !positionBlob(p, 1, pPos->aHead, CHOIR_SYNC_ID)) {
+    pPos->iTxid = sqlite3_column_int64(p, 2);
+    pPos->iTime = sqlite3_column_int64(p, 3);
+    pPos->iFormat = sqlite3_column_int(p, 5);
+    if (pPos->bHead && (!positionBlob(p, 1, pPos->aHead, CHOIR_SYNC_ID) ||
+                        pPos->iTxid < 1 || pPos->iTxid > POSITION_LAST)) {
       positionDamaged(pErr, "the last row of _choir_sync_history");
     }
     if (!positionBlob(p, 4, pPos->aSeal, CHOIR_SYNC_SEAL)) {
       positionDamaged(pErr, "the row of _choir_sync_seal");
     }
-    pPos->iTxid = sqlite3_column_int64(p, 2);
-    pPos->iTime = sqlite3_column_int64(p, 3);
-    pPos->iFormat = sqlite3_column_int(p, 5);
   } else {
     positionDamaged(pErr, "sync.lineage in _choir_meta");
   }

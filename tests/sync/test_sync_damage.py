@@ -165,3 +165,16 @@ def test_a_hostile_remote_runs_nothing_of_its_own(tmp_path, open_db, db,
             except d.failure:
                 pass
     assert not victim.exists()
+
+
+@pytest.mark.parametrize("txid", [0, -1, (1 << 63) - 1])
+def test_a_history_that_cannot_go_on_is_named(db, remote, txid):
+    url, path = remote
+    before = path.read_bytes()
+    db.rows("UPDATE _choir_sync_history SET txid = ?", txid)
+    for f in "sync_push", "sync_pull":
+        assert db.error(f"SELECT {f}(?)", url) == (
+            f"{f}: the last row of _choir_sync_history is not what choir wrote;"
+            " run select choir_init()")
+    assert path.read_bytes() == before
+    assert db.rows("SELECT txid FROM _choir_sync_history") == [(txid,)]
