@@ -102,6 +102,7 @@ typedef struct ChoirProbe {
   float rStep;    /* of the table's entries */
   float rErr;     /* kern.rErr, were there no bound */
   float rEpsilon; /* errors that are allowed for */
+  int bNear;      /* less of them for near rows */
   double rNorm;   /* |q|^2 */
 } ChoirProbe;
 

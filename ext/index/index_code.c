@@ -331,6 +331,7 @@ CHOIR_PRIVATE void choirCodeProbe(const ChoirCode *p, const float *aRot,
   pProbe->pCode = p;
   pProbe->rStep = rMost > 0 ? 2 * rMost / CODE_STEPS : 0;
   pProbe->rEpsilon = CODE_EPSILON;
+  pProbe->bNear = p->eMetric != VEC_DOT;
   pProbe->kern.aLut = aLut;
   pProbe->kern.nGroup = p->nGroup;
   pProbe->kern.rMul = -2 * p->rScale * pProbe->rStep / rRoot;
@@ -353,7 +354,7 @@ CHOIR_PRIVATE void choirCodeAim(ChoirProbe *p, double rSquare, double rInner) {
 
 CHOIR_PRIVATE void choirCodeBound(ChoirProbe *p, float rMax) {
   float v2 = p->kern.rAdd, rSine = 1;
-  if (p->pCode->eMetric != VEC_DOT && rMax < v2) {
+  if (p->bNear && rMax < v2) {
     rSine = sqrtf(fminf(fmaxf(rMax, 0) / v2 + CODE_KEEP, 1));
   }
   p->kern.rMax = rMax;
@@ -365,7 +366,7 @@ CHOIR_PRIVATE float choirCodeError(const ChoirProbe *p, const u8 *aBlock, int i,
   const u8 *a = aBlock + p->pCode->nGroup * 16 + 2 * i;
   float e = codeGet16(a + 128), rErr = e * p->rErr, v2 = p->kern.rAdd;
   float m, r2, rTwice, rCosine, z, t;
-  if (p->pCode->eMetric == VEC_DOT || !(*prEst < v2)) {
+  if (!p->bNear || !(*prEst < v2)) {
     return rErr;
   }
   m = codeGet16(a + 64);

@@ -333,6 +333,7 @@ static i64 rankByCode(ChoirRank *p, ChoirErr *pErr, const float *aRot,
   }
   pSeek->k = m;
   choirCodeProbe(&p->code, aRot, p->aLut, &p->probe);
+  p->probe.bNear = 0; /* to compare a centre takes no longer */
   choirCodeAim(&p->probe,
                p->code.pKern->a[KERN_F32].xL2(aRot, p->aMean, p->code.nPad), 0);
   choirSeekAgain(pSeek);
