@@ -104,10 +104,10 @@ static void copyCheck(ChoirErr *pErr, const ChoirLibsqlColumns *pCols,
 /* The columns of a table here. */
 static void copyDescribe(ChoirConn *pConn, ChoirErr *pErr, const char *zTable,
                          ChoirLibsqlColumns *p) {
-  sqlite3_stmt *pStmt =
-      choirStmt(pConn, pErr,
-                "SELECT name, type, pk, hidden FROM pragma_table_xinfo(?1, ?2)"
-                " WHERE hidden <> 1 ORDER BY cid");
+  sqlite3_stmt *pStmt = choirStmt(
+      pConn, pErr,
+      "SELECT name, type, pk, hidden FROM temp.pragma_table_xinfo(?1, ?2)"
+      " WHERE hidden <> 1 ORDER BY cid");
   memset(p, 0, sizeof(*p));
   p->iKey = -1;
   choirBindText(pErr, pStmt, 1, zTable, -1);

@@ -207,7 +207,8 @@ static sqlite3_stmt *foreignPrepare(ForeignRun *p, const char *zSql) {
 static int foreignHas(ForeignRun *p, const char *zTable, int nTable,
                       const char *zColumn, int nColumn) {
   sqlite3_stmt *pStmt = foreignPrepare(
-      p, "SELECT 1 FROM sqlite_schema AS s JOIN pragma_table_info(s.name) AS c"
+      p, "SELECT 1 FROM sqlite_schema AS s JOIN temp.pragma_table_info(s.name) "
+         "AS c"
          " WHERE s.type='table' AND s.sql NOT LIKE 'CREATE VIRTUAL%'"
          " AND s.name=?1 COLLATE NOCASE AND c.name=?2 COLLATE NOCASE");
   int b;

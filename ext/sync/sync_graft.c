@@ -209,9 +209,9 @@ static void graftColumns(ChoirMerge *p, const char *zA, const char *zB,
                          ChoirBuf *pMissing) {
   sqlite3_stmt *pCol = choirMergePrepare(
       p,
-      "SELECT a.name, EXISTS(SELECT 1 FROM pragma_table_xinfo(%Q, %Q) AS b"
+      "SELECT a.name, EXISTS(SELECT 1 FROM temp.pragma_table_xinfo(%Q, %Q) AS b"
       " WHERE b.name=a.name COLLATE NOCASE AND b.hidden=0)"
-      " FROM pragma_table_xinfo(%Q, %Q) AS a WHERE a.hidden=0",
+      " FROM temp.pragma_table_xinfo(%Q, %Q) AS a WHERE a.hidden=0",
       zTable, zB, zTable, zA);
   while (choirStep(p->pErr, pCol)) {
     ChoirBuf *b = sqlite3_column_int(pCol, 1) ? pCommon : pMissing;
@@ -225,12 +225,13 @@ static void graftColumns(ChoirMerge *p, const char *zA, const char *zB,
 
 static int graftHasRowid(ChoirMerge *p, const char *zSchema,
                          const char *zTable) {
-  return choirMergeInt(p,
-                       "SELECT count(*) FROM pragma_table_list(%Q) WHERE"
-                       " schema=%Q AND NOT wr AND NOT EXISTS(SELECT 1 FROM"
-                       " pragma_table_xinfo(%Q, %Q) AS c WHERE c.name='_rowid_'"
-                       " COLLATE NOCASE)",
-                       zTable, zSchema, zTable, zSchema) != 0;
+  return choirMergeInt(
+             p,
+             "SELECT count(*) FROM temp.pragma_table_list(%Q) WHERE"
+             " schema=%Q AND NOT wr AND NOT EXISTS(SELECT 1 FROM"
+             " temp.pragma_table_xinfo(%Q, %Q) AS c WHERE c.name='_rowid_'"
+             " COLLATE NOCASE)",
+             zTable, zSchema, zTable, zSchema) != 0;
 }
 
 /* zSchema's table by another definition; a column it does not have is gone, a

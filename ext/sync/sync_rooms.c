@@ -238,12 +238,13 @@ CHOIR_PRIVATE void choirRoomsBefore(ChoirMerge *p) { roomMeta(p); }
 /* Columns of images: c1, c2, … of the places that are stored columns. */
 static void roomPlaces(ChoirMerge *p, const char *zTable, const char *zAs,
                        ChoirBuf *pInto, ChoirBuf *pFrom) {
-  sqlite3_stmt *pPlace = choirMergePrepare(
-      p,
-      "SELECT j.key + 1, j.value FROM main._choir_track AS t,"
-      " json_each(t.places) AS j WHERE t.tbl=%Q COLLATE NOCASE AND j.value IS"
-      " NOT NULL",
-      zTable);
+  sqlite3_stmt *pPlace =
+      choirMergePrepare(p,
+                        "SELECT j.key + 1, j.value FROM main._choir_track AS t,"
+                        " temp.json_each(t.places) AS j WHERE t.tbl=%Q COLLATE "
+                        "NOCASE AND j.value IS"
+                        " NOT NULL",
+                        zTable);
   while (choirStep(p->pErr, pPlace)) {
     choirBufPrintf(pInto, ",c%d", sqlite3_column_int(pPlace, 0));
     choirBufPrintf(pFrom, ",%s.\"%w\"", zAs, sqlite3_column_text(pPlace, 1));
@@ -290,7 +291,7 @@ static void roomImageKeys(ChoirMerge *p, i64 id, const ChoirMergeShape *s) {
     choirBufPrintf(&into, ",c%lld",
                    choirMergeInt(p,
                                  "SELECT j.key + 1 FROM main._choir_track AS"
-                                 " t, json_each(t.places) AS j WHERE"
+                                 " t, temp.json_each(t.places) AS j WHERE"
                                  " t.id=%lld AND j.value=%Q COLLATE NOCASE",
                                  id, s->azCol[s->aKey[i]]));
     choirBufPrintf(&from, ",c%d", s->aKey[i] + 1);
@@ -309,7 +310,8 @@ static void roomImageCopy(ChoirMerge *p, i64 id) {
   ChoirBuf b;
   sqlite3_stmt *pCol = choirMergePrepare(
       p,
-      "SELECT name FROM pragma_table_info('_choir_undo_%lld', 'main') WHERE"
+      "SELECT name FROM temp.pragma_table_info('_choir_undo_%lld', 'main') "
+      "WHERE"
       " name NOT IN ('n', 'tag')",
       id);
   choirBufInit(&b, p->pErr, CHOIR_BUF_SQL);
@@ -377,7 +379,8 @@ CHOIR_PRIVATE sqlite3_stmt *choirMergeIndexes(ChoirMerge *p,
 static void roomVectorWait(ChoirMerge *p, const char *zIndex,
                            const char *zTable, const char *zColumn) {
   sqlite3_stmt *pKey = choirMergePrepare(
-      p, "SELECT name FROM pragma_table_info(%Q, 'main') WHERE pk", zTable);
+      p, "SELECT name FROM temp.pragma_table_info(%Q, 'main') WHERE pk",
+      zTable);
   char *zKey = choirStep(p->pErr, pKey)
                    ? choirMprintf(p->pErr, "%s", sqlite3_column_text(pKey, 0))
                    : NULL;
@@ -462,7 +465,8 @@ CHOIR_PRIVATE void choirMergeFollow(ChoirMerge *p, const char *zTable,
   sqlite3_stmt *pRef = choirMergePrepare(
       p,
       "SELECT t.name, f.\"from\" FROM here.sqlite_schema AS t,"
-      " pragma_foreign_key_list(t.name, 'here') AS f WHERE t.type='table' AND"
+      " temp.pragma_foreign_key_list(t.name, 'here') AS f WHERE t.type='table' "
+      "AND"
       " t.rootpage>0 AND f.\"table\"=%Q COLLATE NOCASE AND coalesce(f.\"to\","
       " %Q)=%Q COLLATE NOCASE",
       zTable, zKey, zKey);
@@ -504,8 +508,8 @@ static void roomRefRead(ChoirMerge *p, RoomRef *r, const char *zChild,
   sqlite3_stmt *pCol = choirMergePrepare(
       p,
       "SELECT f.\"from\", coalesce(f.\"to\", (SELECT c.name FROM"
-      " pragma_table_info(%Q, 'main') AS c WHERE c.pk=f.seq + 1), '') FROM"
-      " pragma_foreign_key_list(%Q, 'main') AS f WHERE f.id=%lld ORDER BY"
+      " temp.pragma_table_info(%Q, 'main') AS c WHERE c.pk=f.seq + 1), '') FROM"
+      " temp.pragma_foreign_key_list(%Q, 'main') AS f WHERE f.id=%lld ORDER BY"
       " f.seq",
       zParent, zChild, iFk);
   memset(r, 0, sizeof(*r));
@@ -569,10 +573,10 @@ static int roomCheckable(ChoirMerge *p, const char *zTable) {
 /* What is referred to and not there, of all tables of a side. */
 static void roomLost(ChoirMerge *p, const char *zInto, const char *zSide) {
   sqlite3_stmt *pFk = choirMergePrepare(
-      p,
-      "SELECT t.name, f.\"table\", f.id FROM main.sqlite_schema AS t,"
-      " pragma_foreign_key_list(t.name, 'main') AS f WHERE t.type='table' AND"
-      " t.rootpage>0 AND f.seq=0");
+      p, "SELECT t.name, f.\"table\", f.id FROM main.sqlite_schema AS t,"
+         " temp.pragma_foreign_key_list(t.name, 'main') AS f WHERE "
+         "t.type='table' AND"
+         " t.rootpage>0 AND f.seq=0");
   while (choirStep(p->pErr, pFk)) {
     const char *zChild = (const char *)sqlite3_column_text(pFk, 0);
     const char *zParent = (const char *)sqlite3_column_text(pFk, 1);
@@ -623,7 +627,7 @@ static void roomParents(ChoirMerge *p, const char *zSide, const char *zChild,
   ChoirBuf cols;
   int n;
   sqlite3_stmt *pCol = choirMergePrepare(
-      p, "SELECT name FROM pragma_table_xinfo(%Q, 'main') WHERE hidden=0",
+      p, "SELECT name FROM temp.pragma_table_xinfo(%Q, 'main') WHERE hidden=0",
       zParent);
   choirBufInit(&cols, p->pErr, CHOIR_BUF_SQL);
   while (choirStep(p->pErr, pCol)) {

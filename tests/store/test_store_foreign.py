@@ -32,7 +32,7 @@ def omni(tmp_path):
         CREATE TABLE conversations(id TEXT PRIMARY KEY, title TEXT, created_at INTEGER, updated_at INTEGER);
         CREATE TABLE messages(id TEXT PRIMARY KEY, conversation_id TEXT, role TEXT, content TEXT,
           timestamp INTEGER, metadata TEXT);
-        CREATE TABLE drafts(x); INSERT INTO drafts VALUES(1), (2);
+        CREATE TABLE drafts(x); INSERT INTO drafts VALUES(1), (2); CREATE TABLE pragma_table_info(x);
         INSERT INTO conversations VALUES('c1', 'Plans', 1700000000000, 1700000002000), ('c2', NULL, 1700000000, 1700000000);
         INSERT INTO messages VALUES('m1', 'c1', 'user', 'Hi', 1700000001000, '{"a":1}'),
           ('m2', 'c1', 'AI', 'Hello', 1700000002000, 'not json'), ('m3', 'c1', 'robot', 'x', 0, NULL),

@@ -605,6 +605,20 @@ def test_undo_is_right_or_refused(pair):
         ("x", "mine", "yours"), ("y", 2, 2)]
 
 
+def test_tables_that_are_called_as_sqlite_s_own_take_no_place_of_them(pair):
+    pair.part("".join(f"CREATE TABLE {z}(name, value);" for z in (
+        "json_each", "pragma_table_info", "pragma_table_xinfo", "pragma_table_list",
+        "pragma_foreign_key_list")) +
+        "CREATE TABLE p(id INTEGER PRIMARY KEY, v); INSERT INTO p VALUES(1, 'p');"
+        "CREATE TABLE c(id TEXT PRIMARY KEY, p REFERENCES p, v);"
+        "SELECT log_track('p'); SELECT log_track('c')")
+    pair.merge("INSERT INTO c VALUES('mine', 1, 1); UPDATE p SET v='mine'",
+               "INSERT INTO c VALUES('yours', 1, 2); INSERT INTO p VALUES(2, 'q')")
+    assert pair.both("SELECT * FROM c ORDER BY id") == [("mine", 1, 1), ("yours", 1, 2)]
+    assert pair.both("SELECT * FROM p ORDER BY id") == [(1, "mine"), (2, "q")]
+    assert pair.here.one("SELECT choir_check()") == '{"ok":1,"problems":[]}'
+
+
 def test_events_of_both_are_kept_and_replayed_in_order(pair):
     pair.part("CREATE TABLE n(id TEXT PRIMARY KEY, v); SELECT event_define('v1.Set',"
               " '{\"id\":\"text\",\"v\":\"any\"}', 'INSERT INTO n VALUES("
