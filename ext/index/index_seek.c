@@ -228,16 +228,15 @@ static int seekOrder(const void *pA, const void *pB) {
 }
 
 CHOIR_PRIVATE i64 choirSeekNext(ChoirSeek *p, float rMost, i64 m) {
-  ChoirCand *a = p->a + p->nGiven;
   i64 n;
   seekDrop(p, fminf(rMost, p->pProbe->kern.rMax));
   n = p->n - p->nGiven;
   if (n > m) {
-    seekSelect(a, n, m);
+    seekSelect(&p->a[p->nGiven], n, m);
     n = m;
   }
   if (n > 1) {
-    qsort(a, (size_t)n, sizeof(*a), seekOrder);
+    qsort(&p->a[p->nGiven], (size_t)n, sizeof(*p->a), seekOrder);
   }
   p->nGiven += n;
   return n;
