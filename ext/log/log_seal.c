@@ -195,24 +195,31 @@ static void sealRecords(ChoirConn *pConn, ChoirErr *pErr, SealTree *pTree,
   choirStmtDone(pConn, p);
 }
 
-/* A number that no seal of ours has: anybody may have written it, and none is to
-** overflow. */
-static int sealFar(i64 v) { return v < -((i64)1 << 62) || v > (i64)1 << 62; }
+/* Column i. No seal of ours has a number beyond 2^62, but anybody may have written
+** one, and none is to overflow: that is brought there, and told. */
+static i64 sealNumber(sqlite3_stmt *p, int i, int *pbFits) {
+  const i64 iMost = (i64)1 << 62;
+  i64 v = sqlite3_column_int64(p, i);
+  if (v < -iMost || v > iMost) {
+    *pbFits = 0;
+    v = v < 0 ? -iMost : iMost;
+  }
+  return v;
+}
 
 /* Row of _choir_seal; 0 when a column is not what it should be. */
 static int sealRead(sqlite3_stmt *p, Seal *pSeal) {
   const void *aRoot = sqlite3_column_blob(p, 5);
   const void *aHead = sqlite3_column_blob(p, 6);
+  int bFits = 1;
   memset(pSeal, 0, sizeof(*pSeal));
-  pSeal->iBatch = sqlite3_column_int64(p, 0);
-  pSeal->iFirst = sqlite3_column_int64(p, 1);
-  pSeal->iLast = sqlite3_column_int64(p, 2);
-  pSeal->nRecord = sqlite3_column_int64(p, 3);
+  pSeal->iBatch = sealNumber(p, 0, &bFits);
+  pSeal->iFirst = sealNumber(p, 1, &bFits);
+  pSeal->iLast = sealNumber(p, 2, &bFits);
+  pSeal->nRecord = sealNumber(p, 3, &bFits);
   pSeal->iTime = sqlite3_column_int64(p, 4);
   if (aRoot == NULL || aHead == NULL || sqlite3_column_bytes(p, 5) != 32 ||
-      sqlite3_column_bytes(p, 6) != 32 || sealFar(pSeal->iBatch) ||
-      sealFar(pSeal->iFirst) || sealFar(pSeal->iLast) ||
-      (u64)pSeal->nRecord >> 40) {
+      sqlite3_column_bytes(p, 6) != 32 || !bFits || (u64)pSeal->nRecord >> 40) {
     return 0;
   }
   memcpy(pSeal->aRoot, aRoot, 32);
@@ -230,7 +237,8 @@ static void sealLast(ChoirConn *pConn, ChoirErr *pErr, Seal *pSeal) {
   memset(pSeal, 0, sizeof(*pSeal));
   if (choirStep(pErr, p) && !sealRead(p, pSeal)) {
     choirErrSet(pErr, SQLITE_CORRUPT_VTAB,
-                "seal %lld is damaged; select log_verify()", pSeal->iBatch);
+                "seal %lld is damaged; select log_verify()",
+                sqlite3_column_int64(p, 0));
   }
   choirStmtDone(pConn, p);
 }
@@ -407,7 +415,8 @@ static void verifyCall(ChoirCall *p) {
     if (sealRead(pStmt, &seal)) {
       sealVerifyOne(pConn, pErr, &check, &seal, &prev, iPruned);
     } else {
-      sealProblem(&check, seal.iBatch, "the seal is damaged");
+      sealProblem(&check, sqlite3_column_int64(pStmt, 0),
+                  "the seal is damaged");
     }
     check.nBatch++;
     choirHex(seal.aHead, 32, zHead);
